@@ -1,0 +1,103 @@
+"""Probabilistic programs over language models, with adaptive weighted rejection sampling.
+
+A user writes `async def model(ctx)`; the language model proposes, Boolean potentials say what
+is allowed, expensive potentials say what is better; `infer` gives a weighted posterior with an
+unbiased estimate of the evidence.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from awrs_ppl import errors, potentials, testing
+    from awrs_ppl.distributions import Bernoulli, Categorical, Distribution, Uniform
+    from awrs_ppl.errors import (
+        AwrsError,
+        EmbeddedModelError,
+        ModelError,
+        NoSurvivors,
+        PotentialError,
+        ReplayError,
+        VocabularyError,
+    )
+    from awrs_ppl.lm import LM
+    from awrs_ppl.lm.toy import ToyLM
+    from awrs_ppl.posterior import Posterior
+    from awrs_ppl.potential import BooleanPotential
+    from awrs_ppl.potentials.predicates import predicate
+    from awrs_ppl.products import product
+    from awrs_ppl.program import Context
+    from awrs_ppl.proposals import AWRS, LocalAWRS, Prior
+    from awrs_ppl.smc import check_replay, infer, run
+    from awrs_ppl.trace import Trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AWRS",
+    "LM",
+    "AwrsError",
+    "Bernoulli",
+    "BooleanPotential",
+    "Categorical",
+    "Context",
+    "Distribution",
+    "EmbeddedModelError",
+    "LocalAWRS",
+    "ModelError",
+    "NoSurvivors",
+    "Posterior",
+    "PotentialError",
+    "Prior",
+    "ReplayError",
+    "ToyLM",
+    "Trace",
+    "Uniform",
+    "VocabularyError",
+    "check_replay",
+    "errors",
+    "infer",
+    "potentials",
+    "predicate",
+    "product",
+    "run",
+    "testing",
+]
+
+# Where each name lives: it is loaded on first use, because torch and genlm take seconds.
+_HOMES = {
+    "awrs_ppl.distributions": ("Bernoulli", "Categorical", "Distribution", "Uniform"),
+    "awrs_ppl.errors": (
+        "AwrsError",
+        "EmbeddedModelError",
+        "ModelError",
+        "NoSurvivors",
+        "PotentialError",
+        "ReplayError",
+        "VocabularyError",
+    ),
+    "awrs_ppl.lm": ("LM",),
+    "awrs_ppl.lm.toy": ("ToyLM",),
+    "awrs_ppl.posterior": ("Posterior",),
+    "awrs_ppl.potential": ("BooleanPotential",),
+    "awrs_ppl.potentials.predicates": ("predicate",),
+    "awrs_ppl.products": ("product",),
+    "awrs_ppl.program": ("Context",),
+    "awrs_ppl.proposals": ("AWRS", "LocalAWRS", "Prior"),
+    "awrs_ppl.smc": ("check_replay", "infer", "run"),
+    "awrs_ppl.trace": ("Trace",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("errors", "potentials", "testing"):
+        return import_module(f"awrs_ppl.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,56 @@
+"""The exceptions of awrs_ppl, one tree.
+
+    AwrsError
+    ├── ModelError           a model used `ctx` in a way that has no meaning
+    │   └── ReplayError      a model did something else when it was run again
+    ├── PotentialError       a potential broke its contract: NaN, +inf, a check that raised
+    ├── VocabularyError      potentials with no token in common, or a text nobody can spell
+    ├── EmbeddedModelError   the package with the weights is missing or damaged
+    └── NoSurvivors          every particle has weight zero, and a result was asked for
+
+An exception raised by a user's model is not wrapped: it comes out of `infer` as itself.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AwrsError",
+    "EmbeddedModelError",
+    "ModelError",
+    "NoSurvivors",
+    "PotentialError",
+    "ReplayError",
+    "VocabularyError",
+]
+
+
+class AwrsError(Exception):
+    """The root of all errors that this library raises on purpose.
+
+    >>> issubclass(ReplayError, ModelError) and issubclass(ModelError, AwrsError)
+    True
+    """
+
+
+class ModelError(AwrsError):
+    """A model used its context wrongly: a statement not awaited, two at once, a bad argument."""
+
+
+class ReplayError(ModelError):
+    """A model, run again on its own record, made another request than the first time."""
+
+
+class PotentialError(AwrsError):
+    """A potential broke its contract: it returned NaN or +inf, or a check of it raised."""
+
+
+class VocabularyError(AwrsError):
+    """The potentials of a product have no token in common, or a text has no tokens."""
+
+
+class EmbeddedModelError(AwrsError):
+    """The package that carries an embedded model's weights is missing or damaged."""
+
+
+class NoSurvivors(AwrsError):
+    """Every particle has weight zero, so there is nothing to sample or to average."""
