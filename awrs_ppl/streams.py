@@ -1,0 +1,39 @@
+"""Random streams: made from keys, never copied, so that no two clones share a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+__all__ = ["Purpose", "Streams"]
+
+
+class Purpose(IntEnum):
+    """What a stream is for: a part of its key."""
+
+    RESAMPLE = 0
+    TOKEN = 1
+    SAMPLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Generators keyed by the seed, the synchronization, the slot and the purpose.
+
+    >>> Streams(0).at(3, 1, Purpose.TOKEN).random() == Streams(0).at(3, 1, Purpose.TOKEN).random()
+    True
+    """
+
+    seed: int
+
+    @classmethod
+    def fresh(cls) -> Streams:
+        """Streams of a seed taken from the system."""
+        return cls(int(np.random.SeedSequence().generate_state(2, np.uint32)[0]))
+
+    def at(self, sync: int, slot: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
+        """The generator of a key; `index` tells apart what one slot does before one sync."""
+        key = np.random.SeedSequence(self.seed, spawn_key=(sync, slot, int(purpose), index))
+        return np.random.Generator(np.random.PCG64(key))

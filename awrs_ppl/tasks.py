@@ -1,0 +1,33 @@
+"""Coroutines side by side, none of them left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+__all__ = ["together"]
+
+T = TypeVar("T")
+
+
+async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results, in order. The first exception comes out as itself, the rest cancelled.
+
+    >>> async def double(x):
+    ...     return 2 * x
+    >>> asyncio.run(together(double(x) for x in range(3)))
+    [0, 2, 4]
+    """
+    pending = list(coroutines)
+    if len(pending) == 1:
+        return [await pending[0]]
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in pending]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        # gather leaves the others running.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

@@ -1,0 +1,65 @@
+"""Log-weights: sums, means, effective sample size.
+
+A weight is a non-negative number kept as its natural logarithm; `-inf` is weight zero.
+All functions take a 1-d array-like of log-weights and work in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["ess", "log_mean", "log_sum", "normalize"]
+
+ArrayLike = Sequence[float] | np.ndarray
+
+
+def log_sum(log_weights: ArrayLike) -> float:
+    """The logarithm of the sum of the weights; `-inf` of nothing.
+
+    >>> log_sum([0.0, 0.0]) == math.log(2)
+    True
+    >>> log_sum([-math.inf])
+    -inf
+    """
+    array = np.asarray(log_weights, dtype=np.float64)
+    peak = array.max(initial=-math.inf)
+    if peak == -math.inf:
+        return -math.inf
+    return float(peak + math.log(np.exp(array - peak).sum()))
+
+
+def log_mean(log_weights: ArrayLike) -> float:
+    """The logarithm of the mean of the weights, those of weight zero included.
+
+    >>> round(log_mean([0.0, -math.inf]), 4)
+    -0.6931
+    """
+    return log_sum(log_weights) - math.log(len(log_weights))
+
+
+def normalize(log_weights: ArrayLike) -> np.ndarray:
+    """The weights divided by their sum; all zero if every weight is zero.
+
+    >>> normalize([0.0, 0.0]).tolist()
+    [0.5, 0.5]
+    """
+    array = np.asarray(log_weights, dtype=np.float64)
+    total = log_sum(array)
+    if total == -math.inf:
+        return np.zeros_like(array)
+    weights = np.exp(array - total)
+    return weights / weights.sum()
+
+
+def ess(log_weights: ArrayLike) -> float:
+    """The effective sample size (sum w)^2 / sum w^2, between 1 and N; 0 if all are zero.
+
+    >>> round(ess([0.0, 0.0, -math.inf]), 6)
+    2.0
+    """
+    weights = normalize(log_weights)
+    squares = float(np.square(weights).sum())
+    return 1.0 / squares if squares > 0 else 0.0
