@@ -1,0 +1,177 @@
+"""A Boolean potential from one function over text."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from awrs_ppl.errors import PotentialError
+from awrs_ppl.lifting import decode
+from awrs_ppl.potential import BooleanPotential, show
+
+__all__ = ["Predicate", "predicate"]
+
+Verdict = bool | Awaitable[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The bytes so far. Where `future` is known, all else is forgotten in comparisons."""
+
+    data: bytes = field(compare=False)
+    pending: bytes
+    future: Hashable
+
+
+class Predicate(BooleanPotential):
+    """The texts all of whose beginnings a function approves; made by `@predicate`.
+
+    On a text that ends inside a UTF-8 character the verdict waits for the rest of it, and no
+    text can end there; bytes that are no UTF-8 are rejected. The function is still callable.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[str], Verdict],
+        *,
+        complete: Callable[[str], Verdict] | None = None,
+        state: Callable[[str], Hashable] | None = None,
+        on_error: Literal["raise", "reject"] = "raise",
+    ) -> None:
+        for given in (function, complete, state):
+            if given is not None and not callable(given):
+                raise TypeError(f"predicate got {given!r}: it needs a function over text")
+        if on_error not in ("raise", "reject"):
+            raise ValueError(f"predicate got on_error={on_error!r}: choose 'raise' or 'reject'")
+        super().__init__()
+        self._function = function
+        self._complete = complete
+        self._future = state
+        self._on_error = on_error
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.__doc__ = function.__doc__
+
+    def __call__(self, text: str) -> Verdict:
+        """The function itself."""
+        return self._function(text)
+
+    @property
+    def fingerprint(self) -> str:
+        """The name of the function."""
+        return f"predicate({getattr(self._function, '__qualname__', self.name)})"
+
+    def __repr__(self) -> str:
+        return f"predicate({self.name})"
+
+    def start(self) -> Hashable:
+        """The state of the empty text."""
+        return self._state(b"", "", b"")
+
+    def advance(self, state: Any, data: bytes) -> Any:
+        """Ask the function about the text with `data`, if that completes a character."""
+        before = state.data if isinstance(state, _State) else state
+        after = before + data
+        try:
+            text, pending = decode(after)
+        except UnicodeDecodeError:
+            return None
+        if data and len(after) - len(pending) <= len(before) - len(decode(before)[1]):
+            # No further character is complete: the verdict on those before stands.
+            return self._state(after, text, pending)
+        verdict = self._ask(self._function, text)
+        if isinstance(verdict, bool):
+            return self._state(after, text, pending) if verdict else None
+
+        async def later() -> Hashable | None:
+            return self._state(after, text, pending) if await verdict else None
+
+        return later()
+
+    def accepts(self, state: Any) -> Verdict:
+        """Whether the text may end: at the end of a character, and if `complete` approves."""
+        text, pending = decode(state.data if isinstance(state, _State) else state)
+        if pending:
+            return False
+        return True if self._complete is None else self._ask(self._complete, text)
+
+    def _state(self, data: bytes, text: str, pending: bytes) -> Hashable:
+        if self._future is None:
+            return data
+        future = self._future(text)
+        try:
+            hash(future)
+        except TypeError as error:
+            raise PotentialError(
+                f"{self!r}: state= gave {future!r} for {show(data)}, which cannot be hashed: "
+                "return a str, a number, a tuple or a frozenset"
+            ) from error
+        return _State(data, pending, future)
+
+    def _ask(self, function: Callable[[str], Verdict], text: str) -> Verdict:
+        try:
+            verdict = function(text)
+        except Exception as error:
+            return self._failed(error, text)
+        if inspect.isawaitable(verdict):
+            return self._later(verdict, text)
+        return self._bool(verdict, text)
+
+    async def _later(self, verdict: Awaitable[bool], text: str) -> bool:
+        try:
+            value = await verdict
+        except Exception as error:
+            return self._failed(error, text)
+        return self._bool(value, text)
+
+    def _failed(self, error: Exception, text: str) -> bool:
+        if self._on_error == "reject":
+            return False
+        raise PotentialError(
+            f"{self!r} raised {type(error).__name__}: {error} on the text {show(text.encode())}; "
+            "mend it, or write @predicate(on_error='reject')"
+        ) from error
+
+    def _bool(self, verdict: Any, text: str) -> bool:
+        if not isinstance(verdict, bool | np.bool_):
+            raise PotentialError(
+                f"{self!r} returned {verdict!r} on the text {show(text.encode())}: "
+                "it must return True or False"
+            )
+        return bool(verdict)
+
+
+@overload
+def predicate(function: Callable[[str], Verdict], /) -> Predicate: ...
+@overload
+def predicate(
+    function: None = None,
+    /,
+    *,
+    complete: Callable[[str], Verdict] | None = None,
+    state: Callable[[str], Hashable] | None = None,
+    on_error: Literal["raise", "reject"] = "raise",
+) -> Callable[[Callable[[str], Verdict]], Predicate]: ...
+def predicate(function: Any = None, /, **options: Any) -> Any:
+    """Make a Boolean potential of `f(text) -> bool`: may text that begins so become allowed?
+
+    `f` may be `async`. It must be prefix-closed: what it rejects it rejects however the text
+    goes on. `complete=g` adds a rule for whole texts; `state=h` says that a hashable `h(text)`
+    is all the future depends on, so that texts with equal states share what is learned. If
+    `f` raises, that is a `PotentialError`, or a rejection with `on_error="reject"`.
+
+    >>> @predicate
+    ... def no_letter_twice(text: str) -> bool:
+    ...     return len(set(text)) == len(text)
+    >>> no_letter_twice
+    predicate(no_letter_twice)
+    >>> import asyncio
+    >>> asyncio.run(no_letter_twice.prefix("been".encode()))
+    -inf
+    """
+    if function is None:
+        return lambda f: Predicate(f, **options)
+    return Predicate(function, **options)

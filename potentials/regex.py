@@ -1,0 +1,233 @@
+r"""Texts that match a regular expression.
+
+A regular pattern becomes an automaton with masks; any other is checked, one text at a time.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Literal
+
+import regex
+
+from awrs_ppl.errors import PotentialError
+from awrs_ppl.lifting import decode
+from awrs_ppl.potential import BooleanPotential, show
+from awrs_ppl.potentials._llguidance import Language
+from awrs_ppl.potentials._regular import NotRegular, translate
+
+__all__ = ["Regex"]
+
+Engine = Literal["mask", "check"]
+
+# Seconds for one match of a pattern that backtracks.
+TIME_LIMIT = 5.0
+
+
+class Regex(BooleanPotential):
+    r"""The texts that match a whole pattern, in the dialect of the package `regex`.
+
+    As with `regex.fullmatch`, nothing may stand before or behind; `.` is any character but the
+    newline, unless the pattern begins with `(?s)`. `engine` says how verdicts are found:
+
+    - `"mask"`: all next tokens at once; only for regular patterns.
+    - `"check"`: one text at a time, by backtracking: look-around, back-references, recursion. A
+      beginning is rejected only where `regex` sees it fail, so some are allowed that cannot be
+      completed: after `(?=.*x)` at the start, any text without an x.
+    - `"auto"`: a mask where the pattern is surely regular, else a check.
+
+    Raises `ValueError` for a pattern that does not compile, or that reads from the end
+    (`(?r)`), and for `engine="mask"` where there is no mask. A check that takes more than 5
+    seconds is a `PotentialError`.
+
+    >>> import asyncio
+    >>> date = Regex(r"\d{4}-\d\d")
+    >>> asyncio.run(date.prefix(b"2024-")), asyncio.run(date.complete(b"2024-"))
+    (0.0, -inf)
+    >>> date, Regex(r"(a|b)\1")
+    (Regex('\\d{4}-\\d\\d'), Regex('(a|b)\\1', engine='check'))
+    """
+
+    def __init__(self, pattern: str, *, engine: Literal["auto", "mask", "check"] = "auto") -> None:
+        if not isinstance(pattern, str):
+            raise TypeError(f"Regex got {pattern!r}: the pattern must be a str")
+        if engine not in ("auto", "mask", "check"):
+            raise ValueError(
+                f"Regex({pattern!r}) got engine={engine!r}: choose 'auto', 'mask' or 'check'"
+            )
+        super().__init__()
+        self.pattern = pattern
+        self._language = _compile(pattern, engine)
+        if isinstance(self._language, Language):
+            self.mask = self._language.mask
+
+    @property
+    def engine(self) -> Engine:
+        """How verdicts are found: by `"mask"` or by `"check"`."""
+        return "mask" if isinstance(self._language, Language) else "check"
+
+    @property
+    def key(self) -> tuple[type, str, str]:
+        """Equal for equal patterns."""
+        return (type(self), self.pattern, self.engine)
+
+    @property
+    def fingerprint(self) -> str:
+        """The pattern."""
+        return f"Regex({self.pattern!r})"
+
+    def __repr__(self) -> str:
+        engine = "" if self.engine == "mask" else ", engine='check'"
+        return f"Regex({self.pattern!r}{engine})"
+
+    def start(self) -> bytes:
+        """The state of the empty text: a state is the text so far."""
+        return b""
+
+    def advance(self, state: Any, data: bytes) -> bytes | None:
+        """The text with `data`; `None` if no match begins so."""
+        return self._language.advance(state, data)
+
+    def accepts(self, state: Any) -> bool:
+        """Whether the text is a match."""
+        return self._language.accepts(state)
+
+
+class _Backtracking:
+    """A pattern that is matched against the whole text each time."""
+
+    def __init__(self, pattern: str, compiled: regex.Pattern[str]) -> None:
+        self.pattern = pattern
+        self._whole = compiled
+        try:
+            self._begun = regex.compile(_wait_at_ends(pattern, compiled.flags))
+        except (IndexError, regex.error) as error:
+            raise ValueError(
+                f"Regex({pattern!r}): brackets could not be told from comments; "
+                "write comments as (?#...)"
+            ) from error
+
+    def advance(self, state: bytes, data: bytes) -> bytes | None:
+        text = state + data
+        try:
+            characters, pending = decode(text)
+        except UnicodeDecodeError:
+            return None
+        # Where no further character is complete, the verdict on those before stands.
+        if state and len(pending) >= len(data):
+            return text
+        return text if self._match(characters, partial=True) else None
+
+    def accepts(self, state: bytes) -> bool:
+        characters, pending = decode(state)
+        return not pending and self._match(characters, partial=False)
+
+    def _match(self, text: str, *, partial: bool) -> bool:
+        compiled = self._begun if partial else self._whole
+        try:
+            return compiled.fullmatch(text, partial=partial, timeout=TIME_LIMIT) is not None
+        except TimeoutError as error:
+            raise PotentialError(
+                f"Regex({self.pattern!r}) took more than {TIME_LIMIT:g} s on the text "
+                f"{show(text.encode())}: write it with fewer nested repetitions"
+            ) from error
+
+
+@lru_cache(maxsize=256)
+def _compile(pattern: str, engine: str) -> Language | _Backtracking:
+    if engine == "auto":
+        try:
+            return _compile(pattern, "mask")
+        except _NoMask:
+            return _compile(pattern, "check")
+    compiled = _parse(pattern)
+    if engine == "check":
+        return _Backtracking(pattern, compiled)
+    try:
+        if compiled.flags & (regex.V1 | regex.FULLCASE):
+            raise NotRegular("version 1 of the syntax is not known to be regular")
+        return Language(
+            f"start: /{translate(pattern)}/",
+            name=f"Regex({pattern!r})",
+            remedy="; write a simpler pattern, or engine='check'",
+        )
+    except (NotRegular, ValueError) as error:
+        raise _NoMask(f"Regex({pattern!r}, engine='mask') has no mask: {error}") from error
+
+
+class _NoMask(ValueError):
+    pass
+
+
+def _parse(pattern: str) -> regex.Pattern[str]:
+    try:
+        compiled = regex.compile(pattern)
+    except (regex.error, RecursionError, OverflowError, ValueError, KeyError) as error:
+        raise ValueError(f"Regex({pattern!r}) does not parse: {error}") from error
+    if compiled.flags & regex.REVERSE:
+        raise ValueError(
+            f"Regex({pattern!r}) reads from the end of the text, and texts grow at the end: "
+            "leave out the flag r"
+        )
+    return compiled
+
+
+# Before an assertion about the next character `regex` must have one to look at: at the end of a
+# text on the way these match no more than partially, at the end of a whole one they match.
+_NEXT = r"(?=[\s\S]|)"
+_NEXT_TWO = r"(?=\n[\s\S]|[\s\S]|)"
+_BOUNDARIES = (r"\b", r"\B", r"\m", r"\M")
+_ENDS = (r"\Z", r"\z")
+
+
+def _wait_at_ends(pattern: str, flags: int) -> str:
+    r"""The pattern, for partial matches, with every `\b` and the like awaiting what follows.
+
+    Without this `regex` decides them at the end of a text on the way as if it ended there, and
+    rejects `" "` for ` \bfoo`. The ends `$` and `\Z` may hold there too soon, unless that makes
+    the whole fail: inside a negative look-around or a condition.
+    """
+    parts = []
+    groups = [False]
+    at = 0
+    while at < len(pattern):
+        end = _item_end(pattern, at, flags)
+        item = pattern[at:end]
+        if item == "(":
+            groups.append(groups[-1] or pattern.startswith(("(?!", "(?<!", "(?("), at))
+        elif item == ")":
+            groups.pop()
+        elif item in _BOUNDARIES or (item in _ENDS and groups[-1]):
+            item = f"(?:{_NEXT}{item})"
+        elif item == "$" and groups[-1]:
+            item = f"(?:{_NEXT_TWO}$)"
+        parts.append(item)
+        at = end
+    return "".join(parts)
+
+
+def _item_end(pattern: str, at: int, flags: int) -> int:
+    """Where the escape, the set of characters, the comment or the character at `at` ends."""
+    if pattern[at] == "\\":
+        return at + 2
+    if pattern.startswith("(?#", at):
+        return pattern.index(")", at) + 1
+    if pattern[at] == "#" and flags & regex.VERBOSE:
+        return pattern.find("\n", at) + 1 or len(pattern)
+    if pattern[at] != "[":
+        return at + 1
+    depth = 0
+    while True:
+        if pattern.startswith("[:", at) and (end := pattern.find(":]", at)) > 0 and depth:
+            at = end + 2
+        elif pattern[at] == "[" and (not depth or flags & regex.V1):
+            depth += 1
+            at += 2 if pattern.startswith("^", at + 1) else 1
+            at += pattern.startswith("]", at)
+        elif pattern[at] == "\\":
+            at += 2
+        else:
+            depth -= pattern[at] == "]"
+            at += 1
+        if not depth:
+            return at

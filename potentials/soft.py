@@ -1,0 +1,64 @@
+"""A potential from a function that gives a log-weight to a text."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from awrs_ppl.lifting import decode
+from awrs_ppl.potential import BYTE_TABLES, BYTES, Multiplicative, checked_weight, settle
+
+__all__ = ["Soft"]
+
+Weight = float | Awaitable[float]
+
+
+class Soft(Multiplicative):
+    """Texts weighed by `f(text)`, a log-weight; as a critic, or as a factor of a product.
+
+    `prefix=g` gives a log-weight to texts on the way: as a critic it steers, provisionally.
+    Without it only whole texts are weighed. Both may be `async`. NaN and +inf are errors.
+
+    >>> import asyncio
+    >>> asyncio.run(Soft(lambda text: -len(text)).complete(b"four"))
+    -4.0
+    """
+
+    def __init__(
+        self, f: Callable[[str], Weight], *, prefix: Callable[[str], Weight] | None = None
+    ) -> None:
+        for given in (f, prefix):
+            if given is not None and not callable(given):
+                raise TypeError(f"Soft got {given!r}: it needs a function from text to a number")
+        super().__init__(BYTES, tables=BYTE_TABLES)
+        self._f = f
+        self._prefix = prefix
+
+    def is_terminal_only(self) -> bool:
+        """Whether only whole texts are weighed."""
+        return self._prefix is None
+
+    async def prefix(self, context: Sequence[int] | bytes) -> float:
+        """The log-weight of a beginning; an unfinished UTF-8 character is not read yet."""
+        return 0.0 if self._prefix is None else await self._weigh(self._prefix, bytes(context))
+
+    async def complete(self, context: Sequence[int] | bytes) -> float:
+        """The log-weight of a whole text; -inf for bytes that are no UTF-8."""
+        return await self._weigh(self._f, bytes(context), whole=True)
+
+    async def _weigh(self, f: Callable[[str], Any], data: bytes, *, whole: bool = False) -> float:
+        try:
+            text, pending = decode(data)
+        except UnicodeDecodeError:
+            return float("-inf")
+        if whole and pending:
+            return float("-inf")
+        return checked_weight(await settle(f(text)), self, data)
+
+    @property
+    def fingerprint(self) -> str:
+        """The name of the function."""
+        return f"Soft({getattr(self._f, '__qualname__', type(self._f).__qualname__)})"
+
+    def __repr__(self) -> str:
+        return f"Soft({getattr(self._f, '__name__', type(self._f).__name__)})"
