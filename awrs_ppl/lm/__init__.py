@@ -1,0 +1,280 @@
+"""Language models: `LM` loads one, and `lm(prompt)` is a potential."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import torch
+
+from awrs_ppl.errors import PotentialError, VocabularyError
+from awrs_ppl.lm.prompted import PromptedLM
+from awrs_ppl.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from genlm.backend.llm.base import AsyncLM
+
+__all__ = ["LM", "Engine", "PromptedLM"]
+
+
+class Engine(Protocol):
+    """What an `LM` needs of the machine that runs it. Contexts are tuples of token ids."""
+
+    stats: Any
+
+    async def next_logits(self, contexts: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        """One row of logits for each context, shape `[n, size]`."""
+        ...
+
+    async def sequence_logprobs(
+        self,
+        requests: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+        temperature: float = 1.0,
+    ) -> list[torch.Tensor]:
+        """For each (context, continuation) the log-probability of each continuation token."""
+        ...
+
+
+class LM:
+    """A causal language model, loaded by transformers.
+
+    `name_or_model` is a name or folder that transformers loads, or a model object with its
+    `tokenizer`. `device` is a torch device, by default CUDA if there is one; `dtype` a torch
+    dtype or its name, by default float32 on the CPU and bfloat16 on a GPU; `memory` bounds
+    the cache of past keys and values, in bytes.
+
+    >>> from awrs_ppl import ToyLM
+    >>> lm = ToyLM(["a", "b"])
+    >>> lm("ab", stop="b", temperature=0.5)
+    lm('ab', stop='b', temperature=0.5)
+    """
+
+    engine: Engine
+    vocabulary: Vocabulary
+    tokenizer: Any
+
+    def __init__(
+        self,
+        name_or_model: str | os.PathLike[str] | Any,
+        *,
+        tokenizer: Any = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        memory: int = 2 * 2**30,
+    ) -> None:
+        from awrs_ppl.lm.transformers import TransformersEngine
+
+        if isinstance(name_or_model, str | os.PathLike):
+            name = os.fspath(name_or_model)
+            engine = TransformersEngine.load(name, device=device, dtype=dtype, memory=memory)
+        else:
+            if tokenizer is None:
+                raise TypeError(
+                    f"LM got a {type(name_or_model).__name__} without its tokenizer: "
+                    "write LM(model, tokenizer=tokenizer)"
+                )
+            name = type(name_or_model).__name__
+            engine = TransformersEngine(name_or_model, tokenizer, memory=memory)
+        self._use(name, engine, _end_ids(engine.tokenizer, engine.model), engine.vocab_size)
+
+    def _use(self, name: str, engine: Any, ends: Sequence[int], size: int) -> None:
+        self.name = name
+        self.engine = engine
+        self.tokenizer = engine.tokenizer
+        self.vocabulary = Vocabulary(
+            engine.byte_vocab, ends=ends, special=_special_ids(engine.tokenizer), size=size
+        )
+
+    @classmethod
+    def embedded(
+        cls, name: Literal["gemma3-270m", "smollm2-135m"] = "gemma3-270m", **options: Any
+    ) -> LM:
+        """A small model whose weights come as a Python package, so that no hub is needed.
+
+        `"gemma3-270m"` (262,144 tokens, a base model; Google's Gemma terms of use apply) or
+        `"smollm2-135m"` (49,152 tokens, instruction-tuned). Converted once into the user's
+        cache, which takes about a minute. `options` are those of `LM`. Raises
+        `EmbeddedModelError` if the package is missing or damaged.
+        """
+        from awrs_ppl.lm.embedded import embedded_path
+
+        lm = cls(embedded_path(name), **options)
+        lm.name = name
+        return lm
+
+    @classmethod
+    def from_backend(cls, async_lm: AsyncLM, *, ends: Sequence[int] | None = None) -> LM:
+        """An LM on another engine of genlm-backend (vLLM, SGLang, MLX, ...)."""
+        from awrs_ppl.lm.backends import BackendEngine
+
+        key = None if ends is None else tuple(ends)
+        cache: dict[Any, LM] = vars(async_lm).setdefault("_awrs_ppl_lms", {})
+        if key not in cache:
+            lm = cls.__new__(cls)
+            engine = BackendEngine(async_lm)
+            lm._use(
+                type(async_lm).__name__,
+                engine,
+                _end_ids(engine.tokenizer, None) if ends is None else ends,
+                engine.vocab_size,
+            )
+            cache[key] = lm
+        return cache[key]
+
+    def __call__(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        stop: str | Sequence[str] | None = None,
+        temperature: float = 1.0,
+    ) -> PromptedLM:
+        """The law of texts after `prompt`, a potential over this model's tokens.
+
+        A text ends by an end token, or before the first occurrence of a `stop`. `temperature`
+        divides the logits. Control tokens are never read out of a prompt given as text.
+        """
+        return PromptedLM(
+            self, self.prompt_ids(prompt), _stops(stop), _checked_temperature(temperature)
+        )
+
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, str]],
+        *,
+        stop: str | Sequence[str] | None = None,
+        temperature: float = 1.0,
+    ) -> PromptedLM:
+        """The law of answers to a conversation, by the model's own chat template.
+
+        `messages` are `{"role": ..., "content": ...}`, or one text of the user's. Raises
+        `ValueError` for a model without a chat template and for control tokens in a message.
+        """
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            raise ValueError(
+                f"{self.name!r} has no chat template (it is a base model): "
+                f"write the prompt yourself, as lm({_shorten(messages)!r})"
+            )
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        controls = self.tokenizer.convert_ids_to_tokens(_special_ids(self.tokenizer))
+        for message in messages:
+            for control in controls:
+                if control in message["content"]:
+                    raise ValueError(
+                        f"the message {_shorten(message['content'])!r} contains the control token "
+                        f"{control!r}: the model would read it as one; take it out"
+                    )
+        prompt = self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages], add_generation_prompt=True, tokenize=False
+        )
+        ids = tuple(self.tokenizer.encode(prompt, add_special_tokens=False))
+        return self(ids, stop=stop, temperature=temperature)
+
+    def prompt_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        """The tokens of a prompt, with the beginning-of-sequence token as the tokenizer adds it."""
+        if isinstance(prompt, str):
+            ids = self._encode(prompt, True)
+        else:
+            ids = tuple(int(i) for i in prompt)
+            wrong = [i for i in ids if not 0 <= i < self.vocabulary.size]
+            if wrong:
+                raise VocabularyError(
+                    f"the prompt has the token id {wrong[0]}: this model's ids are below "
+                    f"{self.vocabulary.size}"
+                )
+        if not ids:
+            raise VocabularyError(
+                f"the prompt {prompt!r} has no tokens, and this model needs at least one: "
+                'begin with some text, for example lm("\\n")'
+            )
+        return ids
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The model's own tokens of a text, without any special token."""
+        return self._encode(text, False)
+
+    @cached_property
+    def _encode(self) -> Callable[[str, bool], tuple[int, ...]]:
+        # Models build their prompts anew in every particle and on every replay.
+        return lru_cache(maxsize=4096)(self._tokenize)
+
+    def _tokenize(self, text: str, prompt: bool) -> tuple[int, ...]:
+        # split_special_tokens: "<eos>" in a text is five characters, never the end.
+        return tuple(
+            self.tokenizer.encode(text, add_special_tokens=prompt, split_special_tokens=True)
+        )
+
+    async def log_probs(
+        self, contexts: Sequence[tuple[int, ...]], temperatures: Sequence[float]
+    ) -> np.ndarray:
+        """Log-probabilities of every token after each context, shape `[n, size]`, in one batch.
+
+        Each row is the log-softmax of logits / temperature: float32, or float64 where the
+        engine gives that. Raises `PotentialError` if the model gave NaN.
+        """
+        logits = await self.engine.next_logits(contexts)
+        if logits.dtype not in (torch.float32, torch.float64):
+            logits = logits.float()
+        if any(temperature != 1.0 for temperature in temperatures):
+            divisor = torch.tensor(temperatures, dtype=logits.dtype, device=logits.device)
+            logits = logits / divisor[:, None]
+        rows = torch.log_softmax(logits, dim=-1).cpu().numpy()
+        # NaN anywhere in the logits makes the whole row NaN.
+        broken = np.flatnonzero(np.isnan(rows[:, 0]))
+        if len(broken):
+            raise PotentialError(
+                f"{self!r} gave NaN after {_shorten(self.decode(contexts[broken[0]]))!r}: "
+                "the model's weights are damaged, or its dtype is too narrow for them"
+            )
+        return rows
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, control tokens included; bytes that are not UTF-8 escaped."""
+        tokens = self.vocabulary.tokens
+        return b"".join(bytes(tokens[i]) for i in ids if i < len(tokens)).decode(
+            "utf-8", "surrogateescape"
+        )
+
+    def shares_vocabulary(self, other: LM) -> bool:
+        """Whether token `i` of the one is token `i` of the other."""
+        a, b = self.vocabulary, other.vocabulary
+        return a is b or a.same_tokens(b)
+
+    def __repr__(self) -> str:
+        return f"LM({self.name!r})"
+
+
+def _stops(stop: str | Sequence[str] | None) -> tuple[bytes, ...]:
+    stops = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
+    if any(not isinstance(s, str) or not s for s in stops):
+        raise ValueError(f"stop={stop!r}: a stop is a text of at least one character")
+    return tuple(s.encode("utf-8", "surrogateescape") for s in stops)
+
+
+def _checked_temperature(temperature: float) -> float:
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature={temperature!r}: it must be positive and finite")
+    return float(temperature)
+
+
+def _shorten(prompt: Any) -> str:
+    text = prompt if isinstance(prompt, str) else str(prompt)
+    return text if len(text) <= 40 else text[:40] + "…"
+
+
+def _end_ids(tokenizer: Any, model: Any) -> list[int]:
+    """The tokenizer's end token, and those the model's own generation settings name."""
+    ends = {tokenizer.eos_token_id}
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends.update(named if isinstance(named, list) else [named])
+    return sorted(i for i in ends if i is not None)
+
+
+def _special_ids(tokenizer: Any) -> list[int]:
+    """Tokens flagged special; other added tokens are text."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    flagged = {int(i) for i, token in added.items() if token.special}
+    return sorted(flagged | set(tokenizer.all_special_ids))

