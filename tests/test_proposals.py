@@ -1,0 +1,215 @@
+"""Every proposal is properly weighted, outcome by outcome, against enumeration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from awrs_ppl import AWRS, BooleanPotential, LocalAWRS, Prior, ToyLM, predicate
+from awrs_ppl.outcomes import Urn
+from awrs_ppl.potentials import Regex
+from awrs_ppl.proposals import Draw
+from awrs_ppl.testing import assert_properly_weighted
+
+TOKENS = ["a", "b", "c", "ab", "bc", ".", "b.", "x"]
+LM = ToyLM(TOKENS, seed=3, scale=1.5, special=["<pad>"])
+
+PROPOSALS = [
+    AWRS(),
+    AWRS(negligible=0.0),
+    AWRS(max_checks=1),
+    AWRS(fair_share=1.0, negligible=0.9),
+    AWRS(estimator="two-loop"),
+    AWRS(estimator="recursive"),
+    AWRS(estimator="geometric"),
+    Prior(),
+]
+
+
+@predicate(complete=lambda text: len(text) != 1)
+def no_bb(text: str) -> bool:
+    return "bb" not in text and "x" not in text
+
+
+@predicate
+def only_a(text: str) -> bool:
+    return set(text) <= {"a"}
+
+
+@predicate
+def nothing_more(text: str) -> bool:
+    return text in ("", "a")
+
+
+class Masked(BooleanPotential):
+    """No "c", by a mask; a plain second engine beside llguidance."""
+
+    def start(self) -> str:
+        return "start"
+
+    def advance(self, state: Any, data: bytes) -> str | None:
+        return None if b"c" in data else state
+
+    def accepts(self, state: Any) -> bool:
+        return True
+
+    def mask(self, state: Any, vocabulary: Any) -> np.ndarray:
+        ids = range(vocabulary.size)
+        return np.array([vocabulary.is_text[i] and b"c" not in vocabulary.tokens[i] for i in ids])
+
+
+CONSTRAINTS = {
+    "nothing": lambda lm: lm,
+    "check": lambda lm: lm * no_bb,
+    "mask": lambda lm: lm * Masked(),
+    "both": lambda lm: no_bb * lm * Masked(),
+    "regex": lambda lm: lm * Regex("(a|bc|ab)*b?"),
+    "regex and check": lambda lm: Regex("(a|bc|ab|b)*") * no_bb * lm,
+    "one token left": lambda lm: lm * only_a,
+    "two LMs": lambda lm: lm * LM("other", temperature=2.0) * no_bb,
+}
+
+
+@pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+async def test_properly_weighted(proposal: Any, constraint: str) -> None:
+    product = CONSTRAINTS[constraint](LM("go"))
+    await assert_properly_weighted(proposal, product, "a")
+
+
+@pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
+@pytest.mark.parametrize("text", ["", "ab", "a"])
+async def test_stops(proposal: Any, text: str) -> None:
+    """Tokens that complete a stop close the text, also one begun in earlier tokens."""
+    for stop in (".", "bc", ["b.", "bab"]):
+        await assert_properly_weighted(proposal, LM("go", stop=stop) * no_bb, text, draws=1500)
+
+
+@pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
+async def test_forced_end(proposal: Any) -> None:
+    for product in (LM("go") * no_bb, LM("go", stop=".") * Masked(), LM("go") * only_a):
+        await assert_properly_weighted(proposal, product, "a", forced=True, draws=500)
+
+
+@pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
+async def test_draws_made_together(proposal: Any) -> None:
+    await assert_properly_weighted(proposal, LM("go") * no_bb, "a", together=5, draws=8000)
+
+
+@pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
+async def test_zero_mass(proposal: Any) -> None:
+    """Nothing is allowed, or the model gives what is allowed no weight."""
+    end_only = ToyLM(["a", "b"], weights=lambda context: [0.0, 1.0, 0.0])
+    await assert_properly_weighted(proposal, end_only("b") * only_a, "", draws=200)
+    await assert_properly_weighted(proposal, LM("go") * nothing_more, "a", draws=2000)
+
+
+@pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
+async def test_a_dominant_forbidden_token(proposal: Any) -> None:
+    lm = ToyLM(["a", "b", "c"], weights=lambda context: [0.01, 0.98, 0.005, 0.005])
+    estimator = getattr(proposal, "estimator", None)
+    # The paper's estimators have heavy tails here: their law is right, their variance is not.
+    draws = 20000 if isinstance(proposal, Prior) or estimator not in (None, "head-tail") else 2000
+    await assert_properly_weighted(
+        proposal, lm("a") * predicate(lambda text: "b" not in text), "", draws=draws
+    )
+
+
+async def test_temperature_near_zero_does_not_underflow() -> None:
+    """Allowed tokens of probability e-200 in float32 rows still weigh what they should."""
+    lm = ToyLM(["a", "b"], weights=lambda context: [1.0, math.exp(-20.0), math.exp(-20.0)])
+    await assert_properly_weighted(AWRS(), lm("a", temperature=0.1) * Regex("b*"), "", draws=300)
+
+
+async def test_the_first_accepted_token_is_not_properly_weighted() -> None:
+    with pytest.raises(AssertionError, match="mean weight"):
+        await assert_properly_weighted(LocalAWRS(), LM("go") * no_bb, "ab")
+
+
+# --- broken twins: each is a mistake that looks right, and must be caught ------------------
+
+
+@dataclass(frozen=True)
+class Broken(AWRS):
+    """The head-tail estimator, with one thing wrong."""
+
+    fault: str = ""
+    uses_masks: ClassVar[bool] = True
+
+    async def draw(self, outcomes: Any, knowledge: Any, rngs: Any) -> list[Draw]:
+        head = await self._learn(outcomes, knowledge)
+        return [await self._broken(head, outcomes, knowledge, rng) for rng in rngs]
+
+    async def _broken(self, head: Any, outcomes: Any, knowledge: Any, rng: Any) -> Draw:
+        mass, rest, k = head.mass, head.unknown.mass, max(head.draws, 1)
+        tail = [head.unknown.draw(rng) for _ in range(k)] if rest else []
+        found = [outcome for outcome in tail if await knowledge.check(outcome)]
+        worth = rest / k
+        if self.fault == "tail verdicts enter A before W is formed":
+            mass += sum(head.unknown.weight(v) for v in set(found))
+        if self.fault == "draws until accepted":
+            while rest and not found and mass == 0:
+                outcome = head.unknown.draw(rng)
+                found = [outcome] if await knowledge.check(outcome) else []
+            worth = rest
+        if self.fault == "repeated draws merged":
+            found = list(dict.fromkeys(found))
+        if self.fault == "tail drawn from everything":
+            found = [v for v in [Urn(outcomes.p).draw(rng)] if await knowledge.check(v)]
+            worth = rest
+        total = mass + worth * len(found)
+        if total <= 0:
+            return Draw(-1, -math.inf)
+        if rng.random() * total < mass and head.accepted:
+            place = int(np.searchsorted(head.cumulative, rng.random() * head.mass, side="right"))
+            return Draw(head.accepted[place], outcomes.log_scale + math.log(total))
+        return Draw(found[int(rng.integers(len(found)))], outcomes.log_scale + math.log(total))
+
+
+@pytest.mark.parametrize(
+    ("fault", "options"),
+    [
+        ("tail verdicts enter A before W is formed", {"max_checks": 1}),
+        ("draws until accepted", {"max_checks": 1}),
+        ("repeated draws merged", {"max_checks": 1}),
+        ("tail drawn from everything", {"max_checks": 2}),
+    ],
+)
+async def test_broken_twins_are_caught(fault: str, options: dict[str, Any]) -> None:
+    # One heavy token rejected, so that with one check nothing is accepted yet, and then ties.
+    lm = ToyLM(["a", "b", "c"], weights=lambda context: [0.4, 0.35, 0.15, 0.1])
+    product = lm("a") * predicate(lambda text: "a" not in text)
+    await assert_properly_weighted(AWRS(**options), product, "", draws=6000)
+    with pytest.raises(AssertionError, match="mean weight"):
+        await assert_properly_weighted(Broken(fault=fault, **options), product, "", draws=6000)
+
+
+@pytest.mark.parametrize("estimator", ["two-loop", "recursive", "geometric"])
+async def test_broken_weights_of_the_papers_estimators_are_caught(
+    estimator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A weight that is a little too even, which no single draw would show."""
+    from awrs_ppl.proposals import paper
+
+    right = paper.ESTIMATORS[estimator]
+
+    async def wrong(outcomes: Any, knowledge: Any, rng: Any) -> Draw:
+        draw = await right(outcomes, knowledge, rng)
+        return draw._replace(log_weight=0.8 * draw.log_weight)
+
+    monkeypatch.setitem(paper.ESTIMATORS, estimator, wrong)
+    with pytest.raises(AssertionError, match="mean weight"):
+        await assert_properly_weighted(
+            AWRS(estimator=estimator), LM("go") * no_bb, "ab", draws=6000
+        )
+
+
+def test_wrong_options_are_named() -> None:
+    with pytest.raises(ValueError, match="estimator='magic'"):
+        AWRS(estimator="magic")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="max_checks=0"):
+        AWRS(max_checks=0)
