@@ -1,0 +1,120 @@
+"""The particles of an inference, and how one is continued by several."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from awrs_ppl.engine import Run
+from awrs_ppl.generation import Progress
+from awrs_ppl.trace import Log, Record, Request, Trace, copied
+from awrs_ppl.weights import log_mean
+
+__all__ = ["Particle", "Sync", "continued"]
+
+
+@dataclass(slots=True)
+class Particle:
+    """One execution in the population: data, and a live coroutine or none.
+
+    `log` holds the completed statements, `request` the one in progress, `progress` the text
+    on the way in it, `spent` what it has done to the weight so far. `level` counts completed
+    weighted statements. `twist` is provisional weight on top of `log_weight`.
+    """
+
+    log_weight: float = 0.0
+    twist: float = 0.0
+    log: Log | None = None
+    level: int = 0
+    request: Request | None = None
+    progress: Progress | None = None
+    spent: float = 0.0
+    run: Run | None = None
+    finished: bool = False
+    value: Any = None
+    killer: str | None = None
+
+    @property
+    def total(self) -> float:
+        """The log-weight with the twist: what synchronizations look at."""
+        return self.log_weight + self.twist
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is more to do: not finished, and of some weight."""
+        return not self.finished and self.log_weight > -math.inf
+
+    def weigh(self, log_weight: float, twist: float, killer: str | None) -> None:
+        """Multiply the weight and replace the twist; weight zero is for good."""
+        self.log_weight += log_weight
+        self.spent += log_weight
+        self.twist = twist
+        if self.log_weight == -math.inf or twist == -math.inf:
+            self.log_weight, self.twist, self.killer = -math.inf, 0.0, killer
+
+    def complete(self, value: Any, error: BaseException | None = None) -> None:
+        """End the statement in progress with a value, and let the coroutine go on."""
+        assert self.request is not None
+        # The record gets a copy: the model may change the value it is given.
+        self.log = Log.append(self.log, Record(self.request, copied(value), self.spent, error))
+        self.level += self.request.is_weighted
+        self.request, self.progress, self.spent = None, None, 0.0
+        if self.run is not None:
+            self.run.resume(value, error)
+
+    def trace(self) -> Trace:
+        """The choices made so far."""
+        return Trace(self.value, self.log_weight, Log.records(self.log), finished=self.finished)
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """A synchronization: the ESS before resampling, the particles of some weight, and the
+    ancestor of each slot if there was a resampling."""
+
+    ess: float
+    alive: int
+    ancestors: tuple[int, ...] | None
+
+
+def continued(particles: list[Particle], ancestors: np.ndarray) -> tuple[list[Particle], list[Run]]:
+    """The next population, all of the mean weight, and the runs that nobody continues.
+
+    The first child of an ancestor keeps its live coroutine; the others have none until their
+    statement ends, and are then rebuilt from the log.
+    """
+    mean = log_mean([particle.total for particle in particles])
+    kept: set[int] = set()
+    children = []
+    for ancestor in ancestors.tolist():
+        parent = particles[ancestor]
+        # A request that changes the weight is plain data and goes on without a coroutine; any
+        # other may hold objects of the parent's, so the child makes its own.
+        request = parent.request
+        if ancestor in kept and request is not None and not request.is_weighted:
+            request = None
+        children.append(
+            Particle(
+                # The twist is inside the mean: it is undone at the next step as before.
+                log_weight=mean - parent.twist,
+                twist=parent.twist,
+                log=parent.log,
+                level=parent.level,
+                request=request,
+                progress=parent.progress,
+                spent=parent.spent,
+                run=None if ancestor in kept else parent.run,
+                finished=parent.finished,
+                value=parent.value,
+            )
+        )
+        kept.add(ancestor)
+    dropped = [
+        particle.run
+        for i, particle in enumerate(particles)
+        if i not in kept and particle.run is not None
+    ]
+    return children, dropped

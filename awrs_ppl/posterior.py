@@ -1,0 +1,293 @@
+"""The result of an inference: weighted values, the evidence, and what they cost."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from awrs_ppl import _display, _values
+from awrs_ppl.errors import NoSurvivors
+from awrs_ppl.weights import ess, log_sum, normalize
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from awrs_ppl.population import Sync
+    from awrs_ppl.trace import Trace
+
+__all__ = ["Posterior", "Stats"]
+
+_COLUMNS = ("value", "log_weight", "probability", "finished")
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What an inference has cost: `checks` by potential, `seconds` by part.
+
+    `tokens` counts those of all particles, the ends of texts and dropped lineages included;
+    `lm_rows` the contexts that went through the language model, in `lm_passes` forward passes.
+
+    >>> Stats(tokens=4, lm_rows=5, lm_passes=2, checks={"sql": 6}, seconds={}).checks_per_token
+    1.5
+    """
+
+    tokens: int
+    lm_rows: int
+    lm_passes: int
+    checks: dict[str, int]
+    seconds: dict[str, float]
+
+    @property
+    def checks_per_token(self) -> float:
+        """Checks of all potentials over tokens; 0 where there was no token."""
+        return sum(self.checks.values()) / self.tokens if self.tokens else 0.0
+
+
+class Posterior:
+    """Weighted results of a model, by `infer`.
+
+    `values` and `log_weights` run in parallel over the particles that finished with a weight
+    above zero: they are what `probabilities`, `mode`, `sample`, `expect`, `probability` and
+    `ess` look at. Nothing else is hidden: `len` and indexing are over all particles, each a
+    `Trace`; `dead` counts those of weight zero, and `unfinished` is the share of the weight
+    that a timeout left in particles that had not finished.
+
+    `history` has the ESS of each synchronization and the ancestors of each resampling;
+    `kills` says how many particles each potential took to weight zero, those replaced
+    by resampling included; `stats` what it cost; `seed` what to pass to get it again.
+
+    >>> from awrs_ppl import Bernoulli, run
+    >>> async def two_coins(ctx):
+    ...     heads = await ctx.sample(Bernoulli(0.5)) + await ctx.sample(Bernoulli(0.5))
+    ...     await ctx.condition(heads > 0)
+    ...     return heads
+    >>> posterior = run(two_coins, n_particles=1000, seed=0, progress=False)
+    >>> posterior.mode(), len(posterior), posterior.alive + posterior.dead
+    (1, 1000, 1000)
+    >>> abs(posterior.probability(lambda heads: heads == 2) - 1 / 3) < 0.05
+    True
+    >>> abs(posterior.log_ml - math.log(3 / 4)) < 0.05
+    True
+    """
+
+    def __init__(
+        self,
+        traces: Sequence[Trace],
+        *,
+        history: Sequence[Sync],
+        kills: Mapping[str, int],
+        stats: Stats,
+        seed: int,
+        timed_out: bool,
+        is_proper: bool,
+    ) -> None:
+        self._traces = list(traces)
+        self.history = list(history)
+        self.kills = dict(kills)
+        self.stats = stats
+        self.seed = seed
+        self.timed_out = timed_out
+        self.is_proper = is_proper
+        weighted = [trace for trace in self._traces if trace.log_weight > -math.inf]
+        self.alive = len(weighted)
+        self.dead = len(self._traces) - self.alive
+        finished = [trace for trace in weighted if trace.finished]
+        self.values = [trace.value for trace in finished]
+        self.log_weights = np.array([trace.log_weight for trace in finished], dtype=np.float64)
+        rest = log_sum([trace.log_weight for trace in weighted if not trace.finished])
+        total = log_sum([rest, log_sum(self.log_weights)])
+        self.unfinished = math.exp(rest - total) if rest > -math.inf else 0.0
+
+    def __len__(self) -> int:
+        return len(self._traces)
+
+    def __iter__(self) -> Iterator[Trace]:
+        return iter(self._traces)
+
+    def __getitem__(self, index: int) -> Trace:
+        return self._traces[index]
+
+    @property
+    def log_ml(self) -> float:
+        """The logarithm of the evidence: of the mean weight over all particles.
+
+        Dead particles count as zero, and so do unfinished ones after a timeout (then
+        `exp(log_ml)` is too low in expectation, else unbiased). `-inf` if nothing survived;
+        NaN if a proposal was used whose weights are not proper.
+        """
+        if not self.is_proper:
+            return math.nan
+        return log_sum(self.log_weights) - math.log(len(self))
+
+    @property
+    def ess(self) -> float:
+        """The effective sample size of the values: (sum w)^2 / sum w^2."""
+        return ess(self.log_weights)
+
+    @property
+    def probabilities(self) -> dict[Any, float]:
+        """The values and their probabilities, the most probable first.
+
+        Equal values are one, as Python sees equality: `1`, `1.0` and `True` are the same.
+        Those that cannot be hashed stand as a frozen copy: a list or array as a tuple, a set as
+        a `frozenset`, a dict as the tuple of its items sorted by key (a `frozenset` of items if
+        the keys are not all strings), other things as their `repr`. NaNs are one value.
+        """
+        return {key: share for key, _, share in self._results}
+
+    def mode(self) -> Any:
+        """The most probable value; of several the one found first."""
+        self._require()
+        return self._results[0][1]
+
+    @overload
+    def sample(self, n: None = None, seed: int | None = None) -> Any: ...
+    @overload
+    def sample(self, n: int, seed: int | None = None) -> list[Any]: ...
+    def sample(self, n: int | None = None, seed: int | None = None) -> Any:
+        """A value drawn by its probability, or a list of `n` drawn independently.
+
+        The same `seed` gives the same values. Raises `NoSurvivors` if there are none.
+        """
+        self._require()
+        rng = np.random.default_rng(seed)
+        drawn = rng.choice(len(self.values), size=n, p=self._shares)
+        return self.values[drawn] if n is None else [self.values[i] for i in drawn]
+
+    def expect(self, f: Callable[[Any], Any]) -> Any:
+        """The mean of `f(value)`, a number or an array, under the posterior.
+
+        Self-normalized: consistent as the particles grow in number, not unbiased. A `float`
+        for numbers, an array for arrays. Raises `NoSurvivors` if there are no values.
+        """
+        self._require()
+        # A weight can underflow to zero, and zero times an infinite f would be NaN.
+        found = [
+            share * np.asarray(f(value), dtype=np.float64)
+            for value, share in zip(self.values, self._shares, strict=True)
+            if share > 0
+        ]
+        mean = np.sum(found, axis=0)
+        return mean if np.ndim(mean) else float(mean)
+
+    def probability(self, predicate: Callable[[Any], object]) -> float:
+        """The probability that `predicate(value)` is true: `expect` of 0 and 1."""
+        return self.expect(lambda value: bool(predicate(value)))
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row for each particle: value, log_weight, probability, finished, and its choices.
+
+        What a particle has not chosen is None; the dead and the unfinished have probability 0.
+        A choice named like one of the four columns gets the name with " (choice)".
+        """
+        import pandas as pd
+
+        rows = self._rows()
+        columns = {name: [row[name] for row in rows] for name in _COLUMNS}
+        for name in dict.fromkeys(name for row in rows for name in row["choices"]):
+            title = f"{name} (choice)" if name in _COLUMNS else name
+            columns[title] = [row["choices"].get(name) for row in rows]
+        return pd.DataFrame({name: _values.series(column) for name, column in columns.items()})
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Everything as strict JSON in ASCII, also written to the file `path` if given.
+
+        Values that JSON has no word for stand as their `repr`; so do NaN and infinities
+        ("nan", "-inf": `float` reads them), and lone surrogates are escaped.
+        """
+        everything = {
+            "n_particles": len(self),
+            "seed": self.seed,
+            "timed_out": self.timed_out,
+            "log_ml": self.log_ml,
+            "ess": self.ess,
+            "alive": self.alive,
+            "dead": self.dead,
+            "unfinished": self.unfinished,
+            "probabilities": [
+                {"value": value, "probability": share} for _, value, share in self._results
+            ],
+            "particles": self._rows(),
+            "kills": self.kills,
+            "stats": asdict(self.stats) | {"checks_per_token": self.stats.checks_per_token},
+            "history": [asdict(sync) for sync in self.history],
+        }
+        text = json.dumps(_values.plain(everything), allow_nan=False)
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="ascii")
+        return text
+
+    def __repr__(self) -> str:
+        return _display.line(self)
+
+    def __str__(self) -> str:
+        return _display.table(self)
+
+    def _repr_html_(self) -> str:
+        return _display.html(self)
+
+    @cached_property
+    def _shares(self) -> np.ndarray:
+        return normalize(self.log_weights)
+
+    @cached_property
+    def _results(self) -> list[tuple[Any, Any, float]]:
+        """Key, the first value that has it, and probability, the most probable first."""
+        found: dict[Any, tuple[Any, list[float]]] = {}
+        for value, share in zip(self.values, self._shares.tolist(), strict=True):
+            found.setdefault(_values.key(value), (value, []))[1].append(share)
+        merged = [(key, value, math.fsum(shares)) for key, (value, shares) in found.items()]
+        return sorted(merged, key=lambda result: -result[2])
+
+    def _rows(self) -> list[dict[str, Any]]:
+        shares = iter(self._shares.tolist())
+        return [
+            {
+                "value": trace.value,
+                "log_weight": trace.log_weight,
+                "probability": next(shares)
+                if trace.finished and trace.log_weight > -math.inf
+                else 0.0,
+                "finished": trace.finished,
+                "choices": _choices(trace),
+            }
+            for trace in self._traces
+        ]
+
+    def _require(self) -> None:
+        """Raise `NoSurvivors` unless there are values."""
+        if self.values:
+            return
+        n = f"{len(self)} particle{'s' if len(self) > 1 else ''}"
+        if self.alive:
+            raise NoSurvivors(
+                f"none of {n} had finished when the inference stopped, {self.alive} were still "
+                "on the way: allow a longer timeout, fewer particles or a smaller max_tokens"
+            )
+        message = f"no survivors among {n}: every weight is zero. "
+        if self.kills:
+            killer = max(self.kills, key=self.kills.__getitem__)
+            message += (
+                f"{_values.shorten(_values.escape(killer), 120)} killed the most "
+                f"({self.kills[killer]} of {sum(self.kills.values())} deaths). "
+            )
+        raise NoSurvivors(
+            message + "Try more particles (n_particles), a looser constraint, or a larger "
+            "max_tokens if texts were cut short"
+        )
+
+
+def _choices(trace: Trace) -> dict[str, Any]:
+    """The named values of a trace; `observe`, `factor` and `condition` give none."""
+    weighted = trace.log_weights
+    return {
+        name: value for name, value in trace.items() if not (name in weighted and value is None)
+    }

@@ -1,0 +1,180 @@
+"""The statements a model can make: `Context`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from awrs_ppl.distributions import Distribution
+from awrs_ppl.errors import ModelError
+from awrs_ppl.trace import Request
+
+if TYPE_CHECKING:
+    from genlm.control.potential.base import Potential
+
+    from awrs_ppl.proposals import Proposal
+
+__all__ = ["Context", "Statement"]
+
+T = TypeVar("T")
+
+
+class Runner(Protocol):
+    """What serves the statements of one execution; see `engine.Run`."""
+
+    def made(self, statement: Statement[Any]) -> None:
+        """A statement was made: it must be awaited before the next one."""
+        ...
+
+    def perform(self, statement: Statement[Any]) -> Generator[Any, Any, Any]:
+        """A statement is awaited: give its value."""
+        ...
+
+
+class Statement(Awaitable[T], Generic[T]):
+    """A statement that was made; `await` it to have it done."""
+
+    __slots__ = ("_runner", "line", "request")
+
+    def __init__(self, runner: Runner, request: Request, line: str) -> None:
+        self._runner = runner
+        self.request = request
+        self.line = line
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._runner.perform(self)
+
+    def __repr__(self) -> str:
+        return f"<statement {self.request.name!r} made at {self.line}: await it>"
+
+
+class Context:
+    """What a model is given: every random choice and every weight goes through it.
+
+    A model is an `async def` function whose first parameter is a `Context`. Each method makes
+    a statement; `await` it before the next one. A model must do the same again when it is run
+    again with the same values: take randomness from `ctx.sample`, and use `ctx.call` for
+    whatever looks at the world outside.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._statements = 0
+        self._names: dict[str, int] = {}
+
+    def generate(
+        self,
+        potential: Potential,
+        *,
+        max_tokens: int = 256,
+        proposal: Proposal | None = None,
+        critic: Potential | None = None,
+        name: str | None = None,
+    ) -> Statement[str]:
+        """Draw a text from a potential, token by token.
+
+        `potential` is a language model after a prompt, alone or in a product. `max_tokens`
+        counts the end: after `max_tokens - 1` tokens of text the end is forced and weighed.
+        `proposal` is `AWRS()` by default. `critic` is an expensive potential over the text:
+        its `prefix` steers provisionally, its `complete` weighs when all have ended.
+
+        Gives a `str`; bytes that are not UTF-8 stand as `surrogateescape`.
+        """
+        from awrs_ppl.statements import generation
+
+        arguments, fingerprint = generation(potential, max_tokens, proposal, critic)
+        return self._make("generate", name, fingerprint, arguments, is_weighted=True)
+
+    def sample(
+        self,
+        distribution: Distribution,
+        *,
+        name: str | None = None,
+        proposal: Distribution | None = None,
+    ) -> Statement[Any]:
+        """Draw from a distribution: an object with `sample(rng)` and `log_prob(x)`.
+
+        With a `proposal`, draw from that one and multiply the weight by the ratio.
+        """
+        for given in (distribution, proposal):
+            if given is not None and not isinstance(given, Distribution):
+                raise ModelError(
+                    f"ctx.sample got {given!r}: it needs an object with sample(rng) and "
+                    "log_prob(x), such as Categorical(['a', 'b'])"
+                )
+        fingerprint = (type(distribution).__qualname__,)
+        arguments = (distribution, proposal)
+        weighted = proposal is not None
+        return self._make("sample", name, fingerprint, arguments, is_weighted=weighted)
+
+    def observe(
+        self,
+        potential: Potential | Distribution,
+        value: Any,
+        *,
+        ends: bool = False,
+        name: str | None = None,
+    ) -> Statement[None]:
+        """Multiply the weight by the probability of `value`.
+
+        For a potential: of texts that begin with `value` (`prefix`, over that of the empty
+        text), or with `ends=True` of this text and its end (`complete`). A language model
+        scores its own tokenization of `value`. For a distribution: `log_prob(value)`.
+        """
+        from awrs_ppl.statements import observation
+
+        arguments, fingerprint = observation(potential, value, ends)
+        return self._make("observe", name, fingerprint, arguments, is_weighted=True)
+
+    def factor(self, log_weight: float, *, name: str | None = None) -> Statement[None]:
+        """Multiply the weight by exp(`log_weight`), a number or -inf."""
+        try:
+            number = float(log_weight)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if number != number or number == float("inf"):
+            raise ModelError(
+                f"ctx.factor got {log_weight!r}: a log-weight is a number or -inf; "
+                "for a probability p write ctx.factor(math.log(p))"
+            )
+        return self._make("factor", name, (), number, is_weighted=True)
+
+    def condition(self, ok: Any, *, name: str | None = None) -> Statement[None]:
+        """Multiply the weight by 1 if `ok` is true, else by 0."""
+        return self._make("condition", name, (), bool(ok), is_weighted=True)
+
+    def call(
+        self, function: Callable[..., Any], *args: Any, name: str | None = None
+    ) -> Statement[Any]:
+        """Run a function outside the library once, sync or async, and remember its value.
+
+        On replay a copy of the value is given, or the exception raised again. A sync function
+        runs in the event loop's thread.
+        """
+        if not callable(function):
+            raise ModelError(f"ctx.call got {function!r}: write ctx.call(function, *args)")
+        fingerprint = (getattr(function, "__qualname__", type(function).__qualname__),)
+        return self._make("call", name, fingerprint, (function, args), is_weighted=False)
+
+    def _make(
+        self,
+        kind: str,
+        name: str | None,
+        fingerprint: tuple[Any, ...],
+        arguments: Any,
+        *,
+        is_weighted: bool,
+    ) -> Statement[Any]:
+        self._statements += 1
+        if name is None:
+            name = f"{kind} {self._statements}"
+        count = self._names[name] = self._names.get(name, 0) + 1
+        if count > 1:
+            name = f"{name} {count}"
+        request = Request(kind, name, fingerprint, arguments, is_weighted)
+        frame = sys._getframe(2)
+        line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        statement = Statement(self._runner, request, line)
+        self._runner.made(statement)
+        return statement

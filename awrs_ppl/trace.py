@@ -1,0 +1,128 @@
+"""The record of one execution: what its statements asked for and what they gave."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Log", "Record", "Request", "Trace", "copied"]
+
+_IMMUTABLE = (str, bytes, int, float, complex, bool, type(None), frozenset, type)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a statement asks for. `fingerprint` is what a replay compares beside kind and name.
+
+    `is_weighted`: the statement changes the weight, so particles are synchronized after it.
+    """
+
+    kind: str
+    name: str
+    fingerprint: tuple[Any, ...]
+    arguments: Any
+    is_weighted: bool
+
+    def shows(self) -> str:
+        """The request as text, for messages."""
+        return f"{self.kind} {self.name!r} ({', '.join(map(str, self.fingerprint)) or '-'})"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A completed statement: its request, and the value or the exception it gave.
+
+    `log_weight` is what the statement did to the weight, in all its steps.
+    """
+
+    request: Request
+    value: Any
+    log_weight: float
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The records of an execution, newest first, sharing its past with its ancestors'."""
+
+    record: Record
+    before: Log | None
+    length: int
+
+    @staticmethod
+    def append(log: Log | None, record: Record) -> Log:
+        """The log with one more record."""
+        return Log(record, log, 1 if log is None else log.length + 1)
+
+    @staticmethod
+    def records(log: Log | None) -> list[Record]:
+        """The records, oldest first."""
+        found = []
+        while log is not None:
+            found.append(log.record)
+            log = log.before
+        return found[::-1]
+
+
+def copied(value: Any) -> Any:
+    """A value that user code may change without changing the record.
+
+    What cannot be copied (an open connection, say) is handed out as it is.
+    """
+    if isinstance(value, _IMMUTABLE):
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:
+        return value
+
+
+class Trace(Mapping[str, Any]):
+    """One particle's choices by the names of its statements, with `value` and weights.
+
+    A mapping from names to values. `log_weight` is the particle's weight, `log_weights` what
+    each statement did to the weight of this lineage (resampling evens weights out, so they
+    need not add up); `finished` is false if the model was stopped before its end.
+
+    >>> record = Record(Request("sample", "coin", (), None, False), "heads", 0.0)
+    >>> Trace("heads", 0.0, [record])["coin"]
+    'heads'
+    """
+
+    def __init__(
+        self, value: Any, log_weight: float, records: list[Record], *, finished: bool = True
+    ) -> None:
+        self.value = value
+        self.log_weight = log_weight
+        self.finished = finished
+        self._records = {record.request.name: record for record in records}
+
+    @property
+    def log_weights(self) -> dict[str, float]:
+        """What each weighted statement did to the weight."""
+        return {
+            name: record.log_weight
+            for name, record in self._records.items()
+            if record.request.is_weighted
+        }
+
+    def __getitem__(self, name: str) -> Any:
+        return self._records[name].value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __repr__(self) -> str:
+        choices = ", ".join(
+            f"{name}={self[name]!r}"
+            for name, record in self._records.items()
+            if record.request.kind in ("generate", "sample", "call")
+        )
+        weight = math.exp(self.log_weight)
+        return f"Trace({self.value!r}, weight={weight:.3g}, {choices})"

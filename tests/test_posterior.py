@@ -1,0 +1,528 @@
+"""What a posterior says of its particles, and that it shows them safely."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from awrs_ppl import Bernoulli, Context, NoSurvivors, Trace, infer
+from awrs_ppl._plots import genealogy_svg
+from awrs_ppl._values import escape, key, shorten
+from awrs_ppl.population import Sync
+from awrs_ppl.posterior import Posterior, Stats
+from awrs_ppl.trace import Record, Request
+
+DEAD = -math.inf
+STATS = Stats(
+    tokens=10,
+    lm_rows=12,
+    lm_passes=5,
+    checks={"no_bb": 20, "Regex('a')": 5},
+    seconds={"language model": 1.5, "proposal": 0.25},
+)
+
+
+def trace(value: Any, weight: float = 1.0, /, *, finished: bool = True, **choices: Any) -> Trace:
+    records = [
+        Record(Request("sample", name, (), None, False), choice, 0.0)
+        for name, choice in choices.items()
+    ]
+    # A factor is weighed and has no value: it is no choice.
+    records.append(Record(Request("factor", "factor 1", (), None, True), None, -1.0))
+    return Trace(value, math.log(weight) if weight else DEAD, records, finished=finished)
+
+
+def posterior_of(traces: Sequence[Trace], **options: Any) -> Posterior:
+    defaults: dict[str, Any] = {
+        "history": [Sync(float(len(traces)), len(traces), None)],
+        "kills": {},
+        "stats": STATS,
+        "seed": 7,
+        "timed_out": False,
+        "is_proper": True,
+    }
+    return Posterior(traces, **(defaults | options))
+
+
+def after_timeout() -> Posterior:
+    """Weights 3 and 1 finished, 4 unfinished, one dead."""
+    return posterior_of(
+        [trace("a", 3), trace(None, 4, finished=False), trace("b"), trace(None, 0, finished=False)],
+        timed_out=True,
+    )
+
+
+# --- numbers --------------------------------------------------------------------------------
+
+
+def test_evidence_counts_the_dead() -> None:
+    posterior = posterior_of([trace("a", 3), trace("b", 1), trace(None, 0, finished=False)])
+    assert posterior.log_ml == pytest.approx(math.log(4 / 3))
+    assert posterior.ess == pytest.approx(16 / 10)
+    assert (posterior.alive, posterior.dead, len(posterior)) == (2, 1, 3)
+    assert posterior.unfinished == 0
+
+
+def test_a_timeout_counts_unfinished_particles_as_zero() -> None:
+    posterior = after_timeout()
+    assert posterior.values == ["a", "b"]
+    assert np.exp(posterior.log_weights).tolist() == pytest.approx([3, 1])
+    assert posterior.log_ml == pytest.approx(math.log(4 / 4))
+    assert posterior.unfinished == pytest.approx(4 / 8)
+    assert (posterior.alive, posterior.dead, len(posterior)) == (3, 1, 4)
+    assert posterior.probabilities == pytest.approx({"a": 0.75, "b": 0.25})
+    assert posterior.expect(lambda value: value == "a") == pytest.approx(0.75)
+
+
+def test_a_finished_particle_of_weight_zero_has_no_value() -> None:
+    posterior = posterior_of([trace("a"), trace("b", 0)])
+    assert posterior.values == ["a"]
+    assert posterior.log_ml == pytest.approx(math.log(1 / 2))
+    assert posterior[1].value == "b"
+
+
+def test_improper_weights_give_no_evidence() -> None:
+    posterior = posterior_of([trace("a")], is_proper=False)
+    assert math.isnan(posterior.log_ml)
+    assert posterior.probabilities == {"a": 1.0}
+    assert "log_ml" not in repr(posterior)
+
+
+def test_one_particle() -> None:
+    posterior = posterior_of([trace("a", 0.5)])
+    assert (posterior.mode(), posterior.ess) == ("a", pytest.approx(1))
+    assert posterior.log_ml == pytest.approx(math.log(0.5))
+    assert repr(posterior) == "<Posterior: 1 particle, 1 value, ESS 1.0, log_ml -0.69>"
+
+
+def test_tiny_weights_do_not_underflow() -> None:
+    traces = [Trace("a", -2000.0, []), Trace("b", -2000.0 - math.log(3), [])]
+    posterior = posterior_of(traces)
+    assert posterior.probabilities == pytest.approx({"a": 0.75, "b": 0.25})
+    assert posterior.log_ml == pytest.approx(-2000 + math.log(2 / 3))
+
+
+def test_expectations_of_numbers_and_arrays() -> None:
+    posterior = posterior_of([trace(1, 3), trace(5, 1)])
+    mean = posterior.expect(lambda value: value)
+    assert isinstance(mean, float)
+    assert mean == pytest.approx(2)
+    pair = posterior.expect(lambda value: [[value, value**2]])
+    assert np.shape(pair) == (1, 2)
+    assert pair.tolist() == [pytest.approx([2, 7])]
+    assert posterior.probability(lambda value: value > 1) == pytest.approx(0.25)
+    far = posterior_of([Trace("a", 0.0, []), Trace("b", -2000.0, [])])
+    assert far.expect(lambda value: math.inf if value == "b" else 1) == 1
+
+
+def test_samples_follow_the_probabilities() -> None:
+    posterior = posterior_of([trace("a", 3), trace("b", 1), trace(None, 0)])
+    counts = Counter(posterior.sample(10_000, seed=0))
+    # Six standard deviations of 43.
+    assert abs(counts["a"] - 7500) < 260
+    assert counts["a"] + counts["b"] == 10_000
+    assert posterior.sample(20, seed=3) == posterior.sample(20, seed=3)
+    assert posterior.sample(20, seed=3) != posterior.sample(20, seed=4)
+    assert posterior.sample(seed=1) in ("a", "b")
+    assert posterior.sample(0) == []
+
+
+def test_indexing_is_over_all_particles() -> None:
+    posterior = after_timeout()
+    assert [t.finished for t in posterior] == [True, False, True, False]
+    assert posterior[-1].log_weight == DEAD
+    with pytest.raises(IndexError):
+        posterior[4]
+
+
+# --- nothing survived -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda posterior: posterior.sample(),
+        lambda posterior: posterior.sample(3),
+        lambda posterior: posterior.mode(),
+        lambda posterior: posterior.expect(float),
+        lambda posterior: posterior.probability(bool),
+    ],
+)
+def test_no_survivors(ask: Any) -> None:
+    posterior = posterior_of(
+        [trace(None, 0, finished=False)] * 3, kills={"Regex('x')": 1, "no_bb": 4}
+    )
+    with pytest.raises(NoSurvivors, match=r"no_bb killed the most \(4 of 5.*n_particles"):
+        ask(posterior)
+
+
+def test_an_all_dead_posterior_can_still_be_shown() -> None:
+    posterior = posterior_of([trace(None, 0, finished=False)] * 3, kills={"no_bb": 3})
+    assert posterior.log_ml == DEAD
+    assert posterior.ess == 0
+    assert posterior.unfinished == 0
+    assert posterior.probabilities == {}
+    assert repr(posterior) == "<Posterior: 3 particles, no survivors, log_ml -inf>"
+    assert "no survivors" in str(posterior)
+    assert "no survivors" in posterior._repr_html_()
+    assert json.loads(posterior.to_json())["log_ml"] == "-inf"
+    assert posterior.to_dataframe()["probability"].tolist() == [0, 0, 0]
+
+
+def test_nothing_finished_before_the_timeout() -> None:
+    posterior = posterior_of([trace(None, finished=False)] * 2, timed_out=True)
+    assert posterior.unfinished == 1
+    assert posterior.log_ml == DEAD
+    assert "timed out" in repr(posterior)
+    assert "no particle has finished" in str(posterior)
+    with pytest.raises(NoSurvivors, match="longer timeout"):
+        posterior.mode()
+
+
+# --- equal values ---------------------------------------------------------------------------
+
+
+def test_equal_values_are_one_and_sorted() -> None:
+    posterior = posterior_of([trace("a"), trace("b", 3), trace("a"), trace("c", 2.5)])
+    assert list(posterior.probabilities.items()) == [
+        ("b", pytest.approx(0.4)),
+        ("c", pytest.approx(1 / 3)),
+        ("a", pytest.approx(4 / 15)),
+    ]
+    assert posterior.mode() == "b"
+
+
+def test_values_that_cannot_be_hashed() -> None:
+    values = [{"b": [1, 2], "a": {3}}, {"a": {3}, "b": [1, 2]}, [1, [2]], {1: 2}, ([0],)]
+    posterior = posterior_of([trace(value) for value in values])
+    assert posterior.probabilities == pytest.approx(
+        {
+            (("a", frozenset({3})), ("b", (1, 2))): 0.4,
+            (1, (2,)): 0.2,
+            frozenset({(1, 2)}): 0.2,
+            ((0,),): 0.2,
+        }
+    )
+    # The value itself comes back, not its key.
+    assert posterior.mode() == {"a": {3}, "b": [1, 2]}
+    assert type(posterior.mode()) is dict
+
+
+def test_arrays_and_nans_are_values_too() -> None:
+    # The repr of a long array leaves out its middle.
+    other = np.arange(2000)
+    other[1000] = 0
+    arrays = [np.arange(2000), np.arange(2000), other]
+    assert len(posterior_of([trace(array) for array in arrays]).probabilities) == 2
+    nans = [float("nan"), math.nan, np.float64("nan")]
+    (probability,) = posterior_of([trace(nan) for nan in nans]).probabilities.values()
+    assert probability == pytest.approx(1)
+
+
+def test_other_things_are_keyed_by_their_repr() -> None:
+    class Thing:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __repr__(self) -> str:
+            if self.name == "broken":
+                raise RuntimeError("no")
+            return f"Thing({self.name})"
+
+    posterior = posterior_of([trace(Thing(name)) for name in ("x", "x", "broken")])
+    assert posterior.probabilities["Thing(x)"] == pytest.approx(2 / 3)
+    assert "its repr raised RuntimeError" in str(posterior)
+    assert "its repr raised RuntimeError" in posterior.to_json()
+
+
+# --- exports --------------------------------------------------------------------------------
+
+
+def test_data_frame_has_a_row_for_each_particle() -> None:
+    posterior = posterior_of(
+        [
+            trace(("x", 1), 3, coin=True, text="a\udc80"),
+            trace(["y"], 1, coin=False, value=9),
+            trace(None, 0, finished=False, coin=True),
+            trace(None, 4, finished=False),
+        ]
+    )
+    frame = posterior.to_dataframe()
+    assert list(frame.columns) == [
+        *("value", "log_weight", "probability", "finished"),
+        *("coin", "text", "value (choice)"),
+    ]
+    assert frame["value"].tolist() == [("x", 1), ["y"], None, None]
+    assert frame["probability"].tolist() == pytest.approx([0.75, 0.25, 0, 0])
+    assert frame["log_weight"].tolist() == pytest.approx([math.log(3), 0, DEAD, math.log(4)])
+    assert frame["finished"].tolist() == [True, True, False, False]
+    assert frame["coin"].tolist() == [True, False, True, None]
+    assert frame["text"].tolist() == ["a\udc80", None, None, None]
+    assert frame["log_weight"].dtype == np.float64
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    strange = "a\udc80\u2028\x00</script>"
+    posterior = posterior_of(
+        [
+            trace(strange, 2, x=np.int64(3), y={"k": (1, math.nan)}),
+            trace({1, 2}, b=np.array([1.0, math.inf])),
+            trace(np.float64(0.5), 0),
+        ],
+        history=[Sync(2.0, 3, None), Sync(1.0, 2, (0, 0, 1))],
+        kills={"no_bb": 1},
+    )
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is not JSON")
+
+    path = tmp_path / "posterior.json"
+    text = posterior.to_json(path)
+    found = json.loads(path.read_bytes(), parse_constant=refuse)
+    assert found == json.loads(text, parse_constant=refuse)
+    assert found["probabilities"][0] == {"value": strange, "probability": pytest.approx(2 / 3)}
+    assert [row["value"] for row in found["particles"]] == [strange, "{1, 2}", 0.5]
+    assert found["particles"][0]["choices"] == {"x": 3, "y": {"k": [1, "nan"]}}
+    assert found["particles"][1]["choices"] == {"b": [1.0, "inf"]}
+    assert float(found["particles"][2]["log_weight"]) == DEAD
+    assert found["history"][1] == {"ess": 1.0, "alive": 2, "ancestors": [0, 0, 1]}
+    assert found["stats"]["checks_per_token"] == 2.5
+    assert (found["seed"], found["kills"], found["timed_out"]) == (7, {"no_bb": 1}, False)
+
+
+def test_checks_per_token() -> None:
+    assert STATS.checks_per_token == 2.5
+    assert Stats(0, 0, 0, {"a": 3}, {}).checks_per_token == 0
+
+
+# --- text -----------------------------------------------------------------------------------
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror='alert(1)'>",
+    "</code></td></table></div><style>*{display:none}</style>",
+    "a\x1b[31mred\x07\u202egnp.exe\u2066\r\nnext line\udc80",
+    "&lt;b&gt; &amp;",
+    "漢字" * 5000,
+    "e" + "\u0301" * 10_000,
+    "x" * 10_000,
+]
+
+
+def hostile() -> Posterior:
+    names = {f"{text} {i}": i + 1 for i, text in enumerate(HOSTILE)}
+    traces = [trace(text, i + 1) for i, text in enumerate(HOSTILE)]
+    stats = Stats(1, 1, 1, names, dict.fromkeys(names, 1.0))
+    return posterior_of(traces, kills=names, stats=stats)
+
+
+def test_table_for_a_terminal() -> None:
+    text = str(after_timeout())
+    lines = text.splitlines()
+    assert lines[0] == "Posterior of 4 particles, timed out, seed 7"
+    assert lines[2] == "   75.0 %  ███████████████       'a'"
+    assert lines[3] == "   25.0 %  █████                 'b'"
+    assert "3 alive, 1 dead, 1 unfinished with 50.0 % of the weight" in text
+    assert "2.5 checks per token" in text
+    assert "25: 20 by no_bb, 5 by Regex('a')" in text
+    assert "1.75: language model 1.50, proposal 0.25" in text
+
+
+def test_table_survives_hostile_values() -> None:
+    lines = str(hostile()).split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert max(map(len, lines)) <= 100
+    assert any("\\x1b[31mred\\x07\\u202egnp.exe\\u2066\\r\\nnext line\\udc80" in x for x in lines)
+
+
+def test_what_is_cut_is_counted() -> None:
+    text = str(posterior_of([trace(i) for i in range(40)]))
+    assert "70.0 %" in text
+    assert "28 more values" in text
+
+
+@pytest.mark.parametrize("text", ["abc", "x" * 50, "漢" * 50, "a漢" * 9, ""])
+@pytest.mark.parametrize("width", [6, 7, 18])
+def test_shortened_texts_fit(text: str, width: int) -> None:
+    short = shorten(text, width)
+    assert len(short) + short.count("漢") <= width
+    assert (short == text) == (len(text) + text.count("漢") <= width)
+
+
+def test_escapes() -> None:
+    assert escape("é 漢 🙂 a\tb\u200f\ud800") == "é 漢 🙂 a\\tb\\u200f\\ud800"
+    assert key([math.nan]) == key([float("nan")])
+
+
+# --- HTML -----------------------------------------------------------------------------------
+
+TAGS = {
+    *("div", "style", "p", "b", "br", "table", "thead", "tbody", "tr", "th", "td", "code"),
+    *("figure", "figcaption", "svg", "path", "details", "summary", "dl", "dt", "dd"),
+}
+ATTRIBUTES = {
+    *("class", "style", "scope", "colspan", "role", "aria-label", "d"),
+    *("viewbox", "preserveaspectratio"),
+}
+
+
+class Reader(HTMLParser):
+    """Checks that tags nest and that only known tags and attributes appear; keeps the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.cells: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in TAGS, tag
+        for name, value in attrs:
+            assert name in ATTRIBUTES, name
+            assert value is not None
+            assert "url(" not in value
+        self.tags[tag] += 1
+        if tag not in ("br", "path"):
+            self.open.append(tag)
+        if tag in ("td", "dd"):
+            self.cells.append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        assert data.replace("\n", "").isprintable()
+        if "\n" in data:
+            assert self.open[-1] == "style"
+        if {"td", "dd"} & set(self.open):
+            self.cells[-1] += data
+
+
+def test_the_reader_catches_what_it_should() -> None:
+    for bad in ("<div><script>", '<b onclick="x">a</b>', "<div></p></div>", "<p>\u202e</p>"):
+        with pytest.raises(AssertionError):
+            Reader(bad)
+
+
+def test_html_escapes_everything() -> None:
+    page = hostile()._repr_html_()
+    reader = Reader(page)
+    assert reader.tags["style"] == 1
+    assert repr(HOSTILE[0]) in reader.cells
+    assert repr(HOSTILE[1]) in reader.cells
+    assert repr(HOSTILE[2]) in reader.cells
+    assert repr(HOSTILE[3]) in reader.cells
+    assert repr(HOSTILE[4]) in reader.cells
+    page.encode("utf-8")
+    assert len(page) < 40_000
+
+
+def test_html_loads_nothing_and_styles_only_itself() -> None:
+    page = hostile()._repr_html_()
+    style = page.split("<style>")[1].split("</style>")[0]
+    selectors = [s for rule in style.split("}")[:-1] for s in rule.split("{")[0].split(",")]
+    assert selectors
+    assert all(selector.strip().startswith(".awrs-posterior") for selector in selectors)
+    assert "http" not in page
+    assert "@import" not in style
+
+
+def test_html_of_thousands_of_particles_is_bounded() -> None:
+    n = 5000
+    rng = np.random.default_rng(0)
+    history = [
+        Sync(float(rng.uniform(1, n)), n, tuple(np.sort(rng.integers(n, size=n)).tolist()))
+        for _ in range(400)
+    ]
+    texts = ["<&\u202e" * 3000 + str(i) for i in range(30)]
+    traces = [trace(texts[i] if i < 30 else i // 2, 1 + (i < 30)) for i in range(n)]
+    posterior = posterior_of(traces, history=history)
+    page = posterior._repr_html_()
+    assert 10_000 < len(page) < 300_000
+    reader = Reader(page)
+    assert f"{len(posterior.probabilities) - 20:,} more values" in reader.cells
+    assert "shown is the ancestry of 64" in page
+    assert "4 of the 400 resamplings are drawn as one" in page
+    assert len(str(posterior)) < 5000
+    assert len(json.loads(posterior.to_json())["particles"]) == n
+    assert len(posterior.to_dataframe()) == n
+
+
+def test_many_particles_and_generations_at_the_limit_are_bounded() -> None:
+    n = 64
+    rng = np.random.default_rng(0)
+    history = [Sync(1.0, n, tuple(rng.permutation(n).tolist())) for _ in range(1200)]
+    assert len(genealogy_svg(history, [True] * n)) < 220_000
+
+
+def paths(svg: str, name: str) -> list[str]:
+    found = svg.split(f'<path class="{name}" d="')
+    return found[1].split('"')[0].split("M")[1:] if len(found) > 1 else []
+
+
+def test_genealogy_marks_the_ancestors_of_survivors() -> None:
+    history = [Sync(1.0, 3, (0, 0, 2)), Sync(3.0, 3, None), Sync(2.0, 3, (1, 2, 2))]
+    svg = genealogy_svg(history, [True, False, False])
+    # Slot 0 comes from 1, which comes from 0: y is 0, 500 and 1000 of the three slots.
+    bold = paths(svg, "awrs-line")
+    assert [line.split("h")[0].split("l")[0].split()[1] for line in bold] == [
+        *("0", "0"),  # the first population: its line, the fork to slot 1
+        *("500", "500"),  # the second: its line, the fork to slot 0
+        "0",
+    ]
+    assert [line.split()[-1] for line in bold if "l" in line] == ["500", "-500"]
+    # Two forks and two lines in the first two populations each, two lines in the last.
+    assert len(paths(svg, "awrs-lost")) == 10
+    assert genealogy_svg([Sync(3.0, 3, None)], [True] * 3) == ""
+
+
+def test_generations_are_composed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    from awrs_ppl import _plots
+
+    rng = np.random.default_rng(1)
+    history = [Sync(1.0, 5, tuple(rng.integers(5, size=5).tolist())) for _ in range(4)]
+    monkeypatch.setattr(_plots, "_GENERATIONS", 1)
+    svg = genealogy_svg(history, [True] * 5)
+    ancestors = set()
+    for slot in range(5):
+        for sync in reversed(history):
+            assert sync.ancestors is not None
+            slot = sync.ancestors[slot]
+        ancestors.add(250 * slot)
+    lines = [line.split("h")[0].split() for line in paths(svg, "awrs-line") if "h" in line]
+    assert {int(y) for x, y in lines if x == "0"} == ancestors
+    assert "4 of the 4 resamplings are drawn as one" in svg
+
+
+# --- in a whole inference -------------------------------------------------------------------
+
+
+async def test_infer_gives_a_posterior() -> None:
+    async def model(ctx: Context) -> int:
+        heads = await ctx.sample(Bernoulli(0.5), name="a") + await ctx.sample(Bernoulli(0.5))
+        await ctx.condition(heads > 0)
+        return heads
+
+    posterior = await infer(model, n_particles=400, seed=0, progress=False)
+    assert posterior.probability(lambda heads: heads == 2) == pytest.approx(1 / 3, abs=0.1)
+    assert posterior.log_ml == pytest.approx(math.log(3 / 4), abs=0.15)
+    assert posterior.kills == {"condition 'condition 3'": posterior.dead}
+    assert set(posterior.to_dataframe().columns) >= {"a", "sample 2"}
+    assert "condition 3" not in posterior.to_dataframe().columns
+    Reader(posterior._repr_html_())
