@@ -9,11 +9,13 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+from awrs_ppl.distributions import Bernoulli, Categorical, Uniform
 from awrs_ppl.errors import ModelError, ReplayError
+from awrs_ppl.potential import settle
 from awrs_ppl.program import Context, Statement
 from awrs_ppl.trace import Record, Request, copied
 
-__all__ = ["Model", "Run"]
+__all__ = ["Model", "Run", "alike"]
 
 Model = Callable[..., Any]
 
@@ -32,7 +34,7 @@ class Run:
 
     `records` are given again before anything is asked. `notify` is called whenever the
     execution blocks at a statement, ends or fails; `request` is then the statement's request,
-    or `finished` is true. A `strict` run also compares the weights of `factor` and `condition`.
+    or `finished` is true. A `strict` run also compares what is weighed and drawn from.
     """
 
     def __init__(
@@ -53,10 +55,11 @@ class Run:
         self._made: Statement[Any] | None = None
         self._dropped = False
         self._fault: BaseException | None = None
+        self._given: BaseException | None = None
         self._model = model
-        self._task = asyncio.get_running_loop().create_task(
-            self._main(args), context=contextvars.copy_context()
-        )
+        self.context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._main(args), context=self.context)
         self._task.add_done_callback(self._ended)
 
     async def _main(self, args: Sequence[Any]) -> Any:
@@ -66,7 +69,13 @@ class Run:
                 f"the model {_named(self._model)} gave {coroutine!r}, not a coroutine: define it "
                 "with `async def`"
             )
-        value = await coroutine
+        try:
+            value = await coroutine
+        except Exception as error:
+            if self._made is not None:
+                # `word = ctx.generate(...)` and then `word.strip()`: the commonest mistake.
+                raise self._faulty(ModelError(_not_awaited(self._made))) from error
+            raise
         if self._made is not None:
             raise self._faulty(ModelError(_not_awaited(self._made) + " before the model ended"))
         if self._replayed < len(self._records):
@@ -99,7 +108,7 @@ class Run:
         if not self._task.done():
             return None
         if self._task.cancelled():
-            return asyncio.CancelledError("the model was cancelled from inside")
+            return ModelError("the model was cancelled from inside: it let a CancelledError out")
         return self._task.exception()
 
     @property
@@ -107,12 +116,21 @@ class Run:
         """What the model returned."""
         return self._task.result()
 
+    async def call(self, function: Callable[..., Any], args: Sequence[Any]) -> Any:
+        """Call a function for the model, where its context variables are seen."""
+        value = self.context.run(function, *args)
+        if asyncio.iscoroutine(value):
+            loop = asyncio.get_running_loop()
+            value = loop.create_task(value, context=self.context)
+        return await settle(value)
+
     def resume(self, value: Any, error: BaseException | None = None) -> None:
         """Give the statement that blocks its value, or an exception to raise there."""
         assert self._future is not None
         future, self._future, self.request = self._future, None, None
         if future.done():
             return  # cancelled from inside the model: `failure` tells
+        self._given = error
         if error is not None:
             future.set_exception(error)
         else:
@@ -133,8 +151,7 @@ class Run:
 
     def made(self, statement: Statement[Any]) -> None:
         """A statement was made. Raises `ModelError` if the one before was never awaited."""
-        if self._dropped:
-            raise _Dropped
+        self._unwind()
         before, self._made = self._made, statement
         if before is not None:
             raise self._faulty(
@@ -148,15 +165,15 @@ class Run:
 
     def perform(self, statement: Statement[Any]) -> Generator[Any, Any, Any]:
         """Serve an awaited statement: from the record, or by blocking until the engine does."""
-        if self._dropped:
-            raise _Dropped
+        self._unwind()
         request = statement.request
         if asyncio.current_task() is not self._task or self._future is not None:
             raise self._faulty(
                 ModelError(
                     f"ctx.{request.kind}(...) at {statement.line} was awaited in another task: "
                     "statements of one particle cannot run side by side. Instead of "
-                    "asyncio.gather, TaskGroup or wait_for, await them in turn"
+                    "asyncio.gather, TaskGroup or wait_for, await them in turn, and leave an "
+                    "async generator by contextlib.aclosing"
                 )
             )
         if self._made is not statement:
@@ -176,8 +193,9 @@ class Run:
         self._notify()
         try:
             return (yield from self._future)
-        except asyncio.CancelledError:
-            if self._dropped:
+        except asyncio.CancelledError as error:
+            # Something inside a `ctx.call` may have been cancelled: that is the call's result.
+            if self._dropped or error is self._given:
                 raise
             raise self._faulty(
                 ModelError(
@@ -187,26 +205,46 @@ class Run:
                 )
             ) from None
 
+    def _unwind(self) -> None:
+        if self._dropped:
+            # A generator that asyncio finalizes lives in another task: nobody catches there.
+            own = asyncio.current_task() is self._task
+            raise _Dropped if own else asyncio.CancelledError
+
     def _check(self, recorded: Request, request: Request) -> None:
         def identity(r: Request) -> tuple[Any, ...]:
             return (r.kind, r.name, r.fingerprint)
 
         same = identity(recorded) == identity(request)
-        if same and self._strict and request.kind in ("factor", "condition"):
-            same = recorded.arguments == request.arguments or math.isclose(
-                recorded.arguments, request.arguments, rel_tol=1e-6
-            )
+        if same and self._strict:
+            same = alike(recorded.arguments, request.arguments)
         if not same:
             raise self._faulty(
                 ReplayError(
-                    f"run again, the model made another request.\n  first: {recorded.shows()}\n"
-                    f"  now:   {request.shows()}\n{_USUAL_CAUSES}"
+                    "run again, the model made another request.\n"
+                    f"  first: {recorded.shows(self._strict)}\n"
+                    f"  now:   {request.shows(self._strict)}\n{_USUAL_CAUSES}"
                 )
             )
 
     def _faulty(self, error: ModelError) -> ModelError:
         self._fault = self._fault or error
         return error
+
+
+def alike(first: Any, second: Any) -> bool:
+    """Whether two values or arguments are the same, as far as they can be compared."""
+    if isinstance(first, float) and isinstance(second, float):
+        return first == second or math.isclose(first, second, rel_tol=1e-6)
+    if isinstance(first, tuple) and isinstance(second, tuple):
+        return len(first) == len(second) and all(map(alike, first, second))
+    if isinstance(first, Bernoulli | Categorical | Uniform):
+        return repr(first) == repr(second)
+    compared = getattr(first, "compared", None)
+    if compared is not None:
+        return alike(compared, getattr(second, "compared", None))
+    plain = str | bytes | int | float | bool | list | dict | set | frozenset
+    return first == second if isinstance(first, plain) else True
 
 
 def _named(model: Model) -> str:

@@ -15,21 +15,23 @@ __all__ = ["report"]
 _HERE = Path(__file__).parent
 
 
-def report(particles: Sequence[Particle], failed: Sequence[Particle]) -> BaseException:
+def report(failed: Sequence[Particle]) -> BaseException:
     """The exception of the lowest particle that failed, with a note on where it happened."""
     first = failed[0]
     assert first.run is not None
     error = first.run.failure
     assert error is not None
-    slot = next(i for i, particle in enumerate(particles) if particle is first)
     records = Log.records(first.log)
-    where = f"after {records[-1].request.name!r}" if records else "before its first statement"
+    where = "before its first statement"
+    if records:
+        preposition = "after" if records[-1].error is None else "at"
+        where = f"{preposition} {records[-1].request.name!r}"
     texts = [
         f"{record.request.name} = {show(str(record.value).encode('utf-8', 'surrogateescape'))}"
         for record in records
-        if record.request.kind in ("generate", "sample")
+        if record.request.kind in ("generate", "sample") and record.error is None
     ]
-    note = f"awrs_ppl: in particle {slot}, {where}"
+    note = f"awrs_ppl: in particle {first.slot}, {where}"
     if texts:
         note += "; so far " + ", ".join(texts)
     alike = sum(type(p.run.failure) is type(error) for p in failed[1:] if p.run)

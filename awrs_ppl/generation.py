@@ -76,20 +76,22 @@ class Meter:
 
 async def begin(generations: Sequence[Generation]) -> list[Advance]:
     """The empty text of each generation, weighed by its product's `prefix`."""
+    # Particles mostly begin the same product: it is asked once.
+    targets = {generation.target.key: generation.target for generation in generations}
+    begun = dict(zip(targets, await together(map(_begin, targets.values())), strict=True))
+    return [begun[generation.target.key] for generation in generations]
+
+
+async def _begin(target: Target) -> Advance:
     empty = Text()
-    weights = await weigh(
-        [(weigher, empty, False) for g in generations for weigher in g.target.weighted]
-    )
-    advances = []
-    given = iter(weights)
-    for generation in generations:
-        states = await start(generation.target)
-        own = tuple(next(given) for _ in generation.target.weighted)
-        if states is None or -math.inf in own:
-            advances.append(Advance(None, -math.inf, "the empty text is not allowed"))
-        else:
-            advances.append(Advance(Progress(empty, states, own), sum(own)))
-    return advances
+    states = await start(target, empty)
+    if isinstance(states, str):
+        return Advance(None, -math.inf, f"{states} (at the empty text)")
+    weights = tuple(await weigh([(weigher, empty, False) for weigher in target.weighted]))
+    if -math.inf in weights:
+        killer = target.weighted[weights.index(-math.inf)].potential
+        return Advance(None, -math.inf, f"{killer!r} (at the empty text)")
+    return Advance(Progress(empty, states, weights), sum(weights))
 
 
 @dataclass(slots=True)
@@ -220,7 +222,8 @@ async def weigh(asked: Sequence[tuple[Weigher, Text, bool]]) -> list[float]:
     """The log-weights of texts, one batch for each potential and kind of question."""
     batches: dict[Any, list[int]] = defaultdict(list)
     for i, (weigher, _, ends) in enumerate(asked):
-        batches[id(weigher.potential), ends].append(i)
+        alphabet = weigher.alphabet
+        batches[id(weigher.potential), alphabet.kind, id(alphabet.tokens), ends].append(i)
     weights = [0.0] * len(asked)
 
     async def ask(members: list[int], ends: bool) -> None:
@@ -230,5 +233,5 @@ async def weigh(asked: Sequence[tuple[Weigher, Text, bool]]) -> list[float]:
         for i, answer in zip(members, answers, strict=True):
             weights[i] = answer
 
-    await together(ask(members, key[1]) for key, members in batches.items())
+    await together(ask(members, key[-1]) for key, members in batches.items())
     return weights

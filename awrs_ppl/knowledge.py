@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from awrs_ppl.potential import State, show
 from awrs_ppl.products import Target
 from awrs_ppl.vocabulary import Closing, Closings, Vocabulary
 
-__all__ = ["Knowledge", "start"]
+__all__ = ["Knowledge", "ask", "start"]
 
 EMPTY = Text()
 
@@ -97,9 +99,7 @@ class Knowledge:
         states = []
         for i, factor in enumerate(self.target.boolean):
             # Masked factors were not asked for their states before the token was chosen.
-            state = (
-                known[i] if i in known else await self._advance(i, self.states[i], outcome, data)
-            )
+            state = known[i] if i in known else await self._advance(i, outcome, data)
             if state is None:
                 raise PotentialError(
                     f"{factor.potential!r} allows the token {show(data)} after "
@@ -120,7 +120,7 @@ class Knowledge:
             if i in self._masked:
                 continue
             self.checks[i] += 1
-            state = await self._advance(i, self.states[i], outcome, data)
+            state = await self._advance(i, outcome, data)
             if state is None:
                 self.rejections[i] += 1
                 return None
@@ -133,48 +133,40 @@ class Knowledge:
             if i not in self._masked:
                 self.checks[i] += 1
             state: State | None = self.states[i]
-            try:
-                if closing.drop:
-                    # The stop began in tokens whose bytes the states have already seen.
-                    state = await factor.begin(Text(text))
-                elif closing.keep:
-                    state = await factor.advance(state, None, closing.keep)
-                if state is None or not await factor.accepts(state):
-                    self.rejections[i] += 1
-                    return False
-            except AwrsError:
-                raise
-            except Exception as error:
-                raise _raised(factor, error, text) from error
+            if closing.drop:
+                # The stop began in tokens whose bytes the states have already seen.
+                state = await ask(factor, factor.begin(Text(text)), text)
+            elif closing.keep:
+                state = await ask(factor, factor.advance(state, None, closing.keep), text)
+            if state is None or not await ask(factor, factor.accepts(state), text):
+                self.rejections[i] += 1
+                return False
         return True
 
-    async def _advance(self, i: int, state: State, token: int | None, data: bytes) -> State | None:
+    async def _advance(self, i: int, token: int, data: bytes) -> State | None:
         factor = self.target.boolean[i]
-        try:
-            return await factor.advance(state, token, data)
-        except AwrsError:
-            raise
-        except Exception as error:
-            raise _raised(factor, error, self.text.data + data) from error
+        answer = factor.advance(self.states[i], token, data)
+        return await ask(factor, answer, self.text.data + data)
 
 
-def _raised(factor: Factor, error: Exception, text: bytes) -> PotentialError:
-    return PotentialError(
-        f"{factor.potential!r} raised {type(error).__name__}: {error} on the text {show(text)}"
-    )
+async def ask(factor: Factor, answer: Awaitable[Any], text: bytes) -> Any:
+    """A factor's answer; what it raises becomes a `PotentialError` that names the text."""
+    try:
+        return await answer
+    except AwrsError:
+        raise
+    except Exception as error:
+        raise PotentialError(
+            f"{factor.potential!r} raised {type(error).__name__}: {error} on the text {show(text)}"
+        ) from error
 
 
-async def start(target: Target, text: Text = EMPTY) -> tuple[State, ...] | None:
-    """The states after a text; None if a Boolean factor allows no text that begins so."""
+async def start(target: Target, text: Text = EMPTY) -> tuple[State, ...] | str:
+    """The states after a text, or the name of a Boolean factor that rejects it."""
     states: list[State] = []
     for factor in target.boolean:
-        try:
-            state = await factor.begin(text)
-        except AwrsError:
-            raise
-        except Exception as error:
-            raise _raised(factor, error, text.data) from error
+        state = await ask(factor, factor.begin(text), text.data)
         if state is None:
-            return None
+            return repr(factor.potential)
         states.append(state)
     return tuple(states)

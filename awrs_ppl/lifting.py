@@ -184,10 +184,10 @@ class Alphabet:
 
     def __init__(self, potential: Potential, vocabulary: Vocabulary | None) -> None:
         self.symbols = potential.lookup
+        self.tokens = vocabulary
         first = potential.vocab[0]
         if isinstance(first, Token):
             self.kind = "tokens"
-            self.tokens = vocabulary
         elif isinstance(first, int):
             self.kind = "bytes"
         elif isinstance(first, str) and all(len(symbol) == 1 for symbol in potential.vocab):
@@ -220,7 +220,12 @@ class Alphabet:
 
     def is_whole(self, text: Text) -> bool:
         """Whether the text ends at the end of a symbol."""
-        return self.kind != "characters" or decode(text.data)[1] == b""
+        if self.kind != "characters":
+            return True
+        try:
+            return decode(text.data)[1] == b""
+        except UnicodeDecodeError:
+            return False
 
 
 def decode(data: bytes) -> tuple[str, bytes]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from awrs_ppl.vocabulary import Closings, Vocabulary
+from awrs_ppl.vocabulary import Closings, Vocabulary, stop_tail
 
-__all__ = ["Outcomes", "Urn"]
+__all__ = ["Outcomes", "Urn", "end_log_weight"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Outcomes:
     p: np.ndarray
     log_scale: float
     closings: Closings
+    # The log-weights that `p` was made of, for what underflows in it.
+    log_p: np.ndarray
 
     @classmethod
     def of(
@@ -63,16 +65,40 @@ class Outcomes:
             text = np.where(keep, row, row.dtype.type(-math.inf))
             text[tokens] = -math.inf
         peak = max(float(text.max()), float(closing.max(initial=-math.inf)))
-        p = np.zeros(size + len(closings.ends), dtype=row.dtype)
-        if peak == -math.inf:
-            return cls(p, 0.0, closings)
-        np.exp(text - row.dtype.type(peak), out=p[:size])
+        log_p = np.full(size + len(closings.ends), -math.inf, dtype=row.dtype)
+        log_p[:size] = text
         if len(tokens):
             starts = np.cumsum([0, *map(len, closings.ids[:-1])])
             # reduceat takes an empty group for its successor; only the first can be empty.
-            sums = np.add.reduceat(np.exp(closing - peak), np.minimum(starts, len(tokens) - 1))
-            p[size:] = np.where([len(ids) > 0 for ids in closings.ids], sums, 0.0)
-        return cls(p, peak, closings)
+            sums = np.logaddexp.reduceat(closing, np.minimum(starts, len(tokens) - 1))
+            log_p[size:] = np.where([len(ids) > 0 for ids in closings.ids], sums, -math.inf)
+        if peak == -math.inf:
+            return cls(np.zeros_like(log_p), 0.0, closings, log_p)
+        return cls(np.exp(log_p - log_p.dtype.type(peak)), peak, closings, log_p)
+
+    def underflowed(self) -> Outcomes | None:
+        """What has a weight too small for `p`, on a scale of its own; None if nothing has.
+
+        For use when every outcome with mass in `p` is known to be rejected.
+        """
+        lost = np.where(self.p == 0, self.log_p, -math.inf)
+        peak = float(lost.max())
+        if peak == -math.inf:
+            return None
+        return Outcomes(np.exp(lost - peak), peak, self.closings, lost)
+
+
+def end_log_weight(
+    rows: Sequence[np.ndarray], vocabulary: Vocabulary, stops: tuple[bytes, ...], data: bytes
+) -> float:
+    """The log-weight with which the LMs of a product end the text `data` right there.
+
+    By an end token, or by a token that begins with a stop; rows are of shape `[size]`.
+    """
+    closings = vocabulary.closings(stops, stop_tail(data, stops))
+    end = Outcomes.of(rows, vocabulary, closings, forced=True)
+    mass = float(end.p[vocabulary.size])
+    return end.log_scale + math.log(mass) if mass > 0 else -math.inf
 
 
 class Urn:

@@ -25,6 +25,7 @@ class Particle:
     weighted statements. `twist` is provisional weight on top of `log_weight`.
     """
 
+    slot: int
     log_weight: float = 0.0
     twist: float = 0.0
     log: Log | None = None
@@ -58,12 +59,13 @@ class Particle:
     def complete(self, value: Any, error: BaseException | None = None) -> None:
         """End the statement in progress with a value, and let the coroutine go on."""
         assert self.request is not None
-        # The record gets a copy: the model may change the value it is given.
-        self.log = Log.append(self.log, Record(self.request, copied(value), self.spent, error))
+        # Copied twice: the model may change what it is given, and so may whoever made it.
+        kept = copied(value)
+        self.log = Log.append(self.log, Record(self.request, kept, self.spent, error))
         self.level += self.request.is_weighted
         self.request, self.progress, self.spent = None, None, 0.0
         if self.run is not None:
-            self.run.resume(value, error)
+            self.run.resume(copied(kept), error)
 
     def trace(self) -> Trace:
         """The choices made so far."""
@@ -89,7 +91,7 @@ def continued(particles: list[Particle], ancestors: np.ndarray) -> tuple[list[Pa
     mean = log_mean([particle.total for particle in particles])
     kept: set[int] = set()
     children = []
-    for ancestor in ancestors.tolist():
+    for slot, ancestor in enumerate(ancestors.tolist()):
         parent = particles[ancestor]
         # A request that changes the weight is plain data and goes on without a coroutine; any
         # other may hold objects of the parent's, so the child makes its own.
@@ -98,6 +100,7 @@ def continued(particles: list[Particle], ancestors: np.ndarray) -> tuple[list[Pa
             request = None
         children.append(
             Particle(
+                slot,
                 # The twist is inside the mean: it is undone at the next step as before.
                 log_weight=mean - parent.twist,
                 twist=parent.twist,

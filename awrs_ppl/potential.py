@@ -40,6 +40,9 @@ class Multiplicative(Potential):
 
         return product(self, other)
 
+    def __deepcopy__(self, memo: Any) -> Multiplicative:
+        return self  # a value: it does not change
+
     @property
     def key(self) -> Hashable:
         """Equal for potentials that say the same of every text. By default: this very object."""
@@ -114,8 +117,11 @@ async def settle(value: Any) -> Any:
 
 def checked_weight(weight: Any, potential: Potential, text: bytes) -> float:
     """A log-weight as a float; `PotentialError` on NaN and +inf."""
-    weight = float(weight)
-    if math.isnan(weight) or weight == math.inf:
+    try:
+        weight = float(weight)
+    except (TypeError, ValueError):
+        weight = repr(weight)
+    if not isinstance(weight, float) or math.isnan(weight) or weight == math.inf:
         raise PotentialError(
             f"{potential!r} gave the log-weight {weight} to {show(text)}: "
             "a log-weight must be a number or -inf"

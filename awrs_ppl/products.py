@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from genlm.backend.tokenization import Token
 from genlm.control.potential.base import Potential
 from genlm.control.potential.built_in.llm import PromptedLLM
@@ -22,8 +24,10 @@ from awrs_ppl.lifting import (
     is_boolean,
 )
 from awrs_ppl.lm.prompted import PromptedLM
+from awrs_ppl.outcomes import end_log_weight
 from awrs_ppl.potential import BYTE_TABLES, BYTES, BooleanPotential, Multiplicative
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tasks import together
+from awrs_ppl.vocabulary import Vocabulary, first_stop
 
 __all__ = ["Product", "Target", "product"]
 
@@ -101,10 +105,10 @@ def common_alphabet(
                 f"one: leave out stop={[s.decode('utf-8', 'replace') for s in stops]!r}"
             )
     if vocabulary is not None and not _spells(factor, alphabet.kind, vocabulary):
-        shown = ", ".join(map(repr, factor.vocab[:5]))
+        shown = ", ".join(map(repr, factor.vocab[:5])) + (", …" if len(factor.vocab) > 5 else "")
         raise VocabularyError(
-            f"{factor!r} has no token in common with the language model: it is over "
-            f"{len(factor.vocab)} symbols ({shown}{', …' if len(factor.vocab) > 5 else ''})"
+            f"{factor!r} has no token in common with the language model, or means others by "
+            f"the same ids: it is over {len(factor.vocab)} symbols ({shown})"
         )
     return alphabet
 
@@ -113,11 +117,7 @@ def _spells(factor: Potential, kind: str, vocabulary: Vocabulary) -> bool:
     """Whether at least one text token can be read by a potential of genlm-control."""
     if kind == "tokens":
         # Tokens are equal by their ids alone, so those of another tokenizer look alike.
-        return any(
-            token.token_id < len(vocabulary.tokens)
-            and vocabulary.tokens[token.token_id] == bytes(token)
-            for token in factor.vocab
-        )
+        return vocabulary.agrees(factor)
     if kind == "characters":
         spelled = {byte for symbol in factor.vocab for byte in symbol.encode("utf-8", "replace")}
     else:
@@ -148,6 +148,10 @@ class Product(Multiplicative):
         """Equal for products that say the same of every text."""
         return self.target.key
 
+    def is_terminal_only(self) -> bool:
+        """Whether only whole texts are weighed."""
+        return all(factor.is_terminal_only() for factor in self.target.factors)
+
     @property
     def fingerprint(self) -> str:
         """What a replay compares: the fingerprints of the factors."""
@@ -174,9 +178,34 @@ class Product(Multiplicative):
         for weigher in self.target.weighted:
             ask = weigher.completes if ends else weigher.prefixes
             weight += (await ask([text]))[0]
-        for lm in self.target.dense:
-            weight += await (lm.complete(context) if ends else lm.prefix(context))
-        return weight
+        return weight + await dense_log_weight(self.target, text, ends=ends)
+
+
+async def dense_log_weight(target: Target, text: Text, *, ends: bool) -> float:
+    """The log-weight that a product's language models give to a text, with its end if `ends`.
+
+    -inf for a text with a stop in it: it would have ended before.
+    """
+    if first_stop(text.data, target.stops) is not None:
+        return -math.inf
+    requests = defaultdict(list)
+    for lm in target.dense:
+        requests[lm.lm, lm.temperature].append((lm.prompt, text.tokens))
+
+    async def ask(lm: Any, temperature: float, batch: list[Any]) -> tuple[float, list[np.ndarray]]:
+        scores = await lm.engine.sequence_logprobs(batch, temperature)
+        weight = sum(float(score.double().sum()) for score in scores)
+        if not ends:
+            return weight, []
+        contexts = [prompt + tokens for prompt, tokens in batch]
+        return weight, list(await lm.log_probs(contexts, [temperature] * len(contexts)))
+
+    answers = await together(ask(lm, t, batch) for (lm, t), batch in requests.items())
+    weight = sum(answer for answer, _ in answers)
+    if ends and target.vocabulary is not None and weight > -math.inf:
+        rows = [row for _, rows in answers for row in rows]
+        weight += end_log_weight(rows, target.vocabulary, target.stops, text.data)
+    return weight
 
 
 def as_text(context: Any) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -35,12 +36,17 @@ class Runner(Protocol):
 class Statement(Awaitable[T], Generic[T]):
     """A statement that was made; `await` it to have it done."""
 
-    __slots__ = ("_runner", "line", "request")
+    __slots__ = ("_file", "_line", "_runner", "request")
 
-    def __init__(self, runner: Runner, request: Request, line: str) -> None:
+    def __init__(self, runner: Runner, request: Request, file: str, line: int) -> None:
         self._runner = runner
         self.request = request
-        self.line = line
+        self._file, self._line = file, line
+
+    @property
+    def line(self) -> str:
+        """Where it was made, as file:line."""
+        return f"{self._file}:{self._line}"
 
     def __await__(self) -> Generator[Any, Any, T]:
         return self._runner.perform(self)
@@ -98,10 +104,12 @@ class Context:
         With a `proposal`, draw from that one and multiply the weight by the ratio.
         """
         for given in (distribution, proposal):
-            if given is not None and not isinstance(given, Distribution):
+            if given is not None and (
+                isinstance(given, type) or not isinstance(given, Distribution)
+            ):
                 raise ModelError(
-                    f"ctx.sample got {given!r}: it needs an object with sample(rng) and "
-                    "log_prob(x), such as Categorical(['a', 'b'])"
+                    f"ctx.sample got {given!r}: it needs an object with sample(rng), rng a numpy "
+                    "Generator, and log_prob(x), such as Categorical(['a', 'b'])"
                 )
         fingerprint = (type(distribution).__qualname__,)
         arguments = (distribution, proposal)
@@ -130,7 +138,8 @@ class Context:
     def factor(self, log_weight: float, *, name: str | None = None) -> Statement[None]:
         """Multiply the weight by exp(`log_weight`), a number or -inf."""
         try:
-            number = float(log_weight)
+            wrong = isinstance(log_weight, str | bytes | bool)
+            number = float("nan") if wrong else float(log_weight)
         except (TypeError, ValueError):
             number = float("nan")
         if number != number or number == float("inf"):
@@ -142,6 +151,8 @@ class Context:
 
     def condition(self, ok: Any, *, name: str | None = None) -> Statement[None]:
         """Multiply the weight by 1 if `ok` is true, else by 0."""
+        if inspect.isawaitable(ok):
+            raise ModelError(f"ctx.condition got {ok!r}, which is always true: await it first")
         return self._make("condition", name, (), bool(ok), is_weighted=True)
 
     def call(
@@ -169,12 +180,13 @@ class Context:
         self._statements += 1
         if name is None:
             name = f"{kind} {self._statements}"
-        count = self._names[name] = self._names.get(name, 0) + 1
-        if count > 1:
-            name = f"{name} {count}"
+        base = name
+        while name in self._names:
+            self._names[base] += 1
+            name = f"{base} {self._names[base]}"
+        self._names[name] = 1
         request = Request(kind, name, fingerprint, arguments, is_weighted)
         frame = sys._getframe(2)
-        line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        statement = Statement(self._runner, request, line)
+        statement = Statement(self._runner, request, frame.f_code.co_filename, frame.f_lineno)
         self._runner.made(statement)
         return statement

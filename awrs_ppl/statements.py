@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from genlm.control.potential.base import Potential
@@ -14,14 +12,18 @@ from genlm.control.potential.base import Potential
 from awrs_ppl.distributions import Distribution
 from awrs_ppl.errors import ModelError
 from awrs_ppl.generation import Generation, weigh
-from awrs_ppl.knowledge import start
+from awrs_ppl.knowledge import ask, start
 from awrs_ppl.lifting import Text, Weigher
-from awrs_ppl.lm.prompted import PromptedLM
-from awrs_ppl.products import Product, Target, common_alphabet, fingerprint
+from awrs_ppl.products import (
+    Product,
+    Target,
+    common_alphabet,
+    dense_log_weight,
+    fingerprint,
+)
 from awrs_ppl.proposals import AWRS, Proposal
-from awrs_ppl.tasks import together
 
-__all__ = ["Observation", "generation", "observation", "score"]
+__all__ = ["Observation", "generation", "log_prob", "observation", "score"]
 
 _AWRS = AWRS()
 
@@ -46,14 +48,14 @@ def generation(
             f"ctx.generate got {potential!r}: there is no language model in it to draw from; "
             "multiply it by one, as lm('a prompt') * ..."
         )
-    if not isinstance(max_tokens, int) or max_tokens < 1:
+    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1:
         raise ModelError(
             f"ctx.generate got max_tokens={max_tokens!r}: the end counts as a token, "
             "so it must be an int of at least 1"
         )
     if proposal is None:
         proposal = _AWRS
-    elif not hasattr(proposal, "draw"):
+    elif isinstance(proposal, type) or not hasattr(proposal, "draw"):
         raise ModelError(
             f"ctx.generate got proposal={proposal!r}: give it AWRS(), LocalAWRS() or Prior()"
         )
@@ -68,7 +70,7 @@ def generation(
     names = [fingerprint(factor) for factor in target.factors]
     if critic is not None:
         names.append(f"critic {fingerprint(critic)}")
-    return asked, (" * ".join(names), f"max_tokens={max_tokens}", repr(proposal))
+    return asked, (" * ".join(names), f"max_tokens={max_tokens}", type(proposal).__qualname__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,11 @@ class Observation:
     target: Target | None
     value: Any
     ends: bool
+
+    @property
+    def compared(self) -> tuple[Any, ...]:
+        """What `check_replay` compares."""
+        return (self.distribution, self.value)
 
 
 def observation(
@@ -91,7 +98,7 @@ def observation(
             raise ModelError(f"ctx.observe got the value {value!r}: potentials weigh a str")
         asked = Observation(None, target_of(potential), value, ends)
         return asked, (fingerprint(potential), repr(shown))
-    if not isinstance(potential, Distribution):
+    if isinstance(potential, type) or not isinstance(potential, Distribution):
         raise ModelError(
             f"ctx.observe got {potential!r}: give it a potential, such as lm('a prompt'), or a "
             "distribution, such as Bernoulli(0.5)"
@@ -104,49 +111,30 @@ def observation(
     )
 
 
-# Who is scored, by which model, and the tokens of the value.
-_Scoring: TypeAlias = tuple[int, PromptedLM, tuple[int, ...]]
+async def score(asked: Observation) -> float:
+    """The log-weight that a product gives to an observed text.
 
-
-async def score(observations: Sequence[Observation]) -> list[float]:
-    """The log-weights of observations, language models in batches."""
-    weights = [0.0] * len(observations)
-    # Weighing factors: the question, and for whom it counts with which sign.
-    questions: list[tuple[Weigher, Text, bool]] = []
-    askers: list[tuple[int, float]] = []
-    batches: dict[tuple[Any, ...], list[tuple[int, PromptedLM, tuple[int, ...]]]] = defaultdict(
-        list
-    )
-    for i, asked in enumerate(observations):
-        if asked.distribution is not None:
-            weights[i] = _checked(asked.distribution.log_prob(asked.value), asked)
-            continue
-        assert asked.target is not None
-        text = _spelled(asked.target, asked.value)
-        weights[i] = await _allowed(asked.target, text, asked.ends)
-        if weights[i] == -math.inf:
-            continue
-        for lm in asked.target.dense:
-            key = (lm.lm, lm.temperature, lm.stops, asked.ends)
-            batches[key].append((i, lm, text.tokens))
-        for weigher in asked.target.weighted:
-            questions.append((weigher, text, asked.ends))
-            askers.append((i, 1.0))
-            if not asked.ends:
-                questions.append((weigher, Text(), False))
-                askers.append((i, -1.0))
-
-    async def ask(members: list[_Scoring], ends: bool) -> None:
-        requests = [(lm.prompt, tokens) for _, lm, tokens in members]
-        scored = await members[0][1].score_after(requests, ends=ends)
-        for (i, _, _), weight in zip(members, scored, strict=True):
-            weights[i] += weight
-
-    await together(ask(members, key[-1]) for key, members in batches.items())
-    for (i, sign), weight in zip(askers, await weigh(questions), strict=True):
-        # The empty text weighs nothing only if every text does.
-        weights[i] = -math.inf if weight == -math.inf else weights[i] + sign * weight
-    return weights
+    Language models are asked in one pass for all observations that are scored side by side.
+    """
+    target = asked.target
+    assert target is not None
+    text = _spelled(target, asked.value)
+    states = await start(target, text)
+    if isinstance(states, str):
+        return -math.inf
+    if asked.ends:
+        for factor, state in zip(target.boolean, states, strict=True):
+            if not await ask(factor, factor.accepts(state), text.data):
+                return -math.inf
+    weight = await dense_log_weight(target, text, ends=asked.ends)
+    if weight == -math.inf:
+        return weight
+    if asked.ends:
+        return weight + sum(await weigh([(w, text, True) for w in target.weighted]))
+    now = await weigh([(w, text, False) for w in target.weighted])
+    before = await weigh([(w, Text(), False) for w in target.weighted])
+    # The empty text weighs nothing only if every text does.
+    return -math.inf if -math.inf in now else weight + sum(now) - sum(before)
 
 
 def _spelled(target: Target, value: str) -> Text:
@@ -154,23 +142,11 @@ def _spelled(target: Target, value: str) -> Text:
     return Text(value.encode("utf-8", "surrogateescape"), tokens)
 
 
-async def _allowed(target: Target, text: Text, ends: bool) -> float:
-    states = await start(target, text)
-    if states is None:
-        return -math.inf
-    if ends:
-        for factor, state in zip(target.boolean, states, strict=True):
-            if not await factor.accepts(state):
-                return -math.inf
-    return 0.0
-
-
-def _checked(weight: Any, asked: Observation) -> float:
-    assert asked.distribution is not None
-    number = float(np.asarray(weight))
+def log_prob(distribution: Distribution, value: Any) -> float:
+    """The checked log-probability of a value. Raises `ModelError` on NaN and +inf."""
+    number = float(np.asarray(distribution.log_prob(value)))
     if math.isnan(number) or number == math.inf:
         raise ModelError(
-            f"{asked.distribution!r}.log_prob({asked.value!r}) is {number}: it must be a number "
-            "or -inf"
+            f"{distribution!r}.log_prob({value!r}) is {number}: it must be a number or -inf"
         )
     return number

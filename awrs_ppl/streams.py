@@ -31,7 +31,7 @@ class Streams:
     @classmethod
     def fresh(cls) -> Streams:
         """Streams of a seed taken from the system."""
-        return cls(int(np.random.SeedSequence().generate_state(2, np.uint32)[0]))
+        return cls(int(np.random.SeedSequence().generate_state(1, np.uint64)[0]))
 
     def at(self, sync: int, slot: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
         """The generator of a key; `index` tells apart what one slot does before one sync."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +26,10 @@ class Request:
     arguments: Any
     is_weighted: bool
 
-    def shows(self) -> str:
-        """The request as text, for messages."""
-        return f"{self.kind} {self.name!r} ({', '.join(map(str, self.fingerprint)) or '-'})"
+    def shows(self, whole: bool = False) -> str:
+        """The request as text, for messages; `whole` with its arguments."""
+        parts = [*map(str, self.fingerprint), *([repr(self.arguments)] if whole else [])]
+        return f"{self.kind} {self.name!r} ({', '.join(parts) or '-'})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,13 @@ class Log:
 def copied(value: Any) -> Any:
     """A value that user code may change without changing the record.
 
-    What cannot be copied (an open connection, say) is handed out as it is.
+    What cannot be copied (an open connection, say) is handed out as it is, and so are language
+    models and potentials, which do not change.
     """
     if isinstance(value, _IMMUTABLE):
+        return value
+    genlm = sys.modules.get("genlm.control.potential.base")
+    if genlm is not None and isinstance(value, genlm.Potential):
         return value
     try:
         return copy.deepcopy(value)
@@ -124,5 +129,4 @@ class Trace(Mapping[str, Any]):
             for name, record in self._records.items()
             if record.request.kind in ("generate", "sample", "call")
         )
-        weight = math.exp(self.log_weight)
-        return f"Trace({self.value!r}, weight={weight:.3g}, {choices})"
+        return f"Trace({self.value!r}, log_weight={self.log_weight:.4g}, {choices})"

@@ -17,7 +17,7 @@ from awrs_ppl.errors import VocabularyError
 
 if TYPE_CHECKING:
     from genlm.backend.tokenization import Token
-    from genlm.control.potential.base import VocabTables
+    from genlm.control.potential.base import Potential, VocabTables
 
 __all__ = ["Closing", "Closings", "Vocabulary"]
 
@@ -91,9 +91,7 @@ class Vocabulary:
         self.is_text = is_text
         self._closings: dict[tuple[tuple[bytes, ...], bytes], Closings] = {}
         self._same: WeakKeyDictionary[Vocabulary, bool] = WeakKeyDictionary()
-
-    def __len__(self) -> int:
-        return self.size
+        self._agreeing: WeakKeyDictionary[Potential, bool] = WeakKeyDictionary()
 
     def same_tokens(self, other: Vocabulary) -> bool:
         """Whether token `i` of the one is token `i` of the other, and the ends are the same."""
@@ -105,6 +103,18 @@ class Vocabulary:
                 and all(bytes(self.tokens[i]) == bytes(other.tokens[i]) for i in self.text_ids)
             )
         return self._same[other]
+
+    def agrees(self, potential: Potential) -> bool:
+        """Whether the tokens of a genlm-control potential are those of this vocabulary."""
+        if potential.vocab is self.text_tokens:
+            return True
+        if potential not in self._agreeing:
+            known = len(self.tokens)
+            self._agreeing[potential] = all(
+                token.token_id < known and bytes(self.tokens[token.token_id]) == bytes(token)
+                for token in potential.vocab
+            )
+        return self._agreeing[potential]
 
     @cached_property
     def text_ids(self) -> np.ndarray:
@@ -132,6 +142,8 @@ class Vocabulary:
         key = (stops, tail)
         found = self._closings.get(key)
         if found is None:
+            if len(self._closings) >= 256:  # stops made by programs, never asked again
+                self._closings.clear()
             found = self._closings[key] = self._find_closings(stops, tail)
         return found
 

@@ -145,7 +145,14 @@ class Predicate(BooleanPotential):
 
 
 @overload
-def predicate(function: Callable[[str], Verdict], /) -> Predicate: ...
+def predicate(
+    function: Callable[[str], Verdict],
+    /,
+    *,
+    complete: Callable[[str], Verdict] | None = None,
+    state: Callable[[str], Hashable] | None = None,
+    on_error: Literal["raise", "reject"] = "raise",
+) -> Predicate: ...
 @overload
 def predicate(
     function: None = None,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from awrs_ppl.errors import PotentialError
 from awrs_ppl.lifting import decode
-from awrs_ppl.potential import BYTE_TABLES, BYTES, Multiplicative, checked_weight, settle
+from awrs_ppl.potential import BYTE_TABLES, BYTES, Multiplicative, checked_weight, settle, show
 
 __all__ = ["Soft"]
 
@@ -53,7 +54,13 @@ class Soft(Multiplicative):
             return float("-inf")
         if whole and pending:
             return float("-inf")
-        return checked_weight(await settle(f(text)), self, data)
+        try:
+            weight = await settle(f(text))
+        except Exception as error:
+            raise PotentialError(
+                f"{self!r} raised {type(error).__name__}: {error} on the text {show(data)}"
+            ) from error
+        return checked_weight(weight, self, data)
 
     @property
     def fingerprint(self) -> str:

@@ -196,3 +196,39 @@ async def test_stops_byte_by_byte_and_at_once_agree() -> None:
 def test_a_model_without_its_tokenizer() -> None:
     with pytest.raises(TypeError, match="tokenizer=tokenizer"):
         LM(object())
+
+
+REPEATED = """
+import json
+from awrs_ppl import LM, run
+from awrs_ppl.potentials import Regex
+
+lm = LM.embedded("smollm2-135m", dtype="float32")
+
+async def model(ctx):
+    text = await ctx.generate(lm("A colour:", stop=".") * Regex("[a-z ]*"), max_tokens=6)
+    await ctx.observe(lm(f"{text}?"), " yes")
+    return text
+
+def once():
+    lm.engine.clear_cache()
+    posterior = run(model, n_particles=6, ess_threshold=0.9, seed=3, progress=False)
+    return [posterior.values, list(posterior.log_weights)]
+"""
+
+
+def test_the_same_seed_on_a_real_model_in_one_process_and_in_two() -> None:
+    import json
+    import subprocess
+    import sys
+
+    namespace: dict[str, Any] = {}
+    exec(REPEATED, namespace)
+    first, second = namespace["once"](), namespace["once"]()
+    done = subprocess.run(
+        [sys.executable, "-c", REPEATED + "print(json.dumps(once()))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert first == second == json.loads(done.stdout)

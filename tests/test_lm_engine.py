@@ -6,11 +6,18 @@ import asyncio
 import importlib.util
 import random
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from genlm.control import PromptedLLM
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     BloomConfig,
@@ -21,10 +28,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+from transformers.utils import logging
 
 from awrs_ppl.errors import AwrsError
 from awrs_ppl.lm.embedded import embedded_path
-from awrs_ppl.lm.transformers import TransformersEngine, _View
+from awrs_ppl.lm.transformers import TransformersEngine
+from awrs_ppl.lm.view import View
 
 Context = tuple[int, ...]
 
@@ -107,9 +116,18 @@ def bytes_held(engine: TransformersEngine) -> int:
 
 
 @torch.inference_mode()
-def plain_logits(engine: TransformersEngine, context: Context) -> torch.Tensor:
-    """The logits at every position, from one forward pass without a cache."""
-    return engine.model(input_ids=torch.tensor([context]), use_cache=False).logits[0]
+def plain_logits(
+    engine: TransformersEngine, context: Context, positions: Sequence[int] | None = None
+) -> torch.Tensor:
+    """The logits at the positions, or at all, from one forward pass without a cache."""
+    keep = torch.tensor(range(len(context)) if positions is None else positions)
+    ids = torch.tensor([context])
+    return engine.model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits[0]
+
+
+def plain_row(engine: TransformersEngine, context: Context) -> torch.Tensor:
+    """The logits after the context."""
+    return plain_logits(engine, context, [len(context) - 1])[0]
 
 
 def distance(expected: torch.Tensor, found: torch.Tensor) -> tuple[float, float]:
@@ -126,6 +144,7 @@ async def worst_in_a_random_tree(
     """Contexts that grow by none to many tokens, fork, return, are cut short, come in any order."""
     rng = random.Random(seed)
     pool: list[Context] = [(1,)]
+    expected: dict[Context, torch.Tensor] = {}
     tv = apart = 0.0
     for _ in range(calls):
         contexts = []
@@ -139,7 +158,9 @@ async def worst_in_a_random_tree(
         found = await engine.next_logits(contexts)
         assert found.dtype == torch.float32
         for context, row in zip(contexts, found, strict=True):
-            worse = distance(plain_logits(engine, context)[-1], row)
+            if context not in expected:
+                expected[context] = plain_row(engine, context)
+            worse = distance(expected[context], row)
             tv, apart = max(tv, worse[0]), max(apart, worse[1])
     return tv, apart
 
@@ -163,35 +184,29 @@ async def test_random_trees_with_evictions_all_the_time(
 
 
 def wrong_window(patch: pytest.MonkeyPatch) -> None:
-    right = _View.masks
+    right = View.masks
 
-    def masks(view: _View, where: torch.Tensor, pads: list[int]) -> Any:
-        windows = view.store.windows
-        view.store.windows = [w and w + 1 for w in windows]
-        try:
-            return right(view, where, pads)
-        finally:
-            view.store.windows = windows
+    def masks(view: View, where: torch.Tensor) -> Any:
+        view.windows = [window and window + 1 for window in view.windows]
+        return right(view, where)
 
-    patch.setattr(_View, "masks", masks)
+    patch.setattr(View, "masks", masks)
 
 
 def wrong_rows(patch: pytest.MonkeyPatch) -> None:
-    right = _View.update
-    patch.setattr(
-        _View, "update", lambda *args: tuple(states.roll(1, 0) for states in right(*args))
-    )
+    right = View.update
+    patch.setattr(View, "update", lambda *args: tuple(states.roll(1, 0) for states in right(*args)))
 
 
 def wrong_positions(patch: pytest.MonkeyPatch) -> None:
-    right = _View.masks
+    right = View.masks
 
-    def masks(view: _View, where: torch.Tensor, pads: list[int]) -> Any:
-        mask = right(view, where, pads)
+    def masks(view: View, where: torch.Tensor) -> Any:
+        mask = right(view, where)
         where += view.columns > where.shape[1]
         return mask
 
-    patch.setattr(_View, "masks", masks)
+    patch.setattr(View, "masks", masks)
 
 
 @pytest.mark.parametrize("fault", [wrong_window, wrong_rows, wrong_positions])
@@ -226,14 +241,40 @@ async def test_embedded_models_beyond_the_window(embedded: TransformersEngine):
     """More than 600 tokens, in chunks, in one row with others, and one token at a time."""
     rng = random.Random(0)
     long = tuple(rng.choices(range(5, 40_000), k=640))
+    fork = (*long[:610], 7)
     await embedded.next_logits([long[:600], long[:20]])
-    found = await embedded.next_logits([long[:620], (*long[:610], 7), long[:21]])
-    steps = [await embedded.next_logits([long[:n], long[: n - 300]]) for n in range(632, 641)]
-    expected = plain_logits(embedded, long)
-    pairs = [(expected[619], found[0]), (expected[20], found[2]), (expected[639], steps[-1][0])]
-    pairs += [(plain_logits(embedded, (*long[:610], 7))[-1], found[1])]
-    pairs += [(expected[339], steps[-1][1])]
+    found = [*await embedded.next_logits([long[:620], fork, long[:21]])]
+    last = {}
+    for n in range(632, 641):
+        # Beyond the window of 512 is one row of two, and then the only one.
+        contexts = [long[:n], long[: n - 300]] if n < 637 else [long[:n]]
+        last |= zip(contexts, await embedded.next_logits(contexts), strict=True)
+    found += [last[long[:n]] for n in (336, 636, 640)]
+    want = [*plain_logits(embedded, long, [619, 20, 335, 635, 639])]
+    want.insert(1, plain_row(embedded, fork))
+    pairs = zip(want, found, strict=True)
     assert is_close(tuple(map(max, zip(*(distance(a, b) for a, b in pairs), strict=True))))
+
+
+@pytest.mark.parametrize("downloads", [True, False])
+def test_loading_draws_no_bar_and_leaves_the_settings(
+    downloads: bool, byte_tokenizer: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    small_model(FAMILIES["llama"]).save_pretrained(tmp_path)
+    byte_tokenizer.save_pretrained(tmp_path)
+    capfd.readouterr()
+    shown = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    try:
+        logging.enable_progress_bar()
+        if not downloads:
+            disable_progress_bars()
+        TransformersEngine.load(str(tmp_path), device="cpu")
+        assert capfd.readouterr().err == ""
+        assert logging.is_progress_bar_enabled()
+        assert are_progress_bars_disabled() is not downloads
+    finally:
+        (logging.enable_progress_bar if shown[0] else logging.disable_progress_bar)()
+        (enable_progress_bars if shown[1] else disable_progress_bars)()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -276,7 +317,7 @@ async def test_requests_of_many_tasks_share_a_pass(llama: TransformersEngine):
     rows = await asyncio.gather(*(llama.next_logits([context]) for context in contexts))
     assert llama.stats.passes == 1
     for context, row in zip(contexts, rows, strict=True):
-        assert is_close(distance(plain_logits(llama, context)[-1], row[0]))
+        assert is_close(distance(plain_row(llama, context), row[0]))
 
 
 async def test_the_event_loop_stays_alive_and_callers_can_leave(
@@ -304,7 +345,7 @@ async def test_the_event_loop_stays_alive_and_callers_can_leave(
     for i in (2, 3):
         found = results[i]
         assert isinstance(found, torch.Tensor)
-        assert is_close(distance(plain_logits(llama, (1, i))[-1], found[0]))
+        assert is_close(distance(plain_row(llama, (1, i)), found[0]))
     assert is_close(await worst_in_a_random_tree(llama, seed=4, calls=2))
 
 
@@ -315,7 +356,7 @@ async def test_an_error_in_a_pass_reaches_its_callers_and_leaves_the_engine_soun
     free = len(llama._runner.store.free)
     with pytest.MonkeyPatch.context() as patch:
         calls = 0
-        update = _View.update
+        update = View.update
 
         def failing(*args: Any) -> Any:
             nonlocal calls
@@ -324,7 +365,7 @@ async def test_an_error_in_a_pass_reaches_its_callers_and_leaves_the_engine_soun
                 raise RuntimeError("out of memory")
             return update(*args)
 
-        patch.setattr(_View, "update", failing)
+        patch.setattr(View, "update", failing)
         results = await asyncio.gather(
             *(llama.next_logits([(1, 2, 3, i)]) for i in (5, 6)), return_exceptions=True
         )
@@ -332,7 +373,7 @@ async def test_an_error_in_a_pass_reaches_its_callers_and_leaves_the_engine_soun
     assert len(llama._runner.store.free) == free
     found = await llama.next_logits([(1, 2, 3, 5), (1, 2, 4, 9)])
     for context, row in zip([(1, 2, 3, 5), (1, 2, 4, 9)], found, strict=True):
-        assert is_close(distance(plain_logits(llama, context)[-1], row))
+        assert is_close(distance(plain_row(llama, context), row))
 
 
 async def test_bad_requests_are_refused_before_they_join_a_pass(byte_tokenizer: Any):
@@ -356,7 +397,7 @@ async def test_bad_requests_are_refused_before_they_join_a_pass(byte_tokenizer: 
 
 async def test_as_an_engine_of_genlm(llama: TransformersEngine):
     context = [1, 2, 3]
-    want = plain_logits(llama, tuple(context))[-1].log_softmax(-1)
+    want = plain_row(llama, tuple(context)).log_softmax(-1)
     for found in (
         await llama.next_token_logprobs(context),
         llama.next_token_logprobs_sync(context),
@@ -400,12 +441,12 @@ async def test_a_model_that_cannot_be_cached_runs_in_full(
 async def test_long_contexts_are_fed_in_chunks(
     llama: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("awrs_ppl.lm.transformers._CHUNK", 16)
+    monkeypatch.setattr("awrs_ppl.lm.runner._CHUNK", 16)
     long = tuple(i % TOKENS for i in range(100))
     found = await llama.next_logits([long, (1, 2)])
     assert llama.stats.passes == 7
     assert llama.stats.tokens == 102
-    assert is_close(distance(plain_logits(llama, long)[-1], found[0]))
+    assert is_close(distance(plain_row(llama, long), found[0]))
 
 
 async def test_rows_are_split_where_padding_would_cost_more_than_a_pass(

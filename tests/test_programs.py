@@ -193,9 +193,9 @@ async def test_a_mean_over_survivors_only_is_caught(monkeypatch: pytest.MonkeyPa
 
 
 async def test_weights_kept_after_resampling_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    from awrs_ppl import smc
+    from awrs_ppl import inference
 
-    right = smc.continued
+    right = inference.continued
 
     def keep(particles: list[Particle], ancestors: np.ndarray) -> Any:
         children, dropped = right(particles, ancestors)
@@ -203,7 +203,7 @@ async def test_weights_kept_after_resampling_are_caught(monkeypatch: pytest.Monk
             child.log_weight = particles[ancestor].log_weight
         return children, dropped
 
-    monkeypatch.setattr(smc, "continued", keep)
+    monkeypatch.setattr(inference, "continued", keep)
     await _is_caught(longer_and_shorter)
 
 

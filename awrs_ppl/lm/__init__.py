@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -133,7 +135,8 @@ class LM:
     ) -> PromptedLM:
         """The law of texts after `prompt`, a potential over this model's tokens.
 
-        A text ends by an end token, or before the first occurrence of a `stop`. `temperature`
+        A text ends by an end token, or before the first occurrence of a `stop`; the beginning
+        of a stop is text until the stop is complete, and constraints see it. `temperature`
         divides the logits. Control tokens are never read out of a prompt given as text.
         """
         return PromptedLM(
@@ -170,15 +173,27 @@ class LM:
         prompt = self.tokenizer.apply_chat_template(
             [dict(message) for message in messages], add_generation_prompt=True, tokenize=False
         )
-        ids = tuple(self.tokenizer.encode(prompt, add_special_tokens=False))
+        try:
+            ids = self.tokenizer.encode(prompt, add_special_tokens=False)
+        except TypeError as error:
+            raise VocabularyError(
+                f"{_shorten(messages)!r} has a lone surrogate: it is no Unicode text"
+            ) from error
         return self(ids, stop=stop, temperature=temperature)
 
     def prompt_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         """The tokens of a prompt, with the beginning-of-sequence token as the tokenizer adds it."""
         if isinstance(prompt, str):
             ids = self._encode(prompt, True)
+        elif isinstance(prompt, bytes):
+            raise TypeError(f"the prompt {prompt!r} is bytes: write {prompt.decode('latin1')!r}")
         else:
-            ids = tuple(int(i) for i in prompt)
+            try:
+                ids = tuple(operator.index(i) for i in prompt)
+            except TypeError as error:
+                raise TypeError(
+                    f"the prompt {_shorten(prompt)} is neither a str nor a sequence of token ids"
+                ) from error
             wrong = [i for i in ids if not 0 <= i < self.vocabulary.size]
             if wrong:
                 raise VocabularyError(
@@ -202,9 +217,33 @@ class LM:
         return lru_cache(maxsize=4096)(self._tokenize)
 
     def _tokenize(self, text: str, prompt: bool) -> tuple[int, ...]:
-        # split_special_tokens: "<eos>" in a text is five characters, never the end.
-        return tuple(
-            self.tokenizer.encode(text, add_special_tokens=prompt, split_special_tokens=True)
+        # Bytes that are no UTF-8, as `generate` gives them at times, have tokens of their own.
+        pieces = re.split("([\udc80-\udcff])", text)
+        ids: list[int] = []
+        for i, piece in enumerate(pieces):
+            if i % 2:
+                ids.append(self._byte_id(piece, text))
+            elif piece or i == 0:
+                # split_special_tokens: "<eos>" in a text is five characters, never the end.
+                try:
+                    ids += self.tokenizer.encode(
+                        piece, add_special_tokens=prompt and i == 0, split_special_tokens=True
+                    )
+                except TypeError as error:
+                    raise VocabularyError(
+                        f"the text {_shorten(text)!r} has a lone surrogate: it is no Unicode text"
+                    ) from error
+        return tuple(ids)
+
+    def _byte_id(self, escaped: str, text: str) -> int:
+        byte = escaped.encode("utf-8", "surrogateescape")
+        vocabulary = self.vocabulary
+        for i in vocabulary.text_ids.tolist():
+            if bytes(vocabulary.tokens[i]) == byte:
+                return i
+        raise VocabularyError(
+            f"the text {_shorten(text)!r} has the byte {byte!r}, which is no UTF-8, and this model "
+            "has no token for it"
         )
 
     async def log_probs(
@@ -231,6 +270,17 @@ class LM:
             )
         return rows
 
+    def __deepcopy__(self, memo: Any) -> LM:
+        return self  # programs may draw and return models; their weights are not copied
+
+    def shown(self, ids: tuple[int, ...]) -> str:
+        """`decode`, remembered: replays compare prompts by it."""
+        return self._decoded(ids)
+
+    @cached_property
+    def _decoded(self) -> Callable[[tuple[int, ...]], str]:
+        return lru_cache(maxsize=4096)(self.decode)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, control tokens included; bytes that are not UTF-8 escaped."""
         tokens = self.vocabulary.tokens
@@ -255,8 +305,9 @@ def _stops(stop: str | Sequence[str] | None) -> tuple[bytes, ...]:
 
 
 def _checked_temperature(temperature: float) -> float:
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature={temperature!r}: it must be positive and finite")
+    # Below a millionth, dividing by it leaves the range of float32.
+    if not isinstance(temperature, int | float) or not 1e-6 <= temperature < float("inf"):
+        raise ValueError(f"temperature={temperature!r}: it must be a number from 1e-6 up")
     return float(temperature)
 
 

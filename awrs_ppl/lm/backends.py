@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from awrs_ppl.lm.toy import Stats
+from awrs_ppl.lm.stats import Stats
 
 if TYPE_CHECKING:
     from genlm.backend.llm.base import AsyncLM

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,9 @@ import numpy as np
 from genlm.backend.tokenization import Token
 from genlm.control.potential.built_in.llm import PromptedLLM
 
+from awrs_ppl.outcomes import end_log_weight
 from awrs_ppl.potential import Multiplicative
-from awrs_ppl.vocabulary import Closings
+from awrs_ppl.vocabulary import Closings, first_stop, stop_tail
 
 if TYPE_CHECKING:
     from awrs_ppl.lm import LM
@@ -22,7 +24,8 @@ class PromptedLM(Multiplicative):
     """The next-token law of `lm` after a prompt; made by `lm(prompt)`.
 
     Its vocabulary are the model's text tokens. `complete` is the probability that the text is
-    these tokens and ends there, by an end token or by a token that begins with a stop.
+    these tokens and ends there, by an end token or by a token that begins with a stop; a text
+    with a stop in it weighs 0.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class PromptedLM(Multiplicative):
         return repr(self)
 
     def __repr__(self) -> str:
-        options = [repr(self.lm.decode(self.prompt))]
+        options = [repr(self.lm.shown(self.prompt))]
         if self.stops:
             stops = [stop.decode("utf-8", "replace") for stop in self.stops]
             options.append(f"stop={stops[0] if len(stops) == 1 else stops!r}")
@@ -82,31 +85,20 @@ class PromptedLM(Multiplicative):
 
     async def prefix(self, context: Sequence[Token]) -> float:
         """The log-probability that the text begins with these tokens."""
-        return (await self.score_after([(self.prompt, _ids(context))], ends=False))[0]
+        if first_stop(b"".join(context), self.stops) is not None:
+            return -math.inf
+        requests = [(self.prompt, _ids(context))]
+        (scores,) = await self.lm.engine.sequence_logprobs(requests, self.temperature)
+        return float(scores.double().sum())
 
     async def complete(self, context: Sequence[Token]) -> float:
         """The log-probability of these tokens and the end."""
-        return (await self.score_after([(self.prompt, _ids(context))], ends=True))[0]
-
-    async def score_after(
-        self, requests: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], *, ends: bool
-    ) -> list[float]:
-        """The log-probability of each (prompt, text), with the end if `ends`; one batch.
-
-        The prompts may be others than this potential's own; its stops and temperature hold.
-        """
-        scores = await self.lm.engine.sequence_logprobs(requests, self.temperature)
-        weights = [float(score.double().sum()) for score in scores]
-        if ends:
-            # The ways to end without adding text: the end tokens, and the stops themselves.
-            contexts = [prompt + text for prompt, text in requests]
-            rows = await self.lm.log_probs(contexts, [self.temperature] * len(contexts))
-            ids = self.closings.ids[0]
-            weights = [
-                weight + float(np.logaddexp.reduce(row[ids].astype(np.float64)))
-                for weight, row in zip(weights, rows, strict=True)
-            ]
-        return weights
+        weight = await self.prefix(context)
+        if weight == -math.inf:
+            return weight
+        (row,) = await self.log_probs([_ids(context)])
+        data = b"".join(context)
+        return weight + end_log_weight([row], self.lm.vocabulary, self.stops, data)
 
     async def logw_next(self, context: Sequence[Token]) -> Any:
         """Log-weights of the next text token and of the end (genlm-control's `LazyWeights`)."""
@@ -119,11 +111,15 @@ class PromptedLM(Multiplicative):
     async def _next(self, texts: list[tuple[int, ...]]) -> np.ndarray:
         rows = await self.log_probs(texts)
         vocabulary = self.lm.vocabulary
-        closings = self.closings
-        end = np.logaddexp.reduce(rows[:, closings.ids[0]].astype(np.float64), axis=1)
-        rows = np.array(rows, dtype=np.float64)
-        rows[:, closings.tokens] = -np.inf
-        return np.concatenate([rows[:, vocabulary.text_ids], end[:, None]], axis=1)
+        weights = np.full((len(texts), len(vocabulary.text_ids) + 1), -np.inf)
+        for weight, given, text in zip(weights, rows, texts, strict=True):
+            data = b"".join(bytes(vocabulary.tokens[i]) for i in text)
+            tail = stop_tail(data, self.stops)
+            row = np.array(given, dtype=np.float64)
+            row[vocabulary.closings(self.stops, tail).tokens] = -np.inf
+            weight[:-1] = row[vocabulary.text_ids]
+            weight[-1] = end_log_weight([given], vocabulary, self.stops, data)
+        return weights
 
 
 def _ids(context: Sequence[Token]) -> tuple[int, ...]:

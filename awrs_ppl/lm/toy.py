@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from awrs_ppl.lm import LM
+from awrs_ppl.lm.stats import Stats
 from awrs_ppl.vocabulary import Vocabulary
 
 __all__ = ["ToyLM"]
-
-
-@dataclass
-class Stats:
-    """What the engine has done so far."""
-
-    rows: int = 0
-    tokens: int = 0
-    passes: int = 0
-    seconds: float = 0.0
 
 
 class ToyLM(LM):

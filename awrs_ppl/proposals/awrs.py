@@ -65,11 +65,18 @@ class AWRS:
         if knowledge.is_masked:
             await knowledge.settle_closings(outcomes.p)
             return _draw_known(outcomes, rngs)
-        if self.estimator != "head-tail":
+        if self.estimator == "head-tail":
+            head = await self._learn(outcomes, knowledge)
+            exhausted = not head.accepted and head.unknown.mass == 0.0
+            draws = [await self._draw(head, outcomes, knowledge, rng) for rng in rngs]
+        else:
             estimate = ESTIMATORS[self.estimator]
-            return [await estimate(outcomes, knowledge, rng) for rng in rngs]
-        head = await self._learn(outcomes, knowledge)
-        return [await self._draw(head, outcomes, knowledge, rng) for rng in rngs]
+            draws = [await estimate(outcomes, knowledge, rng) for rng in rngs]
+            # These give up only when everything is rejected.
+            exhausted = all(draw is DEAD for draw in draws)
+        if exhausted and (lost := outcomes.underflowed()) is not None:
+            return await self.draw(lost, knowledge, rngs)
+        return draws
 
     async def _learn(self, outcomes: Outcomes, knowledge: Knowledge) -> _Head:
         """Check the likeliest outcomes while it pays. No random number is used here."""

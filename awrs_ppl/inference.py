@@ -1,0 +1,266 @@
+"""The state of one inference, and its rounds: settle, answer, weigh, synchronize."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import operator
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from awrs_ppl.engine import Model, Run
+from awrs_ppl.errors import ModelError
+from awrs_ppl.failures import report
+from awrs_ppl.generation import Meter
+from awrs_ppl.population import Particle, Sync, continued
+from awrs_ppl.resampling import SCHEMES
+from awrs_ppl.rounds import play
+from awrs_ppl.streams import Purpose, Streams
+from awrs_ppl.tasks import together
+from awrs_ppl.trace import Log
+from awrs_ppl.weights import ess, normalize
+
+if TYPE_CHECKING:
+    from awrs_ppl.lm import LM
+    from awrs_ppl.posterior import Posterior
+
+__all__ = ["Inference"]
+
+
+class Inference:
+    """The state of one inference: particles, random streams, history, costs."""
+
+    def __init__(
+        self,
+        model: Model,
+        args: Sequence[Any],
+        n_particles: int,
+        ess_threshold: float,
+        resampling: str,
+        streams: Streams,
+        progress: bool,
+    ) -> None:
+        n_particles = whole("n_particles", n_particles, least=1)
+        if not isinstance(ess_threshold, int | float) or not 0 <= ess_threshold <= 1:
+            raise ModelError(f"ess_threshold={ess_threshold!r}: it must be between 0 and 1")
+        if not isinstance(resampling, str) or resampling not in SCHEMES:
+            raise ModelError(f"resampling={resampling!r}: choose one of {sorted(SCHEMES)}")
+        self.model, self.args = model, args
+        self.particles = [Particle(slot) for slot in range(n_particles)]
+        self.history: list[Sync] = []
+        self.meter = Meter()
+        self.kills: Counter[str] = Counter()
+        self.is_proper = True
+        self.lms: dict[LM, dict[str, float]] = {}
+        self._streams = streams
+        self._ess_threshold = ess_threshold
+        self._scheme = SCHEMES[resampling]
+        self._round = 0
+        self._due = False
+        self._lost: list[Run] = []
+        self._wakeup = asyncio.Event()
+        self._started = time.perf_counter()
+        self._bar = _bar(progress, n_particles)
+
+    async def run(self) -> None:
+        """Go on until every particle has finished or has weight zero."""
+        while active := await self._settle():
+            # After settling: particles that have just ended need no resampling.
+            if self._due and self._synchronize():
+                await self._unwind()
+                continue
+            asking = [p for p in active if p.request and not p.request.is_weighted]
+            if asking:
+                await self._answer(asking)
+                continue
+            self._round += 1
+            await self._weigh(active)
+            await self._unwind()
+            # Where nothing else suspends, a timeout is seen here.
+            await asyncio.sleep(0)
+        self._record(None)
+
+    async def close(self) -> None:
+        """Unwind all coroutines that are left."""
+        self._bar.close()
+        for particle in self.particles:
+            if particle.run is not None:
+                self._lost.append(particle.run)
+                particle.run = None
+        await self._unwind()
+
+    def posterior(self, *, timed_out: bool) -> Posterior:
+        """What the particles are now."""
+        from awrs_ppl.posterior import Posterior, Stats
+
+        used = {lm: _difference(lm, before) for lm, before in self.lms.items()}
+        total = time.perf_counter() - self._started
+        seconds = dict(self.meter.seconds)
+        seconds["model and engine"] = max(0.0, total - sum(seconds.values()))
+        stats = Stats(
+            tokens=self.meter.tokens,
+            lm_rows=int(sum(use["rows"] for use in used.values())),
+            lm_passes=int(sum(use["passes"] for use in used.values())),
+            checks=dict(self.meter.checks),
+            seconds=seconds,
+        )
+        return Posterior(
+            [particle.trace() for particle in self.particles],
+            history=self.history,
+            kills=dict(self.kills),
+            stats=stats,
+            seed=self._streams.seed,
+            timed_out=timed_out,
+            is_proper=self.is_proper,
+        )
+
+    # --- user code ------------------------------------------------------------------------
+
+    async def _settle(self) -> list[Particle]:
+        """Let models run until all particles that are least far are at a statement.
+
+        Those ahead wait in the population with their weight; those finished stay in it. A
+        particle in I/O is waited for if it is least far: what happens next must not hang on
+        when its I/O is done.
+        """
+        while True:
+            self.collect()
+            live = [p for p in self.particles if p.is_live]
+            level = min((p.level for p in live), default=0)
+            active = [p for p in live if p.level == level]
+            for particle in active:
+                if particle.request is None and particle.run is None:
+                    records = Log.records(particle.log)
+                    particle.run = Run(self.model, self.args, records, self._wakeup.set)
+            failed = [p for p in self.particles if p.run is not None and p.run.failure]
+            if failed:
+                raise report(failed)
+            if all(p.request is not None for p in active):
+                return active
+            self._wakeup.clear()
+            await self._wakeup.wait()
+
+    def collect(self) -> None:
+        """See which models have come to a statement or to their end."""
+        for particle in self.particles:
+            run = particle.run
+            if run is None or particle.finished or particle.request is not None:
+                continue
+            if run.failure is None and run.finished:
+                particle.finished, particle.value = True, run.value
+            elif run.failure is None:
+                particle.request = run.request
+
+    async def _answer(self, asking: list[Particle]) -> None:
+        """Serve `sample` and `call`; what they raise is raised in the model."""
+
+        async def answer(particle: Particle) -> None:
+            request, run = particle.request, particle.run
+            assert request is not None
+            assert run is not None
+            try:
+                if request.kind == "call":
+                    value = await run.call(*request.arguments)
+                else:
+                    rng = self._stream(particle, Purpose.SAMPLE)
+                    value = request.arguments[0].sample(rng)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                particle.complete(None, error)  # something inside was cancelled, not we
+            except Exception as error:
+                particle.complete(None, error)
+            else:
+                particle.complete(value)
+
+        await together(map(answer, asking))
+
+    def _stream(self, particle: Particle, purpose: Purpose) -> np.random.Generator:
+        index = particle.log.length if particle.log else 0
+        return self._streams.at(self._round, particle.slot, purpose, index)
+
+    # --- weights --------------------------------------------------------------------------
+
+    async def _weigh(self, active: list[Particle]) -> None:
+        """One step of each active particle's weighted statement."""
+        for particle in active:
+            assert particle.request is not None
+            asked = particle.request.arguments
+            if particle.request.kind == "generate":
+                self.is_proper &= asked.proposal.is_proper
+            for lm in getattr(getattr(asked, "target", None), "dense", ()):
+                self.lms.setdefault(lm.lm, _counts(lm.lm))
+        steer = self._ess_threshold > 0
+        changes = await play(active, self._stream, self.meter, steer=steer)
+        for change in changes:
+            change.apply()
+        for particle in self.particles:
+            if particle.log_weight == -math.inf and particle.killer is not None:
+                self.kills[particle.killer] += 1
+                particle.killer = None
+            if particle.log_weight == -math.inf and particle.run is not None:
+                # A particle of weight zero is never resumed.
+                self._lost.append(particle.run)
+                particle.run = None
+        self._due = True
+
+    # --- the population -------------------------------------------------------------------
+
+    def _synchronize(self) -> bool:
+        """Resample if the effective sample size is low; whether that was done."""
+        self._due = False
+        weights = [p.total for p in self.particles]
+        n = len(weights)
+        # A hair below the threshold: equal weights miss n by rounding.
+        if not 0 < ess(weights) < self._ess_threshold * n * (1 - 1e-9):
+            self._record(None)
+            return False
+        rng = self._streams.at(self._round, 0, Purpose.RESAMPLE)
+        ancestors = self._scheme(normalize(weights), rng)
+        self._record(tuple(ancestors.tolist()))
+        self.particles, lost = continued(self.particles, ancestors)
+        self._lost += lost
+        return True
+
+    async def _unwind(self) -> None:
+        """Let the coroutines that nobody continues run their `finally` clauses, all at once."""
+        await asyncio.gather(*(run.drop() for run in self._lost))
+        self._lost.clear()
+
+    def _record(self, ancestors: tuple[int, ...] | None) -> None:
+        weights = [p.total for p in self.particles]
+        alive = sum(weight > -math.inf for weight in weights)
+        self.history.append(Sync(ess(weights), alive, ancestors))
+        self._bar.set_postfix(ess=f"{self.history[-1].ess:.1f}", alive=alive, refresh=False)
+        self._bar.update()
+
+
+def whole(name: str, value: Any, *, least: int) -> int:
+    """An option that is a whole number; `ModelError` names it otherwise."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise ModelError(f"{name}={value!r}: it must be an int of at least {least}")
+    return number
+
+
+def _counts(lm: LM) -> dict[str, float]:
+    stats = lm.engine.stats
+    return {"rows": stats.rows, "passes": stats.passes, "tokens": stats.tokens}
+
+
+def _difference(lm: LM, before: dict[str, float]) -> dict[str, float]:
+    return {name: value - before[name] for name, value in _counts(lm).items()}
+
+
+def _bar(progress: bool, n_particles: int) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(disable=not progress, desc=f"{n_particles} particles", unit="step", leave=False)

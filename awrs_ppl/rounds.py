@@ -1,0 +1,163 @@
+"""One round of weighted statements: a token of each text, or the whole of another statement.
+
+Everything is computed before anything is changed, so that a timeout or an exception leaves
+whole rounds behind.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from awrs_ppl.errors import ModelError
+from awrs_ppl.generation import Generation, Meter, Progress, begin, step, weigh
+from awrs_ppl.lifting import Weigher
+from awrs_ppl.population import Particle
+from awrs_ppl.statements import log_prob, score
+from awrs_ppl.streams import Purpose
+from awrs_ppl.tasks import together
+
+__all__ = ["Change", "play"]
+
+# The stream of a particle in this round.
+Stream = Callable[[Particle, Purpose], np.random.Generator]
+
+
+@dataclass(slots=True)
+class Change:
+    """What a round does to a particle; with `completes` its statement ends with `value`."""
+
+    particle: Particle
+    log_weight: float = 0.0
+    twist: float = 0.0
+    killer: str | None = None
+    progress: Progress | None = None
+    completes: bool = False
+    value: Any = None
+    error: Exception | None = None
+
+    def apply(self) -> None:
+        """Change the particle; if it is still alive, its model may go on."""
+        self.particle.weigh(self.log_weight, self.twist, self.killer)
+        if not self.completes:
+            self.particle.progress = self.progress
+        elif self.particle.is_live:
+            self.particle.complete(self.value, self.error)
+
+
+async def play(
+    active: Sequence[Particle], stream: Stream, meter: Meter, *, steer: bool
+) -> list[Change]:
+    """One round for particles at weighted statements; with `steer` critics twist."""
+    texts = [p for p in active if p.request and p.request.kind == "generate"]
+    growing = [p for p in texts if p.progress is None or not p.progress.ended]
+    others = [p for p in active if p.request and p.request.kind != "generate"]
+    if not growing and not others:
+        return await _end(texts, meter)
+    changes = await _grow(growing, stream, meter, steer=steer) if growing else []
+    started = time.perf_counter()
+    changes += await together(_judge(p, stream) for p in others)
+    meter.lap("observe", started)
+    return changes
+
+
+async def _grow(
+    growing: Sequence[Particle], stream: Stream, meter: Meter, *, steer: bool
+) -> list[Change]:
+    """One token of each text, and the twists of critics that steer."""
+    changes = [Change(p, progress=p.progress) for p in growing]
+    asked = [_generation(p) for p in growing]
+    fresh = [i for i, p in enumerate(growing) if p.progress is None]
+    for i, first in zip(fresh, await begin([asked[i] for i in fresh]), strict=True):
+        changes[i].log_weight, changes[i].killer = first.log_weight, first.killer
+        changes[i].progress = first.progress
+    going = [(i, c.progress) for i, c in enumerate(changes) if c.progress is not None]
+    items = [(asked[i], now, stream(growing[i], Purpose.TOKEN)) for i, now in going]
+    for (i, _), advance in zip(going, await step(items, meter), strict=True):
+        changes[i].log_weight += advance.log_weight
+        changes[i].progress, changes[i].killer = advance.progress, advance.killer
+    started = time.perf_counter()
+    steered = [
+        (c, critic, c.progress.text)
+        for c, generation in zip(changes, asked, strict=True)
+        if c.progress is not None
+        and (critic := generation.critic) is not None
+        and steer
+        and not critic.potential.is_terminal_only()
+    ]
+    twists = await weigh([(critic, text, False) for _, critic, text in steered])
+    for (change, critic, _), twist in zip(steered, twists, strict=True):
+        change.twist = twist
+        if twist == -math.inf:
+            change.killer = _name(critic)
+    meter.lap("critic", started)
+    return changes
+
+
+async def _end(texts: Sequence[Particle], meter: Meter) -> list[Change]:
+    """All have ended their text: critics weigh it for good, and the models go on."""
+    started = time.perf_counter()
+    changes = []
+    for particle in texts:
+        assert particle.progress is not None
+        text = particle.progress.text.data.decode("utf-8", "surrogateescape")
+        changes.append(Change(particle, completes=True, value=text))
+    judged = [
+        (change, critic, change.particle.progress.text)
+        for change in changes
+        if (critic := _generation(change.particle).critic) is not None
+        and change.particle.progress is not None
+    ]
+    weights = await weigh([(critic, text, True) for _, critic, text in judged])
+    for (change, critic, _), weight in zip(judged, weights, strict=True):
+        change.log_weight, change.killer = weight, _name(critic)
+    meter.lap("critic", started)
+    return changes
+
+
+async def _judge(particle: Particle, stream: Stream) -> Change:
+    """A statement that is weighed at once; what a user's distribution raises, the model gets."""
+    request = particle.request
+    assert request is not None
+    change = Change(particle, completes=True, killer=f"{request.kind} {request.name!r}")
+    if request.kind == "factor":
+        change.log_weight = request.arguments
+    elif request.kind == "condition":
+        change.log_weight = 0.0 if request.arguments else -math.inf
+    elif request.kind == "observe" and request.arguments.target is not None:
+        change.log_weight = await score(request.arguments)
+    else:
+        try:
+            if request.kind == "observe":
+                observed = request.arguments
+                change.log_weight = log_prob(observed.distribution, observed.value)
+            else:
+                target, proposal = request.arguments
+                rng = stream(particle, Purpose.SAMPLE)
+                change.value, change.log_weight = _imported(target, proposal, rng)
+        except Exception as error:
+            change.error = error
+    return change
+
+
+def _imported(target: Any, proposal: Any, rng: np.random.Generator) -> tuple[Any, float]:
+    """A draw from a proposal, and the ratio that makes it one from the target."""
+    value = proposal.sample(rng)
+    proposed = log_prob(proposal, value)
+    if proposed == -math.inf:
+        raise ModelError(f"{proposal!r} drew {value!r}, to which it gives probability 0")
+    return value, log_prob(target, value) - proposed
+
+
+def _generation(particle: Particle) -> Generation:
+    assert particle.request is not None
+    return particle.request.arguments
+
+
+def _name(critic: Weigher) -> str:
+    return f"critic {critic.potential!r}"

@@ -1,0 +1,179 @@
+"""A whole inference over its floor, and over genlm-control's.
+
+The floor of a run is the fewest forward passes its trace allows: the prompt once, then one
+pass a round over the distinct contexts, fed token by token in a bare loop with a transformers
+`DynamicCache` whose rows are reordered where particles were resampled. Inference and floor
+run in turn in one process, and the ratio is the median over repetitions.
+
+    python tests/benchmarks/overhead.py [--quick] [--check] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from transformers import DynamicCache
+
+from awrs_ppl import LM, Context, infer
+from awrs_ppl.potentials import Regex, predicate
+
+PROMPT = "Once upon a time, in a small village by the sea,"
+PARTICLES, TOKENS = 16, 64
+
+# The bars: inference over floor; and genlm-control over ours (8 particles, 128 tokens).
+BARS = {"smollm2-135m": 1.15, "gemma3-270m": 1.2}
+PEER_BAR = 10.0
+
+
+@predicate
+def no_z_no_newline(text: str) -> bool:
+    return "z" not in text and "\n" not in text
+
+
+CONSTRAINTS: dict[str, Callable[[], Any]] = {
+    "mask": lambda: Regex(r"[^\n]*"),
+    "predicate": lambda: no_z_no_newline,
+}
+
+
+def run(lm: LM, constraint: Any, particles: int, tokens: int, seed: int) -> Any:
+    """One inference from an empty cache."""
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(lm(PROMPT) * constraint, max_tokens=tokens)
+
+    engine: Any = lm.engine
+    engine.clear_cache()
+    return asyncio.run(infer(model, n_particles=particles, seed=seed, progress=False))
+
+
+def traced(lm: LM, constraint: Any, particles: int, tokens: int, seed: int) -> list[list[Any]]:
+    """The distinct contexts of each round of a run."""
+    rounds: list[list[Any]] = []
+    engine: Any = lm.engine
+    right = engine.next_logits
+
+    async def record(contexts: Any) -> Any:
+        rounds.append(list(dict.fromkeys(contexts)))
+        return await right(contexts)
+
+    engine.next_logits = record
+    try:
+        run(lm, constraint, particles, tokens, seed)
+    finally:
+        del engine.next_logits
+    return rounds
+
+
+@torch.inference_mode()
+def floor(model: Any, rounds: list[list[Any]]) -> float:
+    """Seconds for the bare forward passes of a trace."""
+    started = time.perf_counter()
+    cache = DynamicCache(config=model.config)
+    place: dict[Any, int] = {}
+    for contexts in rounds:
+        if not place:
+            (prompt,) = contexts
+            model(torch.tensor([prompt]), past_key_values=cache, logits_to_keep=1)
+        else:
+            parents = [place[context[:-1]] for context in contexts]
+            if parents != list(range(len(place))):
+                cache.batch_select_indices(torch.tensor(parents))
+            last = torch.tensor([[context[-1]] for context in contexts])
+            model(last, past_key_values=cache, logits_to_keep=1)
+        place = {context: i for i, context in enumerate(contexts)}
+    return time.perf_counter() - started
+
+
+def measure(lm: LM, name: str, repetitions: int, tokens: int) -> dict[str, Any]:
+    """The ratio of inference to floor, with the seconds of its parts."""
+    engine: Any = lm.engine
+    constraint = CONSTRAINTS[name]()
+    ratios, floors, parts = [], [], []
+    for seed in range(repetitions + 1):
+        rounds = traced(lm, constraint, PARTICLES, tokens, seed)
+        started = time.perf_counter()
+        posterior = run(lm, constraint, PARTICLES, tokens, seed)
+        whole = time.perf_counter() - started
+        bare = floor(engine.model, rounds)
+        if seed:  # the first repetition warms up
+            ratios.append(whole / bare)
+            floors.append(bare)
+            parts.append(posterior.stats.seconds)
+    median = statistics.median(ratios)
+    chosen = parts[min(range(len(ratios)), key=lambda i: abs(ratios[i] - median))]
+    return {
+        "ratio": median,
+        "ratios": ratios,
+        "floor seconds": statistics.median(floors),
+        "seconds by part": chosen,
+    }
+
+
+def peer(lm: LM, tokens: int, particles: int) -> float:
+    """Seconds of genlm-control over ours: same model, prompt, predicate and particles."""
+    from genlm.backend.llm import AsyncTransformer
+    from genlm.control import AWRS, SMC, PromptedLLM
+
+    engine: Any = lm.engine
+    ends = [bytes(lm.vocabulary.tokens[i]) for i in lm.vocabulary.ends.tolist()]
+    llm = PromptedLLM(
+        AsyncTransformer(engine.model, engine.tokenizer),
+        prompt_ids=list(lm.prompt_ids(PROMPT)),
+        eos_byte_strings=ends,
+    )
+    sampler = SMC(AWRS(llm, no_z_no_newline.coerce(llm, f=b"".join), seed=0))
+    run(lm, no_z_no_newline, particles, 4, 0)
+    started = time.perf_counter()
+    asyncio.run(sampler(n_particles=particles, ess_threshold=0.5, max_tokens=tokens))
+    theirs = time.perf_counter() - started
+    started = time.perf_counter()
+    run(lm, no_z_no_newline, particles, tokens, 0)
+    return theirs / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="3 repetitions, 32 tokens, no peer")
+    parser.add_argument("--model", choices=list(BARS), action="append")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a bar is missed")
+    options = parser.parse_args()
+    repetitions, tokens = (3, 32) if options.quick else (5, TOKENS)
+    results: dict[str, Any] = {}
+    missed = []
+    print(f"{PROMPT!r}, {PARTICLES} particles, {tokens} tokens, float32, median of {repetitions}")
+    for model in options.model or BARS:
+        lm = LM.embedded(cast(Any, model), dtype="float32")
+        for name in CONSTRAINTS:
+            row = results[f"{model}, {name}"] = measure(lm, name, repetitions, tokens)
+            parts = ", ".join(
+                f"{part} {seconds / row['floor seconds']:.3f}"
+                for part, seconds in row["seconds by part"].items()
+                if seconds > 0.001 * row["floor seconds"]
+            )
+            print(f"{model:14} {name:10} {row['ratio']:.3f} of the floor ({parts})", flush=True)
+            if row["ratio"] > BARS[model]:
+                missed.append(f"{model}, {name}: {row['ratio']:.3f} > {BARS[model]}")
+        if model == "smollm2-135m" and not options.quick:
+            ratio = results["genlm-control over ours"] = peer(lm, 128, 8)
+            print(f"genlm-control takes {ratio:.1f} times as long (8 particles, 128 tokens)")
+            if ratio < PEER_BAR:
+                missed.append(f"genlm-control over ours: {ratio:.1f} < {PEER_BAR}")
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(results, file, indent=2)
+    for line in missed:
+        print("missed:", line)
+    raise SystemExit(1 if options.check and missed else 0)
+
+
+if __name__ == "__main__":
+    main()
