@@ -52,12 +52,12 @@ async def choices(ctx: Context) -> tuple[str, bool, str]:
 
 
 def length(text: str) -> float:
-    return -1.5 * len(text)
+    return -0.6 * len(text)
 
 
 def misleading(text: str) -> float:
     """Likes what `length` dislikes: it must be undone."""
-    return 1.2 * len(text) - (4.0 if text.startswith("b") else 0.0)
+    return 0.4 * len(text) - (1.0 if text.startswith("b") else 0.0)
 
 
 async def twisted(ctx: Context) -> str:
