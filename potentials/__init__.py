@@ -12,11 +12,10 @@ if __name__ != "awrs_ppl.potentials":
     )
 
 if TYPE_CHECKING:
-    from awrs_ppl.potentials.regex import Regex
-
     from awrs_ppl.lifting import boolean
     from awrs_ppl.potential import BooleanPotential
     from awrs_ppl.potentials.predicates import Predicate, predicate
+    from awrs_ppl.potentials.regex import Regex
     from awrs_ppl.potentials.soft import Soft
     from awrs_ppl.products import Product, product
 
