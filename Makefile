@@ -28,6 +28,7 @@ check: install
 
 bench: install
 	$(BIN)/python tests/benchmarks/agreement.py --quick
+	$(BIN)/python tests/benchmarks/overhead.py --quick
 
 clean:
 	rm -rf .venv build dist

@@ -151,7 +151,8 @@ class Run:
 
     def made(self, statement: Statement[Any]) -> None:
         """A statement was made. Raises `ModelError` if the one before was never awaited."""
-        self._unwind()
+        if self._dropped:
+            self._unwind()
         before, self._made = self._made, statement
         if before is not None:
             raise self._faulty(
@@ -165,8 +166,18 @@ class Run:
 
     def perform(self, statement: Statement[Any]) -> Generator[Any, Any, Any]:
         """Serve an awaited statement: from the record, or by blocking until the engine does."""
-        self._unwind()
+        if self._dropped:
+            self._unwind()
         request = statement.request
+        if self._replayed < len(self._records) and self._made is statement:
+            # The rules below were kept the first time, or there would be no record.
+            self._made = None
+            record = self._records[self._replayed]
+            self._replayed += 1
+            self._check(record.request, request)
+            if record.error is not None:
+                raise record.error
+            return copied(record.value)
         if asyncio.current_task() is not self._task or self._future is not None:
             raise self._faulty(
                 ModelError(
@@ -181,13 +192,6 @@ class Run:
                 ModelError(f"ctx.{request.kind}(...) at {statement.line} was awaited twice")
             )
         self._made = None
-        if self._replayed < len(self._records):
-            record = self._records[self._replayed]
-            self._replayed += 1
-            self._check(record.request, request)
-            if record.error is not None:
-                raise record.error
-            return copied(record.value)
         self.request = request
         self._future = asyncio.get_running_loop().create_future()
         self._notify()
@@ -206,16 +210,16 @@ class Run:
             ) from None
 
     def _unwind(self) -> None:
-        if self._dropped:
-            # A generator that asyncio finalizes lives in another task: nobody catches there.
-            own = asyncio.current_task() is self._task
-            raise _Dropped if own else asyncio.CancelledError
+        # A generator that asyncio finalizes lives in another task: nobody catches there.
+        own = asyncio.current_task() is self._task
+        raise _Dropped if own else asyncio.CancelledError
 
     def _check(self, recorded: Request, request: Request) -> None:
-        def identity(r: Request) -> tuple[Any, ...]:
-            return (r.kind, r.name, r.fingerprint)
-
-        same = identity(recorded) == identity(request)
+        same = (
+            recorded.name == request.name
+            and recorded.kind == request.kind
+            and recorded.fingerprint == request.fingerprint
+        )
         if same and self._strict:
             same = alike(recorded.arguments, request.arguments)
         if not same:

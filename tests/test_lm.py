@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from awrs_ppl import AWRS, LM, Context, ToyLM, VocabularyError, infer, predicate
+from awrs_ppl import AWRS, LM, Context, ToyLM, Uniform, VocabularyError, infer, predicate
 from awrs_ppl.generation import Generation
 from awrs_ppl.potentials import Regex
 from awrs_ppl.statements import target_of
@@ -196,6 +196,36 @@ async def test_stops_byte_by_byte_and_at_once_agree() -> None:
 def test_a_model_without_its_tokenizer() -> None:
     with pytest.raises(TypeError, match="tokenizer=tokenizer"):
         LM(object())
+
+
+async def test_each_token_of_each_prompt_is_paid_for_once(smollm: LM) -> None:
+    """Two statements, sixteen second prompts: each is fed once, and then a token a round."""
+    engine: Any = smollm.engine
+    asked: list[list[tuple[int, ...]]] = []
+    right = engine.next_logits
+
+    async def record(contexts: Any) -> Any:
+        asked.append(list(contexts))
+        return await right(contexts)
+
+    async def model(ctx: Context) -> str:
+        number = await ctx.sample(Uniform(0, 1))
+        first = await ctx.generate(smollm("The first colour is"), max_tokens=3)
+        return await ctx.generate(smollm(f"After {number:.4f}{first} comes"), max_tokens=3)
+
+    engine.clear_cache()
+    tokens, passes = engine.stats.tokens, engine.stats.passes
+    engine.next_logits = record
+    try:
+        await infer(model, n_particles=16, ess_threshold=0, seed=0, progress=False)
+    finally:
+        del engine.next_logits
+    assert len(set(asked[3])) == 16
+    prompts = [asked[0][0], *set(asked[3])]
+    steps = sum(len(set(asked[i])) for i in (1, 2, 4, 5))
+    assert engine.stats.tokens - tokens <= sum(map(len, prompts)) + steps
+    # A pass a round, and one for what the sixteen prompts have in common.
+    assert engine.stats.passes - passes <= len(asked) + 2
 
 
 REPEATED = """

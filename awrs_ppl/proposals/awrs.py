@@ -11,8 +11,8 @@ import numpy as np
 
 from awrs_ppl.knowledge import Knowledge
 from awrs_ppl.outcomes import Outcomes, Urn, pick
-from awrs_ppl.proposals import DEAD, Draw
 from awrs_ppl.proposals.paper import ESTIMATORS
+from awrs_ppl.proposals.proposal import DEAD, Draw
 
 __all__ = ["AWRS"]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from awrs_ppl.knowledge import Knowledge
 from awrs_ppl.outcomes import Outcomes, Urn
-from awrs_ppl.proposals import DEAD, Draw
+from awrs_ppl.proposals.proposal import DEAD, Draw
 
 __all__ = ["Prior"]
 

@@ -1,0 +1,45 @@
+"""What a token proposal is: a law of outcomes with weights.
+
+A proposal gives a random outcome x and a weight W with E[W 1{x = v}] = p(v) c(v) for every
+outcome v (proper weighting), where p is the LM's weight and c the verdict of the constraint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple, Protocol
+
+import numpy as np
+
+from awrs_ppl.knowledge import Knowledge
+from awrs_ppl.outcomes import Outcomes
+
+__all__ = ["DEAD", "Draw", "Proposal"]
+
+
+class Draw(NamedTuple):
+    """An outcome and the logarithm of W. With W = 0 the particle is dead."""
+
+    outcome: int
+    log_weight: float
+
+
+DEAD = Draw(-1, -math.inf)
+
+
+class Proposal(Protocol):
+    """A frozen, hashable object that draws for particles that are at the same context.
+
+    `uses_masks`: masks are taken out of `p` before the draw. `is_proper`: the weights are
+    proper, so that the evidence is unbiased.
+    """
+
+    uses_masks: ClassVar[bool]
+    is_proper: ClassVar[bool]
+
+    async def draw(
+        self, outcomes: Outcomes, knowledge: Knowledge, rngs: Sequence[np.random.Generator]
+    ) -> list[Draw]:
+        """One draw for each generator. `knowledge` may be asked, and is shared by the draws."""
+        ...
