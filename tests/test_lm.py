@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
@@ -262,3 +263,38 @@ def test_the_same_seed_on_a_real_model_in_one_process_and_in_two() -> None:
         check=True,
     )
     assert first == second == json.loads(done.stdout)
+
+
+async def test_inferences_side_by_side_share_passes(smollm: LM) -> None:
+    """Also when one begins later; and one that is cancelled does not disturb the other."""
+    engine: Any = smollm.engine
+
+    async def model(ctx: Context, prompt: str) -> str:
+        first = await ctx.generate(smollm(prompt), max_tokens=8)
+        return first + await ctx.generate(smollm(f"{prompt}{first} and"), max_tokens=6)
+
+    async def passes(*tasks: Any) -> int:
+        engine.clear_cache()
+        before = engine.stats.passes
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return engine.stats.passes - before
+
+    def one(prompt: str, delay: float = 0.0) -> Any:
+        async def later() -> Any:
+            await asyncio.sleep(delay)
+            return await infer(
+                model, prompt, n_particles=6, ess_threshold=0, seed=1, progress=False
+            )
+
+        return asyncio.ensure_future(later())
+
+    alone = [await passes(one("One colour is")), await passes(one("The best animal is"))]
+    together = await passes(one("One colour is"), one("The best animal is", delay=0.2))
+    assert together < 0.75 * sum(alone)
+
+    kept, lost = one("One colour is"), one("The best animal is", delay=0.05)
+    asyncio.get_running_loop().call_later(0.5, lost.cancel)
+    await passes(kept, lost)
+    assert lost.cancelled()
+    assert len(kept.result().values) == 6
+    assert (await one("The best animal is")).values

@@ -28,6 +28,11 @@ from awrs_ppl.lm.runner import PASS_BYTES, Runner
 __all__ = ["TransformersEngine"]
 
 
+# An inference takes about a dozen turns of the event loop from an answer to its next request;
+# an empty turn takes microseconds.
+_QUIET_TURNS = 32
+
+
 @dataclass(slots=True)
 class _Line:
     """The requests of one event loop that wait for the next pass."""
@@ -167,13 +172,18 @@ class TransformersEngine(AsyncLM):
             loop.call_soon(self._dispatch, loop, line, len(line.waiting))
         return await future
 
-    def _dispatch(self, loop: asyncio.AbstractEventLoop, line: _Line, seen: int) -> None:
-        """Start a pass as soon as one turn of the event loop brings no further request.
+    def _dispatch(
+        self, loop: asyncio.AbstractEventLoop, line: _Line, seen: int, quiet: int = 0
+    ) -> None:
+        """Start a pass as soon as some turns of the event loop bring no further request.
 
-        Not in a caller's task: a cancelled caller would take the others with it.
+        Inferences that were answered together so ask together again: each needs a few turns
+        from one answer to its next request. Not in a caller's task: a cancelled caller would
+        take the others with it.
         """
-        if len(line.waiting) > seen:
-            loop.call_soon(self._dispatch, loop, line, len(line.waiting))
+        quiet = quiet + 1 if len(line.waiting) == seen else 0
+        if line.waiting and quiet < _QUIET_TURNS:
+            loop.call_soon(self._dispatch, loop, line, len(line.waiting), quiet)
             return
         batch, line.waiting = [entry for entry in line.waiting if not entry[1].done()], []
         line.busy = bool(batch)
