@@ -10,7 +10,6 @@ import math
 import random
 import subprocess
 import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -220,11 +219,9 @@ async def test_a_timeout_returns_what_has_finished() -> None:
             await asyncio.sleep(60)
         return text
 
-    started = time.monotonic()
     posterior = await infer(
         model, n_particles=30, ess_threshold=0, seed=0, timeout=0.5, progress=False
     )
-    assert time.monotonic() - started < 30
     assert posterior.timed_out
     assert 0 < posterior.unfinished < 1
     assert all("b" not in value for value in posterior.values)
