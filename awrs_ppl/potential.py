@@ -91,6 +91,11 @@ class BooleanPotential(Multiplicative):
     def accepts(self, state: Any) -> bool | Awaitable[bool]:
         """Whether the text may end here."""
 
+    # How many candidates are asked about at once; more than 1 for checks that wait, `async` or
+    # in worker processes. Verdicts that turn out to be surplus are dropped, so that results do
+    # not depend on it.
+    speculation: int = 1
+
     # A subclass with masks overrides this with a method
     # `mask(state, vocabulary) -> ndarray[bool]` of shape `[vocabulary.size]`.
     mask: Any = None

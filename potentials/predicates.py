@@ -5,17 +5,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, overload
 
 import numpy as np
 
 from awrs_ppl.errors import PotentialError
+from awrs_ppl.identity import function_key
 from awrs_ppl.lifting import decode
 from awrs_ppl.potential import BooleanPotential, show
 
 __all__ = ["Predicate", "predicate"]
 
 Verdict = bool | Awaitable[bool]
+
+# How many candidates are asked about at once where a check waits.
+SPECULATION = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +46,53 @@ class Predicate(BooleanPotential):
         complete: Callable[[str], Verdict] | None = None,
         state: Callable[[str], Hashable] | None = None,
         on_error: Literal["raise", "reject"] = "raise",
+        workers: int | None = None,
+        time_limit: float | None = None,
     ) -> None:
         for given in (function, complete, state):
             if given is not None and not callable(given):
                 raise TypeError(f"predicate got {given!r}: it needs a function over text")
         if on_error not in ("raise", "reject"):
             raise ValueError(f"predicate got on_error={on_error!r}: choose 'raise' or 'reject'")
+        if workers is not None and (not isinstance(workers, int) or workers < 1):
+            raise ValueError(f"predicate got workers={workers!r}: give a number of processes")
+        if time_limit is not None and not time_limit > 0:
+            raise ValueError(f"predicate got time_limit={time_limit!r}: give a number of seconds")
+        if time_limit is not None and workers is None:
+            raise ValueError(
+                f"predicate got time_limit={time_limit!r} without workers: only a check in a "
+                "process of its own can be ended, so add workers=1 or more"
+            )
+        waits = any(map(_is_async, (function, complete)))
+        if workers is not None and waits:
+            raise ValueError(
+                f"predicate got workers={workers!r} and an async function: that waits here, in "
+                "the event loop, so leave out workers"
+            )
         super().__init__()
-        self._function = function
+        if waits or workers is not None:
+            self.speculation = SPECULATION
+        self._function = self.__wrapped__ = function
         self._complete = complete
         self._future = state
         self._on_error = on_error
+        self._workers = workers
+        self._time_limit = time_limit
         self.name = getattr(function, "__name__", type(function).__name__)
         self.__doc__ = function.__doc__
 
     def __call__(self, text: str) -> Verdict:
         """The function itself."""
         return self._function(text)
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for predicates whose functions surely give the same verdicts, as of now."""
+        return (
+            type(self),
+            *map(function_key, (self._function, self._complete, self._future)),
+            self._on_error,
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -112,6 +147,8 @@ class Predicate(BooleanPotential):
         return _State(data, pending, future)
 
     def _ask(self, function: Callable[[str], Verdict], text: str) -> Verdict:
+        if self._workers is not None:
+            return self._ask_worker(function, text, self._workers)
         try:
             verdict = function(text)
         except Exception as error:
@@ -123,6 +160,22 @@ class Predicate(BooleanPotential):
     async def _later(self, verdict: Awaitable[bool], text: str) -> bool:
         try:
             value = await verdict
+        except Exception as error:
+            return self._failed(error, text)
+        return self._bool(value, text)
+
+    async def _ask_worker(
+        self, function: Callable[[str], Verdict], text: str, workers: int
+    ) -> bool:
+        from awrs_ppl.workers import NoVerdict, check
+
+        try:
+            value = await check(function, text, workers=workers, time_limit=self._time_limit)
+        except NoVerdict as error:
+            # Not to have answered is no rejection, whatever `on_error` says.
+            raise PotentialError(
+                f"{self!r} {error.why} on the text {show(text.encode())}; {error.remedy}"
+            ) from error
         except Exception as error:
             return self._failed(error, text)
         return self._bool(value, text)
@@ -152,6 +205,8 @@ def predicate(
     complete: Callable[[str], Verdict] | None = None,
     state: Callable[[str], Hashable] | None = None,
     on_error: Literal["raise", "reject"] = "raise",
+    workers: int | None = None,
+    time_limit: float | None = None,
 ) -> Predicate: ...
 @overload
 def predicate(
@@ -161,6 +216,8 @@ def predicate(
     complete: Callable[[str], Verdict] | None = None,
     state: Callable[[str], Hashable] | None = None,
     on_error: Literal["raise", "reject"] = "raise",
+    workers: int | None = None,
+    time_limit: float | None = None,
 ) -> Callable[[Callable[[str], Verdict]], Predicate]: ...
 def predicate(function: Any = None, /, **options: Any) -> Any:
     """Make a Boolean potential of `f(text) -> bool`: may text that begins so become allowed?
@@ -169,6 +226,10 @@ def predicate(function: Any = None, /, **options: Any) -> Any:
     goes on. `complete=g` adds a rule for whole texts; `state=h` says that a hashable `h(text)`
     is all the future depends on, so that texts with equal states share what is learned. If
     `f` raises, that is a `PotentialError`, or a rejection with `on_error="reject"`.
+
+    For slow functions: with `workers=n` the functions run in `n` other processes, which share
+    no variables with this one, and several texts are checked at once. A check that takes more
+    than `time_limit` seconds there, or crashes, is always a `PotentialError`.
 
     >>> @predicate
     ... def no_letter_twice(text: str) -> bool:
@@ -182,3 +243,11 @@ def predicate(function: Any = None, /, **options: Any) -> Any:
     if function is None:
         return lambda f: Predicate(f, **options)
     return Predicate(function, **options)
+
+
+def _is_async(function: Any) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(type(function), "__call__", None)  # noqa: B004
+    )
