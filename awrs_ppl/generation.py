@@ -5,32 +5,55 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from awrs_ppl.knowledge import Knowledge, start
 from awrs_ppl.lifting import Text, Weigher
-from awrs_ppl.outcomes import Outcomes
+from awrs_ppl.memory import Memory
+from awrs_ppl.outcomes import Outcomes, Place, weigh_outcomes
 from awrs_ppl.potential import State
 from awrs_ppl.products import Target
 from awrs_ppl.proposals import Draw, Proposal
+from awrs_ppl.streams import Purpose
 from awrs_ppl.tasks import together
 from awrs_ppl.vocabulary import stop_tail
 
-__all__ = ["Advance", "Generation", "Meter", "Progress", "begin", "step", "weigh"]
+__all__ = [
+    "Advance",
+    "Generation",
+    "Item",
+    "Meter",
+    "Progress",
+    "begin",
+    "place_of",
+    "step",
+    "weigh",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a `generate` statement asks for."""
+    """What a `generate` statement asks for.
+
+    `key` and `keys` are those of the target when the statement was made: they follow what
+    predicates name, which may change.
+    """
 
     target: Target
     max_tokens: int
     proposal: Proposal
     critic: Weigher | None
+    key: Hashable = field(init=False)
+    keys: tuple[Hashable, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.target.key)
+        object.__setattr__(self, "keys", self.target.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +61,26 @@ class Progress:
     """A text on the way: immutable, so that clones share it.
 
     `states` are those of the Boolean factors; `weights` the log-weights that the weighing
-    factors give to the text as a beginning. Of an ended text only `text` is meant.
+    factors give to the text as a beginning. Of an ended text only `text` is meant. `origin` is
+    where the last token was drawn, and this token.
     """
 
     text: Text
     states: tuple[State, ...]
     weights: tuple[float, ...]
     ended: bool = False
+    origin: tuple[Hashable, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A particle in a step: what it asks for, how far it is, its random streams, and its share
+    of the population's weight."""
+
+    generation: Generation
+    progress: Progress
+    stream: Callable[[Purpose], np.random.Generator]
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +113,9 @@ class Meter:
 async def begin(generations: Sequence[Generation]) -> list[Advance]:
     """The empty text of each generation, weighed by its product's `prefix`."""
     # Particles mostly begin the same product: it is asked once.
-    targets = {generation.target.key: generation.target for generation in generations}
+    targets = {generation.key: generation.target for generation in generations}
     begun = dict(zip(targets, await together(map(_begin, targets.values())), strict=True))
-    return [begun[generation.target.key] for generation in generations]
+    return [begun[generation.key] for generation in generations]
 
 
 async def _begin(target: Target) -> Advance:
@@ -101,39 +137,57 @@ class _Group:
     generation: Generation
     progress: Progress
     forced: bool
+    knowledge: Knowledge
     members: list[int] = field(default_factory=list)
-    rows: list[np.ndarray] = field(default_factory=list)
-    knowledge: Knowledge | None = None
+    rows: list[torch.Tensor] = field(default_factory=list)
     draws: list[Draw] = field(default_factory=list)
 
 
-async def step(
-    items: Sequence[tuple[Generation, Progress, np.random.Generator]], meter: Meter
-) -> list[Advance]:
+async def step(items: Sequence[Item], meter: Meter, memory: Memory) -> list[Advance]:
     """Draw one outcome for each item; texts that reach `max_tokens` are ended."""
-    groups: dict[Any, _Group] = {}
-    for i, (generation, progress, _) in enumerate(items):
-        forced = len(progress.text.tokens) >= generation.max_tokens - 1
-        key = (generation.target.key, generation.proposal, progress.text.tokens, forced)
-        groups.setdefault(key, _Group(generation, progress, forced)).members.append(i)
-
     now = time.perf_counter()
-    await _ask_models(list(groups.values()))
-    now = meter.lap("language model", now)
-    await together(_draw(group, items) for group in groups.values())
+    groups = list(_groups(items, memory))
     now = meter.lap("proposal", now)
-
+    await _ask_models(groups)
+    now = meter.lap("language model", now)
+    await _draw_all(groups, items)
     advances: list[Advance] = [Advance(None, -math.inf)] * len(items)
-    for group in groups.values():
-        assert group.knowledge is not None
-        for factor, count in group.knowledge.checks_by_name().items():
-            meter.checks[factor] += count
+    for group in groups:
         for i, draw in zip(group.members, group.draws, strict=True):
             advances[i] = await _apply(group, draw)
+        # Now and not before: what others meet must not hang on who is done first.
+        dead = any(advances[i].progress is None for i in group.members)
+        if dead and not group.forced and group.knowledge.is_dead_end():
+            memory.bury(group.knowledge.place, group.progress.origin)
+        group.knowledge.settle()
+        for factor, count in group.knowledge.checks_by_name().items():
+            meter.checks[factor] += count
+    now = meter.lap("proposal", now)
     meter.tokens += len(items)
     advances = await _apply_weighers(items, advances)
     meter.lap("potentials", now)
     return advances
+
+
+def _groups(items: Sequence[Item], memory: Memory) -> Iterable[_Group]:
+    groups: dict[Any, _Group] = {}
+    for i, item in enumerate(items):
+        generation, progress = item.generation, item.progress
+        text = progress.text
+        forced = len(text.tokens) >= generation.max_tokens - 1
+        key = (generation.key, generation.proposal, text.tokens, forced)
+        group = groups.get(key)
+        if group is None:
+            target = generation.target
+            vocabulary = target.vocabulary
+            assert vocabulary is not None
+            closings = vocabulary.closings(target.stops, stop_tail(text.data, target.stops))
+            knowledge = Knowledge.at(
+                target, text, progress.states, closings, memory, generation.keys
+            )
+            group = groups[key] = _Group(generation, progress, forced, knowledge)
+        group.members.append(i)
+    return groups.values()
 
 
 async def _ask_models(groups: list[_Group]) -> None:
@@ -141,43 +195,72 @@ async def _ask_models(groups: list[_Group]) -> None:
     wanted: dict[Any, list[tuple[_Group, int, tuple[int, ...], float]]] = defaultdict(list)
     for group in groups:
         dense = group.generation.target.dense
-        group.rows = [np.empty(0)] * len(dense)
+        group.rows = [torch.empty(0)] * len(dense)
         for j, lm in enumerate(dense):
             context = lm.prompt + group.progress.text.tokens
             wanted[lm.lm].append((group, j, context, lm.temperature))
 
     async def ask(lm: Any) -> None:
         batch = wanted[lm]
-        rows = await lm.log_probs([b[2] for b in batch], [b[3] for b in batch])
+        rows = await lm.logits([b[2] for b in batch], [b[3] for b in batch])
         for (group, j, _, _), row in zip(batch, rows, strict=True):
             group.rows[j] = row
 
     await together(map(ask, wanted))
 
 
-async def _draw(
-    group: _Group, items: Sequence[tuple[Generation, Progress, np.random.Generator]]
-) -> None:
-    target, proposal, text = group.generation.target, group.generation.proposal, group.progress.text
-    vocabulary = target.vocabulary
-    assert vocabulary is not None
-    closings = vocabulary.closings(target.stops, stop_tail(text.data, target.stops))
-    group.knowledge = knowledge = Knowledge(target, text, group.progress.states, closings)
-    knowledge.compute_masks()
-    outcomes = Outcomes.of(
-        group.rows,
-        vocabulary,
-        closings,
-        allowed=knowledge.allowed if proposal.uses_masks else None,
-        forced=group.forced,
-    )
-    rngs = [items[i][2] for i in group.members]
-    group.draws = await proposal.draw(outcomes, knowledge, rngs)
+async def _draw_all(groups: list[_Group], items: Sequence[Item]) -> None:
+    """Weigh the outcomes of all groups at once, and draw."""
+    kinds: dict[Any, list[_Group]] = defaultdict(list)
+    for group in groups:
+        target = group.generation.target
+        kinds[target.vocabulary, len(target.dense)].append(group)
+    drawn: list[tuple[_Group, Outcomes]] = []
+    for (vocabulary, count), members in kinds.items():
+        rows = [torch.stack([group.rows[j] for group in members]) for j in range(count)]
+        places = [
+            place_of(
+                group.generation.proposal,
+                group.knowledge,
+                group.forced,
+                math.fsum(items[i].share for i in group.members),
+            )
+            for group in members
+        ]
+        drawn += zip(members, weigh_outcomes(rows, vocabulary, places), strict=True)
+
+    # Groups that learn about the same state draw one after the other, so that what they know does
+    # not hang on whose checks are done first; others draw side by side.
+    chains: list[tuple[set[int], list[tuple[_Group, Outcomes]]]] = []
+    for group, outcomes in drawn:
+        shared = {id(verdicts) for verdicts in group.knowledge.known.values()}
+        alike = [chain for chain in chains if chain[0] & shared]
+        merged = set[int]().union(shared, *(chain[0] for chain in alike))
+        links = [link for chain in alike for link in chain[1]]
+        chains = [chain for chain in chains if not chain[0] & shared]
+        chains.append((merged, [*links, (group, outcomes)]))
+
+    async def draw(links: list[tuple[_Group, Outcomes]]) -> None:
+        for group, outcomes in links:
+            rngs = [items[i].stream(Purpose.TOKEN) for i in group.members]
+            joint = items[group.members[0]].stream(Purpose.JOINT)
+            proposal = group.generation.proposal
+            group.draws = await proposal.draw(outcomes, group.knowledge, rngs, joint)
+
+    await together(draw(links) for _, links in chains)
+
+
+def place_of(proposal: Proposal, knowledge: Knowledge, forced: bool, share: float) -> Place:
+    """What a proposal lets the outcomes be restricted by."""
+    allowed = knowledge.allowed if proposal.uses_masks else None
+    place = Place(knowledge.closings, allowed, forced, share=share)
+    if not proposal.uses_knowledge:
+        return place
+    return replace(place, accepted=knowledge.accepted(), rejected=knowledge.rejected())
 
 
 async def _apply(group: _Group, draw: Draw) -> Advance:
     knowledge, progress = group.knowledge, group.progress
-    assert knowledge is not None
     if draw.log_weight == -math.inf:
         return Advance(None, -math.inf, knowledge.killer(forced=group.forced))
     size = knowledge.vocabulary.size
@@ -185,34 +268,34 @@ async def _apply(group: _Group, draw: Draw) -> Advance:
         data = bytes(knowledge.vocabulary.tokens[draw.outcome])
         text = progress.text.then(draw.outcome, data)
         states = await knowledge.states_after(draw.outcome)
-        return Advance(Progress(text, states, progress.weights), draw.log_weight)
+        origin = (knowledge.place, draw.outcome)
+        return Advance(Progress(text, states, progress.weights, origin=origin), draw.log_weight)
     closing = knowledge.closings.ends[draw.outcome - size]
     text = Text(closing.apply(progress.text.data), progress.text.tokens)
     return Advance(replace(progress, text=text, ended=True), draw.log_weight)
 
 
-async def _apply_weighers(
-    items: Sequence[tuple[Generation, Progress, Any]], advances: list[Advance]
-) -> list[Advance]:
+async def _apply_weighers(items: Sequence[Item], advances: list[Advance]) -> list[Advance]:
     """Multiply by prefix(xv)/prefix(x), or at the end by complete(x)/prefix(x)."""
     asked = [
         (weigher, advance.progress.text, advance.progress.ended)
-        for (generation, _, _), advance in zip(items, advances, strict=True)
+        for item, advance in zip(items, advances, strict=True)
         if advance.progress is not None
-        for weigher in generation.target.weighted
+        for weigher in item.generation.target.weighted
     ]
     given = iter(await weigh(asked))
     weighed = []
-    for (generation, before, _), advance in zip(items, advances, strict=True):
-        if advance.progress is not None and generation.target.weighted:
-            weights = tuple(next(given) for _ in generation.target.weighted)
+    for item, advance in zip(items, advances, strict=True):
+        weighted = item.generation.target.weighted
+        if advance.progress is not None and weighted:
+            weights = tuple(next(given) for _ in weighted)
             if -math.inf in weights:
-                which = generation.target.weighted[weights.index(-math.inf)]
+                which = weighted[weights.index(-math.inf)]
                 advance = Advance(None, -math.inf, repr(which.potential))
             else:
                 advance = Advance(
                     replace(advance.progress, weights=weights),
-                    advance.log_weight + sum(weights) - sum(before.weights),
+                    advance.log_weight + sum(weights) - sum(item.progress.weights),
                 )
         weighed.append(advance)
     return weighed

@@ -16,13 +16,14 @@ from awrs_ppl.engine import Model, Run
 from awrs_ppl.errors import ModelError
 from awrs_ppl.failures import report
 from awrs_ppl.generation import Meter
+from awrs_ppl.memory import Memory
 from awrs_ppl.population import Particle, Sync, continued
 from awrs_ppl.resampling import SCHEMES
 from awrs_ppl.rounds import play
 from awrs_ppl.streams import Purpose, Streams
 from awrs_ppl.tasks import together
 from awrs_ppl.trace import Log
-from awrs_ppl.weights import ess, normalize
+from awrs_ppl.weights import ess, log_sum, normalize
 
 if TYPE_CHECKING:
     from awrs_ppl.lm import LM
@@ -43,6 +44,7 @@ class Inference:
         resampling: str,
         streams: Streams,
         progress: bool,
+        memory: Memory,
     ) -> None:
         n_particles = whole("n_particles", n_particles, least=1)
         if not isinstance(ess_threshold, int | float) or not 0 <= ess_threshold <= 1:
@@ -57,6 +59,7 @@ class Inference:
         self.is_proper = True
         self.lms: dict[LM, dict[str, float]] = {}
         self._streams = streams
+        self._memory = memory
         self._ess_threshold = ess_threshold
         self._scheme = SCHEMES[resampling]
         self._round = 0
@@ -196,7 +199,8 @@ class Inference:
             for lm in getattr(getattr(asked, "target", None), "dense", ()):
                 self.lms.setdefault(lm.lm, _counts(lm.lm))
         steer = self._ess_threshold > 0
-        changes = await play(active, self._stream, self.meter, steer=steer)
+        total = log_sum([p.total for p in self.particles])
+        changes = await play(active, self._stream, self.meter, self._memory, total, steer=steer)
         for change in changes:
             change.apply()
         for particle in self.particles:

@@ -1,76 +1,390 @@
-"""What is known of the next outcomes at one state of a product's Boolean factors."""
+"""What is known of the next outcomes at one joint state of a product's Boolean factors."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from awrs_ppl.errors import AwrsError, PotentialError
-from awrs_ppl.lifting import Factor, Text
+from awrs_ppl.lexicon import boundaries
+from awrs_ppl.lifting import ByteFactor, Factor, Text
+from awrs_ppl.memory import Memory, Verdicts
 from awrs_ppl.potential import State, show
 from awrs_ppl.products import Target
-from awrs_ppl.vocabulary import Closing, Closings, Vocabulary
+from awrs_ppl.tasks import together
+from awrs_ppl.urn import Urn
+from awrs_ppl.vocabulary import Closing, Closings, Vocabulary, stop_tail
 
 __all__ = ["Knowledge", "ask", "start"]
 
 EMPTY = Text()
 
+# The verdicts of the factors asked, in their order, up to the first that rejects.
+_Answer = list[tuple[int, State | None]]
+
 
 @dataclass(slots=True)
 class Knowledge:
-    """The verdicts on outcomes at one context, each asked once.
+    """The verdicts on the outcomes at one context.
 
     Masks are asked first and are complete for the tokens; a factor without a mask is checked
-    one outcome at a time. `checks` and `rejections` count questions and refusals, by the place
-    of the factor in `target.boolean`.
+    one outcome at a time, and its verdicts are kept in `memory`, by its key in `keys` and its
+    state, for all that come to the same state. `checks` and `rejections` count questions and
+    refusals, by the place of the factor in `target.boolean`.
     """
 
     target: Target
     text: Text
     states: tuple[State, ...]
     closings: Closings
+    memory: Memory
+    keys: tuple[Hashable, ...]
     allowed: np.ndarray | None = None
     checks: Counter[int] = field(default_factory=Counter)
     rejections: Counter[int] = field(default_factory=Counter)
-    _verdicts: dict[int, dict[int, State] | None] = field(default_factory=dict)
+    known: dict[int, Verdicts] = field(default_factory=dict)
+    _ends: dict[int, bool] = field(default_factory=dict)
+    # Answers that were fetched ahead, and have not been needed yet.
+    _ahead: dict[int, _Answer] = field(default_factory=dict)
     _masked: frozenset[int] = frozenset()
+
+    @classmethod
+    def at(
+        cls,
+        target: Target,
+        text: Text,
+        states: tuple[State, ...],
+        closings: Closings,
+        memory: Memory | None = None,
+        keys: tuple[Hashable, ...] | None = None,
+    ) -> Knowledge:
+        """The knowledge at a context, the masks asked. `keys` are those of the factors."""
+        memory = Memory() if memory is None else memory
+        keys = target.keys if keys is None else keys
+        knowledge = cls(target, text, states, closings, memory, keys)
+        masked = set()
+        for i, factor in enumerate(target.boolean):
+            mask = factor.mask(states[i], knowledge.vocabulary)
+            if mask is None:
+                found = memory.verdicts(keys[i], states[i], knowledge.vocabulary)
+                knowledge.known[i] = found
+            else:
+                masked.add(i)
+                allowed = knowledge.allowed
+                knowledge.allowed = mask if allowed is None else allowed & mask
+        knowledge._masked = frozenset(masked)
+        return knowledge
 
     @property
     def vocabulary(self) -> Vocabulary:
         assert self.target.vocabulary is not None
         return self.target.vocabulary
 
-    def compute_masks(self) -> None:
-        """Ask the factors that have masks; sets `allowed`, shape `[size]`, or leaves it None."""
-        masked = set()
-        for i, factor in enumerate(self.target.boolean):
-            mask = factor.mask(self.states[i], self.vocabulary)
-            if mask is not None:
-                masked.add(i)
-                self.allowed = mask if self.allowed is None else self.allowed & mask
-        self._masked = frozenset(masked)
-
     @property
     def is_masked(self) -> bool:
         """Whether every factor has a mask, so that the tokens need no check."""
-        return len(self._masked) == len(self.target.boolean)
+        return not self.known
 
-    async def settle_closings(self, p: np.ndarray) -> None:
-        """Decide every way to end that has mass, and take the mass of the others from `p`.
+    @property
+    def speculation(self) -> int:
+        """How many outcomes are worth asking about at once."""
+        boolean = self.target.boolean
+        return max((getattr(boolean[i].potential, "speculation", 1) for i in self.known), default=1)
 
-        With masks alone this leaves nothing unknown: what is left in `p` is allowed.
+    @property
+    def asked(self) -> int:
+        """How many questions were asked."""
+        return sum(self.checks.values())
+
+    # --- what is known --------------------------------------------------------------------
+
+    def accepted(self) -> np.ndarray:
+        """The outcomes known to be allowed by every factor that is checked."""
+        if not self.known:
+            return np.empty(0, dtype=np.int32)
+        first, *others = self.known.values()
+        tokens = first.arrays(self.vocabulary)[0]
+        if others:
+            both = [t for t in tokens.tolist() if all(t in other.accepted for other in others)]
+            tokens = np.array(both, dtype=np.int32)
+        if deadly := self._deadly():
+            tokens = tokens[~np.isin(tokens, list(deadly))]
+        return np.concatenate([tokens, self._known_ends(True)])
+
+    def rejected(self) -> np.ndarray:
+        """The outcomes known to be refused by some factor, or to lead to a dead end."""
+        parts = [verdicts.arrays(self.vocabulary)[1] for verdicts in self.known.values()]
+        parts.append(np.array(sorted(self._deadly()), dtype=np.int32))
+        return np.concatenate([*parts, self._known_ends(False)])
+
+    def _known_ends(self, verdict: bool) -> np.ndarray:
+        """The ways to end whose verdict is known and is this one."""
+        found = [
+            self.vocabulary.size + j
+            for j, end in enumerate(self.closings.ends)
+            if self._end_verdict(j, end) is verdict
+        ]
+        return np.array(found, dtype=np.int32)
+
+    def _end_verdict(self, j: int, end: Closing) -> bool | None:
+        """Of a way to end: by all factors, if they are all checked ones and have been asked."""
+        found = self._ends.get(self.vocabulary.size + j)
+        if found is None and not end.drop and self.known:
+            verdicts = [known.ends.get(end.keep) for known in self.known.values()]
+            if False in verdicts:
+                return False
+            if not self._masked and all(verdicts):
+                return True
+        return found
+
+    def _is_accepted(self, token: int) -> bool:
+        return all(token in verdicts.accepted for verdicts in self.known.values())
+
+    # --- asking ---------------------------------------------------------------------------
+
+    async def check(self, outcome: int) -> bool:
+        """Whether an outcome is allowed; remembered."""
+        if outcome >= self.vocabulary.size:
+            return await self._check_end(outcome)
+        if self.allowed is not None and not self.allowed[outcome]:
+            return False
+        verdicts = [known.verdict(outcome, self.vocabulary) for known in self.known.values()]
+        if None in verdicts and False not in verdicts:
+            answer = self._ahead.pop(outcome, None)
+            if answer is None:
+                answer = await self._ask(outcome)
+            for i, state in answer:
+                if state is None:
+                    self.known[i].reject(outcome)
+                    self.rejections[i] += 1
+                else:
+                    self.known[i].accept(outcome, state)
+            verdicts = [answer[-1][1] is not None]
+        if not all(verdicts):
+            return False
+        return not (self.memory.knows_dead_ends and await self._dies(outcome))
+
+    async def check_all(self, outcomes: Sequence[int]) -> list[bool]:
+        """The verdicts on several outcomes; what is slow is asked at once."""
+        await self.fetch(outcomes)
+        return [await self.check(outcome) for outcome in outcomes]
+
+    async def fetch(self, outcomes: Sequence[int]) -> None:
+        """Ask about several outcomes at once, if that is worth it; what is not needed in the end
+        is not learned."""
+        if self.speculation == 1:
+            return
+        wanted = [
+            o
+            for o in dict.fromkeys(outcomes)
+            if o < self.vocabulary.size
+            and o not in self._ahead
+            and (self.allowed is None or self.allowed[o])
+            and any(v.verdict(o, self.vocabulary) is None for v in self.known.values())
+        ]
+        answers = await together(map(self._ask, wanted))
+        self._ahead.update(zip(wanted, answers, strict=True))
+
+    def drop_fetched(self) -> None:
+        """Forget what was asked ahead and not needed: results must not depend on how much."""
+        self._ahead.clear()
+
+    async def follow(self, outcome: int, allowed: bool, urn: Urn, worth: float) -> list[int]:
+        """Learn what follows from a verdict, and take it out of `urn`; tokens newly accepted.
+
+        An accepted token: every token it begins with is accepted. A rejected one: its beginnings
+        are asked about, shortest first, while the tokens that begin so hold at least `worth`; all
+        tokens that begin like the shortest rejected one are rejected. Only where the factor is
+        over bytes; ends follow from nothing.
+        """
+        if outcome >= self.vocabulary.size:
+            return []
+        data = bytes(self.vocabulary.tokens[outcome])
+        if allowed:
+            return self._accept_beginnings(data, urn)
+        for i, verdicts in self.known.items():
+            if outcome in verdicts.rejected and isinstance(self.target.boolean[i], ByteFactor):
+                return await self._reject_alike(i, data, urn, worth)
+        return []
+
+    def _accept_beginnings(self, data: bytes, urn: Urn) -> list[int]:
+        boolean = self.target.boolean
+        over_bytes = [v for i, v in self.known.items() if isinstance(boolean[i], ByteFactor)]
+        found = []
+        for token in self.vocabulary.lexicon.within(data) if over_bytes else ():
+            for verdicts in over_bytes:
+                if verdicts.verdict(token, self.vocabulary) is None:
+                    verdicts.accept(token, None)
+            if urn.weight(token) > 0.0 and self._is_accepted(token):
+                found.append(token)
+        return found
+
+    async def _reject_alike(self, i: int, data: bytes, urn: Urn, worth: float) -> list[int]:
+        verdicts, lexicon = self.known[i], self.vocabulary.lexicon
+        found: list[int] = []
+        for cut in boundaries(data):
+            beginning = data[:cut]
+            if beginning in verdicts.begun:
+                continue
+            first, last = lexicon.range(beginning)
+            alike = lexicon.ids[first:last]
+            if urn.mass_of(alike) < worth:
+                break
+            self.checks[i] += 1
+            state = await self._advance(i, None, beginning)
+            if state is None:
+                self.rejections[i] += 1
+                verdicts.reject_range(first, last)
+                urn.remove_all(alike)
+                break
+            verdicts.begun.add(beginning)
+            for token in lexicon.within(beginning):
+                if verdicts.verdict(token, self.vocabulary) is None:
+                    verdicts.accept(token, None)
+                if urn.weight(token) > 0.0 and self._is_accepted(token):
+                    found.append(token)
+        return found
+
+    async def settle_ends(self, urn: Urn) -> None:
+        """Decide every way to end that has mass, and take out the others.
+
+        With masks alone this leaves nothing unknown: what is left in `urn` is allowed.
         """
         for j in range(len(self.closings.ends)):
             outcome = self.vocabulary.size + j
-            if p[outcome] > 0 and not await self.check(outcome):
-                p[outcome] = 0.0
+            if urn.weight(outcome) > 0.0 and not await self.check(outcome):
+                urn.remove(outcome)
+
+    async def states_after(self, outcome: int) -> tuple[State, ...]:
+        """The states of the factors after an allowed token."""
+        data = bytes(self.vocabulary.tokens[outcome])
+        states = []
+        for i, factor in enumerate(self.target.boolean):
+            known = self.known.get(i)
+            state = known.accepted.get(outcome) if known is not None else None
+            if state is None:
+                # Masked, or allowed because it begins an allowed token.
+                if known is not None:
+                    self.checks[i] += 1
+                state = await self._advance(i, outcome, data)
+                if state is None:
+                    raise PotentialError(
+                        f"{factor.potential!r} rejects the token {show(data)} after "
+                        f"{show(self.text.data)} by its `advance`, and allows it by its mask "
+                        "or because it allows a longer token that begins so"
+                    )
+                if known is not None:
+                    known.accept(outcome, state)
+            states.append(state)
+        return tuple(states)
+
+    async def _ask(self, outcome: int) -> _Answer:
+        """Ask the factors that have not been asked, up to the first that refuses."""
+        data = bytes(self.vocabulary.tokens[outcome])
+        answer: _Answer = []
+        for i, verdicts in self.known.items():
+            if outcome in verdicts.accepted:
+                continue
+            self.checks[i] += 1
+            answer.append((i, await self._advance(i, outcome, data)))
+            if answer[-1][1] is None:
+                break
+        return answer
+
+    async def _check_end(self, outcome: int) -> bool:
+        j = outcome - self.vocabulary.size
+        end = self.closings.ends[j]
+        verdict = self._end_verdict(j, end)
+        if verdict is None:
+            verdict = await self._ask_end(end)
+        self._ends[outcome] = verdict
+        return verdict
+
+    async def _ask_end(self, end: Closing) -> bool:
+        text = end.apply(self.text.data)
+        for i, factor in enumerate(self.target.boolean):
+            known = self.known.get(i)
+            if known is not None and not end.drop and end.keep in known.ends:
+                if known.ends[end.keep]:
+                    continue
+                return False
+            if known is not None:
+                self.checks[i] += 1
+            state: State | None = self.states[i]
+            if end.drop:
+                # The stop began in tokens whose bytes the states have already seen.
+                state = await ask(factor, factor.begin(Text(text)), text)
+            elif end.keep:
+                state = await ask(factor, factor.advance(state, None, end.keep), text)
+            verdict = state is not None and await ask(factor, factor.accepts(state), text)
+            if known is not None and not end.drop:
+                known.ends[end.keep] = verdict
+                known.cost += 100 + len(end.keep)
+            if not verdict:
+                self.rejections[i] += 1
+                return False
+        return True
+
+    async def _advance(self, i: int, token: int | None, data: bytes) -> State | None:
+        factor = self.target.boolean[i]
+        answer = factor.advance(self.states[i], token, data)
+        return await ask(factor, answer, self.text.data + data)
+
+    # --- dead ends ------------------------------------------------------------------------
+
+    @property
+    def place(self) -> Hashable:
+        """All that decides what is allowed here, whatever the language model says."""
+        return self._place(self.states, self.text.data)
+
+    def _place(self, states: tuple[State, ...], data: bytes) -> Hashable:
+        stops = self.target.stops
+        tail = stop_tail(data, stops)
+        # What a stop's beginning is taken from is read again at the end.
+        return self.keys, states, self.vocabulary, stops, tail and data
+
+    def is_dead_end(self) -> bool:
+        """Whether every token and every end is known to be refused, whatever its weight."""
+        size = self.vocabulary.size
+        ends = (j for j, ids in enumerate(self.closings.ids) if len(ids))
+        if any(self._end_verdict(j, self.closings.ends[j]) is not False for j in ends):
+            return False
+        left = self.vocabulary.is_text if self.allowed is None else self.allowed
+        left = left & self.vocabulary.is_text
+        left[self.closings.tokens] = False
+        refused = self.rejected()
+        left[refused[refused < size]] = False
+        return not left.any()
+
+    def _deadly(self) -> set[int]:
+        """The accepted tokens that are known to lead to a dead end."""
+        if not self.memory.knows_dead_ends:
+            return set()
+        deadly = set(self.memory.deadly(self.place))
+        if not self._masked:
+            for token in next(iter(self.known.values())).accepted:
+                states = tuple(known.accepted.get(token) for known in self.known.values())
+                if None not in states and self._is_dead_after(token, states):
+                    deadly.add(token)
+        return deadly
+
+    async def _dies(self, token: int) -> bool:
+        if token in self.memory.deadly(self.place):
+            return True
+        return self._is_dead_after(token, await self.states_after(token))
+
+    def _is_dead_after(self, token: int, states: tuple[State, ...]) -> bool:
+        data = self.text.data + bytes(self.vocabulary.tokens[token])
+        return self.memory.is_dead(self._place(states, data))
+
+    # --- reports --------------------------------------------------------------------------
 
     def checks_by_name(self) -> Counter[str]:
-        """How many outcomes each factor was asked about."""
+        """How many questions each factor was asked."""
         counts: Counter[str] = Counter()
         for i, count in self.checks.items():
             counts[repr(self.target.boolean[i].potential)] += count
@@ -78,75 +392,19 @@ class Knowledge:
 
     def killer(self, *, forced: bool) -> str:
         """What is to blame if nothing could be drawn here."""
-        if self.rejections:
-            name = repr(self.target.boolean[self.rejections.most_common(1)[0][0]].potential)
+        known = Counter({i: len(v.rejected) for i, v in self.known.items() if v.rejected})
+        if blamed := self.rejections or known:
+            name = repr(self.target.boolean[blamed.most_common(1)[0][0]].potential)
         elif self.allowed is not None and not self.allowed.any():
             name = " * ".join(repr(self.target.boolean[i].potential) for i in sorted(self._masked))
         else:
             name = "the language model"
         return f"{name} (at max_tokens)" if forced else name
 
-    async def check(self, outcome: int) -> bool:
-        """Whether an outcome is allowed; remembered."""
-        if outcome not in self._verdicts:
-            self._verdicts[outcome] = await self._ask(outcome)
-        return self._verdicts[outcome] is not None
-
-    async def states_after(self, outcome: int) -> tuple[State, ...]:
-        """The states of the factors after an allowed token."""
-        known = self._verdicts.get(outcome) or {}
-        data = bytes(self.vocabulary.tokens[outcome])
-        states = []
-        for i, factor in enumerate(self.target.boolean):
-            # Masked factors were not asked for their states before the token was chosen.
-            state = known[i] if i in known else await self._advance(i, outcome, data)
-            if state is None:
-                raise PotentialError(
-                    f"{factor.potential!r} allows the token {show(data)} after "
-                    f"{show(self.text.data)} by its mask, and rejects it by its `advance`"
-                )
-            states.append(state)
-        return tuple(states)
-
-    async def _ask(self, outcome: int) -> dict[int, State] | None:
-        size = self.vocabulary.size
-        if outcome >= size:
-            return {} if await self._may_end(self.closings.ends[outcome - size]) else None
-        if self.allowed is not None and not self.allowed[outcome]:
-            return None
-        data = bytes(self.vocabulary.tokens[outcome])
-        states: dict[int, State] = {}
-        for i in range(len(self.target.boolean)):
-            if i in self._masked:
-                continue
-            self.checks[i] += 1
-            state = await self._advance(i, outcome, data)
-            if state is None:
-                self.rejections[i] += 1
-                return None
-            states[i] = state
-        return states
-
-    async def _may_end(self, closing: Closing) -> bool:
-        text = closing.apply(self.text.data)
-        for i, factor in enumerate(self.target.boolean):
-            if i not in self._masked:
-                self.checks[i] += 1
-            state: State | None = self.states[i]
-            if closing.drop:
-                # The stop began in tokens whose bytes the states have already seen.
-                state = await ask(factor, factor.begin(Text(text)), text)
-            elif closing.keep:
-                state = await ask(factor, factor.advance(state, None, closing.keep), text)
-            if state is None or not await ask(factor, factor.accepts(state), text):
-                self.rejections[i] += 1
-                return False
-        return True
-
-    async def _advance(self, i: int, token: int, data: bytes) -> State | None:
-        factor = self.target.boolean[i]
-        answer = factor.advance(self.states[i], token, data)
-        return await ask(factor, answer, self.text.data + data)
+    def settle(self) -> None:
+        """Charge the memory for what was learned."""
+        for i in self.known:
+            self.memory.settle(self.keys[i], self.states[i], self.vocabulary)
 
 
 async def ask(factor: Factor, answer: Awaitable[Any], text: bytes) -> Any:

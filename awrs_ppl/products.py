@@ -51,9 +51,14 @@ class Target:
         """Equal for targets that say the same of every text."""
         return (
             tuple(lm.key for lm in self.dense),
-            tuple(factor.key for factor in self.boolean),
+            self.keys,
             tuple(id(weigher.potential) for weigher in self.weighted),
         )
+
+    @property
+    def keys(self) -> tuple[Hashable, ...]:
+        """The keys of the Boolean factors: equal ones say the same of every text."""
+        return tuple(factor.key for factor in self.boolean)
 
     @classmethod
     def of(cls, factors: Sequence[Potential]) -> Target:

@@ -10,13 +10,15 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from awrs_ppl.errors import ModelError
-from awrs_ppl.generation import Generation, Meter, Progress, begin, step, weigh
+from awrs_ppl.generation import Generation, Item, Meter, Progress, begin, step, weigh
 from awrs_ppl.lifting import Weigher
+from awrs_ppl.memory import Memory
 from awrs_ppl.population import Particle
 from awrs_ppl.statements import log_prob, score
 from awrs_ppl.streams import Purpose
@@ -51,15 +53,26 @@ class Change:
 
 
 async def play(
-    active: Sequence[Particle], stream: Stream, meter: Meter, *, steer: bool
+    active: Sequence[Particle],
+    stream: Stream,
+    meter: Meter,
+    memory: Memory,
+    total: float,
+    *,
+    steer: bool,
 ) -> list[Change]:
-    """One round for particles at weighted statements; with `steer` critics twist."""
+    """One round for particles at weighted statements; with `steer` critics twist.
+
+    `total` is the log-weight of the whole population.
+    """
     texts = [p for p in active if p.request and p.request.kind == "generate"]
     growing = [p for p in texts if p.progress is None or not p.progress.ended]
     others = [p for p in active if p.request and p.request.kind != "generate"]
     if not growing and not others:
         return await _end(texts, meter)
-    changes = await _grow(growing, stream, meter, steer=steer) if growing else []
+    changes = []
+    if growing:
+        changes += await _grow(growing, stream, meter, memory, total, steer=steer)
     started = time.perf_counter()
     changes += await together(_judge(p, stream) for p in others)
     meter.lap("observe", started)
@@ -67,7 +80,13 @@ async def play(
 
 
 async def _grow(
-    growing: Sequence[Particle], stream: Stream, meter: Meter, *, steer: bool
+    growing: Sequence[Particle],
+    stream: Stream,
+    meter: Meter,
+    memory: Memory,
+    total: float,
+    *,
+    steer: bool,
 ) -> list[Change]:
     """One token of each text, and the twists of critics that steer."""
     changes = [Change(p, progress=p.progress) for p in growing]
@@ -77,8 +96,11 @@ async def _grow(
         changes[i].log_weight, changes[i].killer = first.log_weight, first.killer
         changes[i].progress = first.progress
     going = [(i, c.progress) for i, c in enumerate(changes) if c.progress is not None]
-    items = [(asked[i], now, stream(growing[i], Purpose.TOKEN)) for i, now in going]
-    for (i, _), advance in zip(going, await step(items, meter), strict=True):
+    items = [
+        Item(asked[i], now, partial(stream, growing[i]), math.exp(growing[i].total - total))
+        for i, now in going
+    ]
+    for (i, _), advance in zip(going, await step(items, meter, memory), strict=True):
         changes[i].log_weight += advance.log_weight
         changes[i].progress, changes[i].killer = advance.progress, advance.killer
     started = time.perf_counter()

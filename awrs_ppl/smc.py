@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from awrs_ppl.engine import Model, Run, alike
 from awrs_ppl.errors import ModelError, ReplayError
 from awrs_ppl.inference import Inference, whole
+from awrs_ppl.memory import REMEMBERED, Memory
 from awrs_ppl.streams import Streams
 from awrs_ppl.trace import Log
 
@@ -24,6 +27,7 @@ async def infer(
     ess_threshold: float = 0.5,
     resampling: str = "stratified",
     seed: int | None = None,
+    remember: bool = False,
     progress: bool = True,
     timeout: float | None = None,
 ) -> Posterior:
@@ -33,8 +37,11 @@ async def infer(
     statement, and resampled by the scheme `resampling` ("multinomial", "stratified",
     "systematic" or "residual") when the effective sample size falls below `ess_threshold *
     n_particles`; with `ess_threshold=0` never, and then critics do not steer either
-    (importance sampling). The same `seed` gives the same posterior. After `timeout` seconds
-    the particles that have finished are returned, and the posterior says how much is missing.
+    (importance sampling). The same `seed` gives the same posterior. With `remember=True` what
+    is learned about constraints is kept for later runs, which then need fewer checks, and
+    shared with those that go on at the same time; a seed then no longer fixes the result.
+    After `timeout` seconds the particles that have finished are returned, and the posterior
+    says how much is missing.
 
     The evidence `exp(posterior.log_ml)` is unbiased. An exception in the model comes out as
     itself. Raises `ModelError` for wrong options, `PotentialError` for a broken potential.
@@ -47,8 +54,13 @@ async def infer(
     "Sequential Monte Carlo steering of large language models using probabilistic programs",
     2023.
     """
+    if not isinstance(remember, bool):
+        raise ModelError(f"remember={remember!r}: it must be True or False")
+    # Weights hang on what is known: the random numbers that made it must not be used again.
+    streams = replace(_streams(seed), entropy=secrets.randbits(64)) if remember else _streams(seed)
+    memory = REMEMBERED if remember else Memory()
     inference = Inference(
-        model, args, n_particles, ess_threshold, resampling, _streams(seed), progress
+        model, args, n_particles, ess_threshold, resampling, streams, progress, memory
     )
     timed_out = False
     if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
@@ -85,7 +97,7 @@ async def check_replay(model: Model, *args: Any, seed: int = 0) -> None:
     Raises `ReplayError` if the second run makes other requests or weighs a `factor` or
     `condition` otherwise, as a model does that uses `random`, the time or the order of a set.
     """
-    inference = Inference(model, args, 1, 0.0, "stratified", _streams(seed), False)
+    inference = Inference(model, args, 1, 0.0, "stratified", _streams(seed), False, Memory())
     try:
         await inference.run()
     finally:

@@ -16,17 +16,20 @@ class Purpose(IntEnum):
     RESAMPLE = 0
     TOKEN = 1
     SAMPLE = 2
+    JOINT = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Generators keyed by the seed, the synchronization, the slot and the purpose.
+    """Generators keyed by the seed, the run's `entropy`, the synchronization, the slot and the
+    purpose.
 
     >>> Streams(0).at(3, 1, Purpose.TOKEN).random() == Streams(0).at(3, 1, Purpose.TOKEN).random()
     True
     """
 
     seed: int
+    entropy: int = 0
 
     @classmethod
     def fresh(cls) -> Streams:
@@ -35,5 +38,6 @@ class Streams:
 
     def at(self, sync: int, slot: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
         """The generator of a key; `index` tells apart what one slot does before one sync."""
-        key = np.random.SeedSequence(self.seed, spawn_key=(sync, slot, int(purpose), index))
+        entropy = [self.seed, self.entropy] if self.entropy else self.seed
+        key = np.random.SeedSequence(entropy, spawn_key=(sync, slot, int(purpose), index))
         return np.random.Generator(np.random.PCG64(key))

@@ -18,9 +18,11 @@ from awrs_ppl.enumeration import (
     enumerate_texts,
     is_allowed,
 )
+from awrs_ppl.generation import place_of
 from awrs_ppl.knowledge import Knowledge, start
 from awrs_ppl.lifting import Alphabet, Text, Weigher
-from awrs_ppl.outcomes import Outcomes
+from awrs_ppl.memory import Memory
+from awrs_ppl.outcomes import Outcomes, weigh_outcomes
 from awrs_ppl.proposals import Proposal
 from awrs_ppl.smc import infer
 from awrs_ppl.statements import target_of
@@ -117,13 +119,15 @@ async def assert_properly_weighted(
     draws: int = 4000,
     together: int = 1,
     forced: bool = False,
+    warm: bool = False,
     seed: int = 0,
     z: float = 4.5,
 ) -> None:
     """Check that E[W 1{x = v}] = p(v) c(v) for every outcome v after `text`, by z-tests.
 
     `potential` is a product with a `ToyLM`; `together` draws share one knowledge, as particles
-    at one context do; `forced` leaves only the end, as at `max_tokens`. The chance that a right
+    at one context do; `forced` leaves only the end, as at `max_tokens`; with `warm` each round
+    of draws knows what those before it learned. The chance that a right
     proposal fails is below 7e-6 times the number of outcomes at the default `z`, apart from
     heavy tails. Raises `AssertionError` naming the outcome.
     """
@@ -141,20 +145,27 @@ async def assert_properly_weighted(
         if allowed and weight > -math.inf:
             wanted[token, data] += math.exp(weight)
     total = math.fsum(wanted.values())
-    rows = [row[0] for row in [await lm.log_probs([ids]) for lm in target.dense]]
+    rows = [await lm.lm.logits([lm.prompt + ids], [lm.temperature]) for lm in target.dense]
     closings = vocabulary.closings(target.stops, stop_tail(here.data, target.stops))
     sums: dict[tuple[int | None, bytes], float] = defaultdict(float)
     squares: dict[tuple[int | None, bytes], float] = defaultdict(float)
     rounds = -(-draws // together)
+    batch: list[Outcomes] = []
+    memory = Memory()
     for number in range(rounds):
-        knowledge = Knowledge(target, here, states, closings)
-        knowledge.compute_masks()
-        allowed = knowledge.allowed if proposal.uses_masks else None
-        outcomes = Outcomes.of(rows, vocabulary, closings, allowed=allowed, forced=forced)
+        if not warm:
+            memory = Memory()
+        knowledge = Knowledge.at(target, here, states, closings, memory)
+        if not batch:  # many copies at once: a draw changes its outcomes
+            count = 1 if warm else min(rounds - number, 256)
+            places = [place_of(proposal, knowledge, forced, 1.0)] * count
+            batch = weigh_outcomes([row.repeat(count, 1) for row in rows], vocabulary, places)
+        outcomes = batch.pop()
         rngs = [np.random.default_rng([seed, number, i]) for i in range(together)]
+        joint = np.random.default_rng([seed, number, together])
         # Draws made together may depend on each other: their mean is one observation.
         seen: dict[tuple[int | None, bytes], float] = defaultdict(float)
-        for draw in await proposal.draw(outcomes, knowledge, rngs):
+        for draw in await proposal.draw(outcomes, knowledge, rngs, joint):
             if draw.log_weight > -math.inf:
                 if draw.outcome < vocabulary.size:
                     token = draw.outcome

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from awrs_ppl.errors import VocabularyError
+from awrs_ppl.lexicon import Lexicon
 
 if TYPE_CHECKING:
+    import torch
     from genlm.backend.tokenization import Token
     from genlm.control.potential.base import Potential, VocabTables
 
@@ -90,6 +92,7 @@ class Vocabulary:
             raise VocabularyError("the vocabulary has no text token: all are empty or special")
         self.is_text = is_text
         self._closings: dict[tuple[tuple[bytes, ...], bytes], Closings] = {}
+        self._hidden: dict[str, torch.Tensor] = {}
         self._same: WeakKeyDictionary[Vocabulary, bool] = WeakKeyDictionary()
         self._agreeing: WeakKeyDictionary[Potential, bool] = WeakKeyDictionary()
 
@@ -120,6 +123,22 @@ class Vocabulary:
     def text_ids(self) -> np.ndarray:
         """The ids of the tokens that are text, in order."""
         return np.flatnonzero(self.is_text)
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The text tokens in the order of a dictionary."""
+        tokens = [*self.tokens, *[b""] * (self.size - len(self.tokens))][: self.size]
+        return Lexicon(tokens, self.text_ids.tolist())
+
+    def hidden_on(self, device: Any) -> torch.Tensor:
+        """The ids that are no text, on a device of torch."""
+        found = self._hidden.get(str(device))
+        if found is None:
+            import torch
+
+            found = torch.from_numpy(np.flatnonzero(~self.is_text)).to(device)
+            self._hidden[str(device)] = found
+        return found
 
     @cached_property
     def text_tokens(self) -> list[Token]:

@@ -30,7 +30,7 @@ from awrs_ppl import (
 )
 from awrs_ppl.knowledge import Knowledge, start
 from awrs_ppl.lifting import Text
-from awrs_ppl.outcomes import Outcomes
+from awrs_ppl.outcomes import Place, weigh_outcomes
 from awrs_ppl.potentials import Soft
 from awrs_ppl.statements import target_of
 from awrs_ppl.testing import (
@@ -169,8 +169,8 @@ async def test_float32_does_not_underflow_under_checks(estimator: Any) -> None:
     """What is allowed lies 110 nats below what is not."""
 
     class Narrow(ToyLM):
-        async def log_probs(self, contexts: Any, temperatures: Any) -> np.ndarray:
-            return (await super().log_probs(contexts, temperatures)).astype(np.float32)
+        async def logits(self, contexts: Any, temperatures: Any) -> Any:
+            return (await super().logits(contexts, temperatures)).float()
 
     lm = Narrow(["a", "b", "c"], weights=lambda context: [1.0, math.exp(-11), math.exp(-11.1), 0])
 
@@ -179,15 +179,16 @@ async def test_float32_does_not_underflow_under_checks(estimator: Any) -> None:
     states = await start(target)
     assert isinstance(states, tuple)
     closings = lm.vocabulary.closings((), b"")
-    (row,) = await lm("a", temperature=0.1).log_probs([()])
-    total = np.logaddexp(float(row[1]), float(row[2]))
+    row = await lm.logits([(0,)], [0.1])
+    log_p = torch.log_softmax(row.double(), -1)[0]
+    total = float(torch.logaddexp(log_p[1], log_p[2]))
     weights = []
     for seed in range(300):
-        outcomes = Outcomes.of([row], lm.vocabulary, closings)
-        assert outcomes.p[1] == 0, "the case would not be one"
-        knowledge = Knowledge(target, Text(), states, closings)
-        proposal = AWRS(estimator=estimator)
-        (draw,) = await proposal.draw(outcomes, knowledge, [np.random.default_rng(seed)])
+        (outcomes,) = weigh_outcomes([row], lm.vocabulary, [Place(closings)])
+        assert outcomes.urn().weight(1) == 0, "the case would not be one"
+        knowledge = Knowledge.at(target, Text(), states, closings)
+        rngs = [np.random.default_rng([seed, i]) for i in range(2)]
+        (draw,) = await AWRS(estimator=estimator).draw(outcomes, knowledge, rngs[:1], rngs[1])
         assert draw.outcome in (1, 2)
         weights.append(math.exp(draw.log_weight - total))
     assert np.mean(weights) == pytest.approx(1.0, abs=5 * float(np.std(weights)) / 17 + 1e-6)
@@ -380,11 +381,10 @@ async def test_names_never_collide() -> None:
 
 async def test_a_proposal_without_a_repr_does_not_cry_wolf() -> None:
     class Mine:
-        uses_masks = True
-        is_proper = True
+        uses_masks = uses_knowledge = is_proper = True
 
-        async def draw(self, outcomes: Any, knowledge: Any, rngs: Any) -> Any:
-            return await AWRS().draw(outcomes, knowledge, rngs)
+        async def draw(self, outcomes: Any, knowledge: Any, rngs: Any, joint: Any) -> Any:
+            return await AWRS().draw(outcomes, knowledge, rngs, joint)
 
     async def model(ctx: Context) -> str:
         text = await ctx.generate(TOY("x"), max_tokens=3, proposal=Mine())  # pyright: ignore

@@ -9,7 +9,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from genlm.control import BoolFSA
@@ -94,9 +93,9 @@ async def test_misuse_is_reported_even_if_the_model_catches_it() -> None:
 
 async def test_a_timeout_must_not_span_a_statement() -> None:
     class SlowLM(ToyLM):
-        async def log_probs(self, contexts: Any, temperatures: Any) -> np.ndarray:
+        async def logits(self, contexts: Any, temperatures: Any) -> Any:
             await asyncio.sleep(0.2)
-            return await super().log_probs(contexts, temperatures)
+            return await super().logits(contexts, temperatures)
 
     lm = SlowLM(["a", "b"])
 

@@ -89,7 +89,7 @@ async def test_every_scheme_is_unbiased(model: Any, scheme: str) -> None:
 
 @pytest.mark.parametrize("model", PROGRAMS)
 async def test_importance_sampling_is_unbiased(model: Any) -> None:
-    await assert_unbiased(model, runs=80, n_particles=20, ess_threshold=0)
+    await assert_unbiased(model, runs=200, n_particles=20, ess_threshold=0)
 
 
 @pytest.mark.parametrize(

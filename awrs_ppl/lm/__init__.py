@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import re
@@ -246,29 +247,35 @@ class LM:
             "has no token for it"
         )
 
-    async def log_probs(
+    async def logits(
         self, contexts: Sequence[tuple[int, ...]], temperatures: Sequence[float]
-    ) -> np.ndarray:
-        """Log-probabilities of every token after each context, shape `[n, size]`, in one batch.
+    ) -> torch.Tensor:
+        """Logits over temperature of every token after each context, shape `[n, size]`, one batch.
 
-        Each row is the log-softmax of logits / temperature: float32, or float64 where the
-        engine gives that. Raises `PotentialError` if the model gave NaN.
+        On the model's device: float32, or float64 where the engine gives that. Raises
+        `PotentialError` if the model gave NaN or infinity.
         """
         logits = await self.engine.next_logits(contexts)
         if logits.dtype not in (torch.float32, torch.float64):
             logits = logits.float()
+        peaks = logits.amax(-1).tolist()
+        broken = [i for i, peak in enumerate(peaks) if not math.isfinite(peak)]
+        if broken:
+            raise PotentialError(
+                f"{self!r} gave {'NaN' if math.isnan(peaks[broken[0]]) else 'infinity'} after "
+                f"{_shorten(self.decode(contexts[broken[0]]))!r}: "
+                "the model's weights are damaged, or its dtype is too narrow for them"
+            )
         if any(temperature != 1.0 for temperature in temperatures):
             divisor = torch.tensor(temperatures, dtype=logits.dtype, device=logits.device)
             logits = logits / divisor[:, None]
-        rows = torch.log_softmax(logits, dim=-1).cpu().numpy()
-        # NaN anywhere in the logits makes the whole row NaN.
-        broken = np.flatnonzero(np.isnan(rows[:, 0]))
-        if len(broken):
-            raise PotentialError(
-                f"{self!r} gave NaN after {_shorten(self.decode(contexts[broken[0]]))!r}: "
-                "the model's weights are damaged, or its dtype is too narrow for them"
-            )
-        return rows
+        return logits
+
+    async def log_probs(
+        self, contexts: Sequence[tuple[int, ...]], temperatures: Sequence[float]
+    ) -> np.ndarray:
+        """The log-softmax of `logits`, on the host."""
+        return torch.log_softmax(await self.logits(contexts, temperatures), -1).cpu().numpy()
 
     def __deepcopy__(self, memo: Any) -> LM:
         return self  # programs may draw and return models; their weights are not copied

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from itertools import islice
+from typing import Literal
 
 import numpy as np
 
 from awrs_ppl.knowledge import Knowledge
-from awrs_ppl.outcomes import Outcomes, Urn, pick
+from awrs_ppl.outcomes import Outcomes
 from awrs_ppl.proposals.paper import ESTIMATORS
 from awrs_ppl.proposals.proposal import DEAD, Draw
+from awrs_ppl.urn import Urn, pick
 
 __all__ = ["AWRS"]
 
@@ -26,10 +28,16 @@ class AWRS:
     frozen before the first random number, an accepted one of k draws from U weighs
     T = p(U)/(rho k); W = p(A) + sum T, and the outcome is one of A with probability p(A)/W,
     else one of the accepted draws. Given the knowledge at the freeze, E[W 1{x = v}] = p(v)c(v).
+    Particles at one context learn once, and the places where they look up their outcome are
+    stratified; each draw keeps its law.
 
-    - `fair_share`: an outcome is checked while it holds this share of p(U);
+    - `fair_share`: an outcome is checked while it holds this share of p(U), and so is the
+      beginning of a rejected token, for all tokens that begin so (while nothing is accepted,
+      what is likeliest is checked next, token or beginning);
     - `negligible`: the tail is small beside the head below this ratio p(U)/p(A), and then
       visited only now and then (roulette), such that W <= (1 + negligible) p(A);
+    - `trifle`: where nothing is accepted, learning ends when what is left of the particle's
+      weight is this small beside the other particles';
     - `max_checks`: outcomes checked in the head, per context.
 
     The others are the paper's: `"two-loop"` (Definition 2 of Lipkin et al., "Fast Controlled
@@ -43,122 +51,176 @@ class AWRS:
     estimator: Literal["head-tail", "two-loop", "recursive", "geometric"] = "head-tail"
     fair_share: float = 0.15
     negligible: float = 0.05
+    trifle: float = 1e-4
     max_checks: int = 512
 
-    uses_masks: ClassVar[bool] = True
-    is_proper: ClassVar[bool] = True
+    uses_masks = True
+    is_proper = True
 
     def __post_init__(self) -> None:
         names = ["head-tail", *ESTIMATORS]
         if self.estimator not in names:
             raise ValueError(f"AWRS got estimator={self.estimator!r}: choose one of {names}")
-        if not 0 < self.fair_share <= 1 or not 0 <= self.negligible < 1 or self.max_checks < 1:
+        if not (
+            0 < self.fair_share <= 1
+            and 0 <= self.negligible < 1
+            and 0 <= self.trifle < 1
+            and self.max_checks >= 1
+        ):
             raise ValueError(
                 f"AWRS got fair_share={self.fair_share}, negligible={self.negligible}, "
-                f"max_checks={self.max_checks}: they must be in (0, 1], [0, 1) and at least 1"
+                f"trifle={self.trifle}, max_checks={self.max_checks}: they must be in (0, 1], "
+                "[0, 1), [0, 1) and at least 1"
             )
 
+    @property
+    def uses_knowledge(self) -> bool:
+        """Head and tail begin with what is known; the paper's estimators know nothing."""
+        return self.estimator == "head-tail"
+
     async def draw(
-        self, outcomes: Outcomes, knowledge: Knowledge, rngs: Sequence[np.random.Generator]
+        self,
+        outcomes: Outcomes,
+        knowledge: Knowledge,
+        rngs: Sequence[np.random.Generator],
+        joint: np.random.Generator,
     ) -> list[Draw]:
         """One draw for each generator; see `Proposal`."""
         if knowledge.is_masked:
-            await knowledge.settle_closings(outcomes.p)
-            return _draw_known(outcomes, rngs)
-        if self.estimator == "head-tail":
-            head = await self._learn(outcomes, knowledge)
-            exhausted = not head.accepted and head.unknown.mass == 0.0
-            draws = [await self._draw(head, outcomes, knowledge, rng) for rng in rngs]
+            urn = outcomes.urn()
+            await knowledge.settle_ends(urn)
+            left = urn.mass
+            draws = _draw_known(outcomes, urn, len(rngs), joint)
+        elif self.estimator == "head-tail":
+            head = await self._learn(outcomes, knowledge, len(rngs))
+            left = head.mass + head.unknown.mass
+            draws = await self._draw(head, outcomes, knowledge, rngs, joint)
         else:
             estimate = ESTIMATORS[self.estimator]
             draws = [await estimate(outcomes, knowledge, rng) for rng in rngs]
             # These give up only when everything is rejected.
-            exhausted = all(draw is DEAD for draw in draws)
-        if exhausted and (lost := outcomes.underflowed()) is not None:
-            return await self.draw(lost, knowledge, rngs)
+            left = 0.0 if all(draw is DEAD for draw in draws) else outcomes.mass
+        if outcomes.is_faint(left):
+            rescaled = outcomes.rescaled(knowledge.rejected())
+            if rescaled is not None:
+                return await self.draw(rescaled, knowledge, rngs, joint)
         return draws
 
-    async def _learn(self, outcomes: Outcomes, knowledge: Knowledge) -> _Head:
+    async def _learn(self, outcomes: Outcomes, knowledge: Knowledge, members: int) -> _Head:
         """Check the likeliest outcomes while it pays. No random number is used here."""
-        unknown = Urn(outcomes.p)
-        accepted: list[int] = []
-        weights: list[float] = []
-        rejected = 0.0
-        head = 0.0
+        unknown = outcomes.urn()
+        head = _Head(unknown, outcomes.accepted.tolist(), outcomes.accepted_weights.tolist())
+        before, speculation = knowledge.asked, knowledge.speculation
         ranked = unknown.ranked()
-        for _ in range(self.max_checks):
+        ahead: list[int] = []
+        while knowledge.asked - before < self.max_checks:
             rest = unknown.mass
-            if rest <= self.negligible * head:
+            if rest <= self.negligible * head.mass:
                 break
-            outcome = next(ranked, None)
-            if outcome is None:
+            if not head.accepted and outcomes.is_trifle(rest, self.trifle):
                 break
-            if accepted and unknown.weight(outcome) < self.fair_share * rest:
+            ahead = [outcome for outcome in ahead if unknown.weight(outcome) > 0.0]
+            ahead += islice(ranked, max(0, speculation - len(ahead)))
+            if not ahead:
                 break
+            if head.accepted and unknown.weight(ahead[0]) < self.fair_share * rest:
+                break
+            await knowledge.fetch(ahead)
+            outcome = ahead.pop(0)
             weight = unknown.remove(outcome)
-            if await knowledge.check(outcome):
-                accepted.append(outcome)
-                weights.append(weight)
-                head = math.fsum(weights)
-            else:
-                rejected += weight
-        return _Head(accepted, np.cumsum(weights), unknown, *self._tail(head, rejected, unknown))
+            allowed = await knowledge.check(outcome)
+            if allowed:
+                head.accept(outcome, weight)
+            ahead += islice(ranked, 0 if ahead else 1)
+            # Of a beginning: what it could settle, beside what the next likeliest token would.
+            fair = self.fair_share * unknown.mass
+            worth = fair if head.accepted or not ahead else unknown.weight(ahead[0])
+            for token in await knowledge.follow(outcome, allowed, unknown, worth):
+                head.accept(token, unknown.remove(token))
+        knowledge.drop_fetched()
+        self._plan(head, outcomes.mass, members)
+        return head
 
-    def _tail(self, head: float, rejected: float, unknown: Urn) -> tuple[int, float]:
+    def _plan(self, head: _Head, mass: float, members: int) -> None:
         """How many draws from the tail, and with what probability it is visited at all."""
-        rest = unknown.mass
+        rest, known = head.unknown.mass, head.mass
         if rest == 0.0:
-            return 0, 0.0
-        if rest <= self.negligible * head:
-            return 1, rest / (self.negligible * head)
+            return
+        if rest <= self.negligible * known:
+            head.draws, head.visits = 1, rest / (self.negligible * known)
+            return
         # The share of the tail that is allowed is guessed from the verdicts so far; enough
         # draws that the standard deviation of W is a quarter of its mean, but at most four.
-        share = (head + 0.5 * rest) / (head + rejected + rest)
-        mean = head + share * rest
+        rejected = max(mass - known - rest, 0.0)
+        share = (known + 0.5 * rest) / (known + rejected + rest)
+        mean = known + share * rest
         variance = rest * rest * share * (1.0 - share)
-        return min(4, max(1, math.ceil(variance / (0.25 * mean) ** 2))), 1.0
+        head.draws = min(4, max(1, math.ceil(variance / (0.25 * mean) ** 2 / members)))
 
     async def _draw(
-        self, head: _Head, outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Generator
-    ) -> Draw:
-        mass = head.mass
-        found: list[int] = []
+        self,
+        head: _Head,
+        outcomes: Outcomes,
+        knowledge: Knowledge,
+        rngs: Sequence[np.random.Generator],
+        joint: np.random.Generator,
+    ) -> list[Draw]:
+        """The draws from the tail, all of them before any of their verdicts counts."""
+        mass, cumulative = head.mass, np.cumsum(head.weights)
+        tails: list[list[int]] = [[] for _ in rngs]
         worth = 0.0
-        if head.draws and (head.visits == 1.0 or rng.random() < head.visits):
+        if head.draws:
             worth = head.unknown.mass / (head.visits * head.draws)
-            tail = [head.unknown.draw(rng) for _ in range(head.draws)]
+            for tail, rng in zip(tails, rngs, strict=True):
+                if head.visits == 1.0 or rng.random() < head.visits:
+                    tail += [head.unknown.draw(rng) for _ in range(head.draws)]
+        verdicts = iter(await knowledge.check_all([o for tail in tails for o in tail]))
+        draws = []
+        for tail, place in zip(tails, _strata(len(rngs), joint), strict=True):
             # Repeated draws count again: merging them would halve the weight of their sum.
-            found = [outcome for outcome in tail if await knowledge.check(outcome)]
-        total = mass + worth * len(found)
-        if total <= 0.0:
-            return DEAD
-        log_weight = outcomes.log_scale + math.log(total)
-        if rng.random() * total < mass:
-            place = pick(head.cumulative, rng.random() * mass)
-            return Draw(head.accepted[place], log_weight)
-        return Draw(found[int(rng.integers(len(found)))], log_weight)
+            found = [outcome for outcome in tail if next(verdicts)]
+            total = mass + worth * len(found)
+            if total <= 0.0:
+                draws.append(DEAD)
+                continue
+            log_weight = outcomes.log_scale + math.log(total)
+            reach = place * total
+            if reach < mass or not found:
+                outcome = head.accepted[pick(cumulative, reach)]
+            else:
+                outcome = found[min(int((reach - mass) / worth), len(found) - 1)]
+            draws.append(Draw(outcome, log_weight))
+        return draws
 
 
-@dataclass(frozen=True, slots=True)
 class _Head:
-    """What is known when the randomness begins: A with its cumulative weights, and U."""
+    """What is known when the randomness begins: A with its weights, and U."""
 
-    accepted: list[int]
-    cumulative: np.ndarray
-    unknown: Urn
-    draws: int
-    visits: float
+    def __init__(self, unknown: Urn, accepted: list[int], weights: list[float]) -> None:
+        self.unknown, self.accepted, self.weights = unknown, accepted, weights
+        self.mass = math.fsum(weights)
+        self.draws, self.visits = 0, 1.0
 
-    @property
-    def mass(self) -> float:
-        return float(self.cumulative[-1]) if len(self.cumulative) else 0.0
+    def accept(self, outcome: int, weight: float) -> None:
+        self.accepted.append(outcome)
+        self.weights.append(weight)
+        self.mass += weight
 
 
-def _draw_known(outcomes: Outcomes, rngs: Sequence[np.random.Generator]) -> list[Draw]:
-    """All verdicts are known and in `p`: W is the mass, without noise."""
-    urn = Urn(outcomes.p)
+def _draw_known(
+    outcomes: Outcomes, urn: Urn, members: int, joint: np.random.Generator
+) -> list[Draw]:
+    """All verdicts are known: W is the mass, without noise."""
     mass = urn.mass
     if mass == 0.0:
-        return [DEAD] * len(rngs)
+        return [DEAD] * members
     log_weight = outcomes.log_scale + math.log(mass)
-    return [Draw(urn.draw(rng), log_weight) for rng in rngs]
+    return [Draw(urn.at(place), log_weight) for place in _strata(members, joint)]
+
+
+def _strata(members: int, rng: np.random.Generator) -> np.ndarray:
+    """Places in [0, 1), one in each of `members` equal parts, in random order.
+
+    Each alone is uniform; together they spread the outcomes as evenly as their weights.
+    """
+    return (rng.permutation(members) + rng.random(members)) / members

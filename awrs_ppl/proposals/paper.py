@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from awrs_ppl.knowledge import Knowledge
-from awrs_ppl.outcomes import Outcomes, Urn
+from awrs_ppl.outcomes import Outcomes
 from awrs_ppl.proposals.proposal import DEAD, Draw
+from awrs_ppl.urn import Urn
 
 __all__ = ["ESTIMATORS", "LocalAWRS"]
 
@@ -40,7 +40,7 @@ async def two_loop(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Gene
 
     The second loop goes on with the urn that the first one left.
     """
-    urn = Urn(outcomes.p)
+    urn = outcomes.urn().copy()
     accepted, first = await _until_accepted(urn, knowledge, rng)
     if accepted is None:
         return DEAD
@@ -55,7 +55,7 @@ async def recursive(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Gen
     Of the mass left when x is drawn, x is allowed for certain; a draw from what is left
     without x decides about the rest.
     """
-    urn = Urn(outcomes.p)
+    urn = outcomes.urn().copy()
     accepted, _ = await _until_accepted(urn, knowledge, rng)
     if accepted is None:
         return DEAD
@@ -73,7 +73,7 @@ async def geometric(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Gen
     each draw their number is geometric. (trials - 1)^-1 is the unbiased estimate of the
     probability of acceptance from a negative binomial with two successes.
     """
-    urn = Urn(outcomes.p)
+    urn = outcomes.urn().copy()
     mass = urn.mass
     first: int | None = None
     rejections = 0
@@ -111,15 +111,20 @@ class LocalAWRS:
     False
     """
 
-    uses_masks: ClassVar[bool] = True
-    is_proper: ClassVar[bool] = False
+    uses_masks = True
+    uses_knowledge = False
+    is_proper = False
 
     async def draw(
-        self, outcomes: Outcomes, knowledge: Knowledge, rngs: Sequence[np.random.Generator]
+        self,
+        outcomes: Outcomes,
+        knowledge: Knowledge,
+        rngs: Sequence[np.random.Generator],
+        joint: np.random.Generator,
     ) -> list[Draw]:
         """One draw for each generator; see `Proposal`."""
         draws = []
         for rng in rngs:
-            accepted, _ = await _until_accepted(Urn(outcomes.p), knowledge, rng)
+            accepted, _ = await _until_accepted(outcomes.urn().copy(), knowledge, rng)
             draws.append(DEAD if accepted is None else Draw(accepted, 0.0))
         return draws

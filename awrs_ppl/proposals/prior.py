@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from awrs_ppl.knowledge import Knowledge
-from awrs_ppl.outcomes import Outcomes, Urn
+from awrs_ppl.outcomes import Outcomes
 from awrs_ppl.proposals.proposal import DEAD, Draw
 
 __all__ = ["Prior"]
@@ -26,20 +25,26 @@ class Prior:
     Prior()
     """
 
-    uses_masks: ClassVar[bool] = False
-    is_proper: ClassVar[bool] = True
+    uses_masks = False
+    uses_knowledge = False
+    is_proper = True
 
     async def draw(
-        self, outcomes: Outcomes, knowledge: Knowledge, rngs: Sequence[np.random.Generator]
+        self,
+        outcomes: Outcomes,
+        knowledge: Knowledge,
+        rngs: Sequence[np.random.Generator],
+        joint: np.random.Generator,
     ) -> list[Draw]:
         """One draw for each generator; see `Proposal`."""
-        urn = Urn(outcomes.p)
+        urn = outcomes.urn()
         mass = urn.mass
         if mass == 0.0:
             return [DEAD] * len(rngs)
         log_weight = outcomes.log_scale + math.log(mass)
         drawn = [urn.draw(rng) for rng in rngs]
+        verdicts = await knowledge.check_all(drawn)
         return [
-            Draw(outcome, log_weight) if await knowledge.check(outcome) else DEAD
-            for outcome in drawn
+            Draw(outcome, log_weight) if allowed else DEAD
+            for outcome, allowed in zip(drawn, verdicts, strict=True)
         ]

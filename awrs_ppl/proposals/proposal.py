@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -31,15 +31,25 @@ DEAD = Draw(-1, -math.inf)
 class Proposal(Protocol):
     """A frozen, hashable object that draws for particles that are at the same context.
 
-    `uses_masks`: masks are taken out of `p` before the draw. `is_proper`: the weights are
-    proper, so that the evidence is unbiased.
+    `uses_masks`: masks are taken out of the outcomes before the draw. `uses_knowledge`: so are
+    those whose verdicts are known, and `outcomes.accepted` are the allowed ones of them.
+    `is_proper`: the weights are proper, so that the evidence is unbiased.
     """
 
-    uses_masks: ClassVar[bool]
-    is_proper: ClassVar[bool]
+    @property
+    def uses_masks(self) -> bool: ...
+    @property
+    def uses_knowledge(self) -> bool: ...
+    @property
+    def is_proper(self) -> bool: ...
 
     async def draw(
-        self, outcomes: Outcomes, knowledge: Knowledge, rngs: Sequence[np.random.Generator]
+        self,
+        outcomes: Outcomes,
+        knowledge: Knowledge,
+        rngs: Sequence[np.random.Generator],
+        joint: np.random.Generator,
     ) -> list[Draw]:
-        """One draw for each generator. `knowledge` may be asked, and is shared by the draws."""
+        """One draw for each of `rngs`. `knowledge` may be asked, and is shared by the draws;
+        `joint` is for what they decide together."""
         ...

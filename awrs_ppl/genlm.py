@@ -1,0 +1,138 @@
+"""The head-tail proposal as a token sampler of genlm-control."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from genlm.control.potential.autobatch import autobatched
+from genlm.control.potential.base import Potential
+from genlm.control.potential.product import Product
+from genlm.control.sampler.token import TokenSampler
+
+from awrs_ppl.generation import place_of
+from awrs_ppl.knowledge import Knowledge, start
+from awrs_ppl.lifting import ByteFactor, Text, TokenFactor
+from awrs_ppl.memory import Memory
+from awrs_ppl.outcomes import weigh_outcomes
+from awrs_ppl.potential import BooleanPotential, State
+from awrs_ppl.products import Target, common_alphabet
+from awrs_ppl.proposals import AWRS, Proposal
+from awrs_ppl.vocabulary import Vocabulary
+
+__all__ = ["HeadTailSampler"]
+
+_CONTEXTS = 65_536
+
+
+class HeadTailSampler(TokenSampler):
+    """Draws tokens of `potential` that `condition` allows, for genlm-control's `SMC`.
+
+    `potential` is any of its potentials; `condition` a Boolean one, over the same tokens or over
+    bytes, ours or genlm-control's. What is learned about the condition is kept as long as the
+    sampler. The target is the product of the two, the weights are proper. `seed` fixes the draws
+    as long as the particles ask in the same order.
+
+    >>> import asyncio
+    >>> from genlm.control import SMC, BoolFSA
+    >>> from awrs_ppl import ToyLM
+    >>> sampler = HeadTailSampler(ToyLM(["a", "b"])("a"), BoolFSA.from_regex("a+"), seed=0)
+    >>> sequences = asyncio.run(SMC(sampler)(n_particles=4, ess_threshold=0.5, max_tokens=5))
+    >>> {b"".join(sequence[:-1])[:1] for sequence in sequences.contexts}
+    {b'a'}
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        condition: Potential,
+        *,
+        seed: int | None = None,
+        proposal: Proposal | None = None,
+    ) -> None:
+        tokens = [_bytes(symbol) for symbol in potential.vocab]
+        # By genlm-backend's own numbers, where it has some: conditions over tokens read them.
+        ids: list[int] = [
+            getattr(symbol, "token_id", i) for i, symbol in enumerate(potential.vocab)
+        ]
+        self._end = max(ids) + 1
+        spelled = [b""] * self._end
+        for i, token in zip(ids, tokens, strict=True):
+            spelled[i] = token
+        self._vocabulary = Vocabulary([*spelled, b""], ends=[self._end])
+        self._ids = np.array([*ids, self._end])
+        self._symbols = dict(zip(ids, potential.vocab, strict=True))
+        self._numbers = {symbol: i for i, symbol in self._symbols.items()}
+        boolean = isinstance(condition, BooleanPotential)
+        factor = (
+            ByteFactor(condition)
+            if boolean
+            else TokenFactor(condition, common_alphabet(condition, self._vocabulary, ()))
+        )
+        self._factors = Target((condition,), (), (factor,), (), self._vocabulary, ())
+        if condition.token_type != potential.token_type:
+            condition = condition.coerce(potential, f=b"".join, prune=False)
+        self.potential = autobatched(potential)
+        super().__init__(target=Product(self.potential, condition))
+        self._proposal = AWRS() if proposal is None else proposal
+        self._rng = np.random.default_rng(seed)
+        self._memory = Memory()
+        self._closings = self._vocabulary.closings((), b"")
+        self._states: OrderedDict[tuple[int, ...], tuple[State, ...]] = OrderedDict()
+        self.checks = 0
+
+    async def sample(self, context: Sequence[Any], draw: Any = None) -> tuple[Any, float, float]:
+        """A token or the end, its log-weight, and NaN for its log-probability.
+
+        Raises `ValueError` if `draw` is given: there is no categorical draw to replace.
+        """
+        if draw is not None:
+            raise ValueError(f"{type(self).__name__} has no categorical draw for draw={draw!r}")
+        ids = tuple(self._numbers[symbol] for symbol in context)
+        text = Text(b"".join(map(_bytes, context)), ids)
+        states = await self._reach(text)
+        if states is None:
+            return self.target.eos, -np.inf, np.nan
+        weights = torch.as_tensor((await self.potential.logw_next(context)).weights)
+        knowledge = Knowledge.at(self._factors, text, states, self._closings, self._memory)
+        row = torch.full((1, self._vocabulary.size), -torch.inf, dtype=weights.dtype)
+        row = row.to(weights.device)
+        row[0, torch.from_numpy(self._ids).to(weights.device)] = weights
+        total = float(weights.double().logsumexp(0))
+        if total == -np.inf:
+            return self.target.eos, -np.inf, np.nan
+        place = place_of(self._proposal, knowledge, False, 1.0)
+        (outcomes,) = weigh_outcomes([row], self._vocabulary, [place])
+        (drawn,) = await self._proposal.draw(outcomes, knowledge, [self._rng], self._rng)
+        if drawn.log_weight == -np.inf or drawn.outcome >= self._vocabulary.size:
+            token = self.target.eos
+        else:
+            token = self._symbols[drawn.outcome]
+            self._keep((*ids, drawn.outcome), await knowledge.states_after(drawn.outcome))
+        knowledge.settle()
+        self.checks += knowledge.asked
+        return token, drawn.log_weight + total, np.nan
+
+    async def _reach(self, text: Text) -> tuple[State, ...] | None:
+        states = self._states.get(text.tokens)
+        if states is None:
+            found = await start(self._factors, text)
+            if isinstance(found, str):
+                return None
+            states = found
+            self._keep(text.tokens, states)
+        return states
+
+    def _keep(self, ids: tuple[int, ...], states: tuple[State, ...]) -> None:
+        self._states[ids] = states
+        if len(self._states) > _CONTEXTS:
+            self._states.popitem(last=False)
+
+
+def _bytes(symbol: Any) -> bytes:
+    if isinstance(symbol, int):
+        return bytes([symbol])
+    return symbol.encode() if isinstance(symbol, str) else bytes(symbol)

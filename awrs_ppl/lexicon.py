@@ -1,0 +1,62 @@
+"""The tokens of a vocabulary in the order of a dictionary, where a common beginning is a range."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+__all__ = ["Lexicon", "boundaries"]
+
+
+class Lexicon:
+    """Text tokens in lexicographic order of their bytes.
+
+    `ids[r]` is the id of the token of rank `r`; `ranks[i]` the rank of token `i`, or -1.
+
+    >>> lexicon = Lexicon([b"b", b"ab", b"a", b"<eos>", b"ba", b"a"], [0, 1, 2, 4, 5])
+    >>> lexicon.ids[slice(*lexicon.range(b"a"))].tolist()
+    [2, 5, 1]
+    >>> list(lexicon.within(b"ab"))
+    [2, 5, 1]
+    """
+
+    def __init__(self, tokens: Sequence[bytes], text_ids: Sequence[int]) -> None:
+        pairs = sorted((bytes(tokens[i]), i) for i in text_ids)
+        self.tokens = [token for token, _ in pairs]
+        self.ids = np.array([i for _, i in pairs], dtype=np.int32)
+        self.ranks = np.full(len(tokens), -1, dtype=np.int32)
+        self.ranks[self.ids] = np.arange(len(pairs), dtype=np.int32)
+
+    def range(self, prefix: bytes) -> tuple[int, int]:
+        """The ranks, first and past the last, of the tokens that begin with `prefix`."""
+        first = bisect_left(self.tokens, prefix)
+        # The least text above all that begin so: its last byte that can be is raised by one.
+        stem = prefix.rstrip(b"\xff")
+        if not stem:
+            return first, len(self.tokens)
+        above = stem[:-1] + bytes([stem[-1] + 1])
+        return first, bisect_left(self.tokens, above, first)
+
+    def within(self, token: bytes) -> Iterator[int]:
+        """The ids of all tokens that `token` begins with: shorter ones, and its equals."""
+        for length in range(1, len(token) + 1):
+            yield from self.spelling(token[:length])
+
+    def spelling(self, data: bytes) -> Iterator[int]:
+        """The ids of the tokens with just these bytes. (A tokenizer may have several.)"""
+        rank = bisect_left(self.tokens, data)
+        while rank < len(self.tokens) and self.tokens[rank] == data:
+            yield int(self.ids[rank])
+            rank += 1
+
+
+def boundaries(data: bytes) -> Iterator[int]:
+    """Where a verdict on a beginning of `data` is worth asking, shortest first: before each byte
+    that begins a character. Inside of one a text predicate waits.
+
+    >>> list(boundaries("né!".encode()))
+    [1, 3]
+    """
+    return (i for i in range(1, len(data)) if data[i] & 0xC0 != 0x80)

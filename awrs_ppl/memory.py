@@ -1,0 +1,194 @@
+"""Where verdicts are kept: by constraint, by its state, within bounds."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from awrs_ppl.potential import State
+from awrs_ppl.vocabulary import Vocabulary
+
+__all__ = ["REMEMBERED", "Memory", "Verdicts"]
+
+LIMIT = 64 * 2**20
+# What one entry takes, in bytes: measured, dictionaries' room to grow included.
+_TABLE, _TOKEN, _RANGE = 900, 120, 150
+_DEAD_ENDS = 65_536
+_CONSTRAINTS = 64  # remembered across runs
+
+
+class Verdicts:
+    """What is known of the next tokens at one state of one constraint.
+
+    `accepted` maps tokens to the state after them, or None where it was not computed;
+    `rejected` are single tokens, `ranges` ranks in the vocabulary's `lexicon` all of whose tokens
+    are rejected; `begun` beginnings of tokens that are allowed; `ends` whether the text may end
+    after some last bytes.
+    """
+
+    __slots__ = ("_arrays", "accepted", "begun", "cost", "ends", "paid", "ranges", "rejected")
+
+    def __init__(self) -> None:
+        self.accepted: dict[int, State | None] = {}
+        self.rejected: set[int] = set()
+        self.ranges: list[tuple[int, int]] = []
+        self.begun: set[bytes] = set()
+        self.ends: dict[bytes, bool] = {}
+        self.cost, self.paid = _TABLE, 0
+        self._arrays: tuple[np.ndarray, np.ndarray] | None = None
+
+    def verdict(self, token: int, vocabulary: Vocabulary) -> bool | None:
+        """Whether a token is allowed; None if that is not known."""
+        if token in self.accepted:
+            return True
+        if token in self.rejected:
+            return False
+        if self.ranges:
+            rank = int(vocabulary.lexicon.ranks[token])
+            if any(first <= rank < last for first, last in self.ranges):
+                return False
+        return None
+
+    def accept(self, token: int, state: State | None) -> None:
+        """Learn that a token is allowed, and the state after it."""
+        if self.accepted.get(token) is None:
+            if token not in self.accepted:
+                self._arrays = None
+                self.cost += _TOKEN
+            self.accepted[token] = state
+            self.cost += size_of(state)
+
+    def reject(self, token: int) -> None:
+        """Learn that a token is not allowed."""
+        if token not in self.rejected:
+            self.rejected.add(token)
+            self.cost += _TOKEN
+            self._arrays = None
+
+    def reject_range(self, first: int, last: int) -> None:
+        """Learn that no token of these ranks is allowed."""
+        self.ranges = [r for r in self.ranges if not (first <= r[0] and r[1] <= last)]
+        self.ranges.append((first, last))
+        self.cost += _RANGE
+        self._arrays = None
+
+    def arrays(self, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of the accepted and of the rejected tokens."""
+        if self._arrays is None:
+            parts = [np.fromiter(self.rejected, np.int32, len(self.rejected))]
+            if self.ranges:
+                parts += [vocabulary.lexicon.ids[first:last] for first, last in self.ranges]
+            rejected = np.concatenate(parts) if len(parts) > 1 else parts[0]
+            accepted = np.fromiter(self.accepted, np.int32, len(self.accepted))
+            self._arrays = accepted, rejected
+        return self._arrays
+
+    def forget_arrays(self) -> None:
+        """Drop what is made anew when it is asked for: ranges may be large."""
+        self._arrays = None
+
+
+class Memory:
+    """Verdicts of constraints by their keys, each within `limit` bytes; the states that were not
+    used for longest go first.
+
+    A *dead end* is a joint state of constraints where no token and no end is allowed. It is a
+    fact about tokens and not about bytes, and is kept apart from the verdicts.
+    """
+
+    def __init__(self, limit: int = LIMIT, constraints: int | None = None) -> None:
+        self._limit, self._constraints = limit, constraints
+        self._shelves: OrderedDict[Hashable, _Shelf] = OrderedDict()
+        self._dead: OrderedDict[Hashable, None] = OrderedDict()
+        self._deadly: OrderedDict[Hashable, set[int]] = OrderedDict()
+
+    def verdicts(self, key: Hashable, state: State, vocabulary: Vocabulary) -> Verdicts:
+        """What is known at a state of the constraint with this key."""
+        shelf = self._shelves.get(key)
+        if shelf is None:
+            shelf = self._shelves[key] = _Shelf(self._limit)
+            while self._constraints is not None and len(self._shelves) > self._constraints:
+                self._shelves.popitem(last=False)
+        if self._constraints is not None:
+            self._shelves.move_to_end(key)
+        return shelf.find((state, vocabulary))
+
+    def settle(self, key: Hashable, state: State, vocabulary: Vocabulary) -> None:
+        """Charge for what was learned at a state, and forget others if it is too much."""
+        shelf = self._shelves.get(key)
+        if shelf is not None:
+            shelf.charge((state, vocabulary))
+
+    def cost(self, key: Hashable) -> int:
+        """The bytes that the verdicts of a constraint take, about."""
+        shelf = self._shelves.get(key)
+        return shelf.cost if shelf else 0
+
+    @property
+    def knows_dead_ends(self) -> bool:
+        """Whether any was met."""
+        return bool(self._dead)
+
+    def is_dead(self, place: Hashable) -> bool:
+        """Whether nothing is allowed at a joint state."""
+        return place in self._dead
+
+    def deadly(self, place: Hashable) -> set[int]:
+        """The tokens that are known to lead from a joint state to a dead end."""
+        return self._deadly.get(place, set())
+
+    def bury(self, place: Hashable, origin: tuple[Hashable, int] | None) -> None:
+        """Remember a joint state as a dead end, and the one before it and the token between."""
+        self._dead[place] = None
+        if origin is not None:
+            before, token = origin
+            self._deadly.setdefault(before, set()).add(token)
+        for kept in (self._dead, self._deadly):
+            while len(kept) > _DEAD_ENDS:
+                kept.popitem(last=False)
+
+
+class _Shelf:
+    """The verdicts of one constraint, by state and vocabulary."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._known: OrderedDict[tuple[State, Vocabulary], Verdicts] = OrderedDict()
+        self.cost = 0
+
+    def find(self, key: tuple[State, Vocabulary]) -> Verdicts:
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = Verdicts()
+            found.cost += size_of(key[0])
+        self._known.move_to_end(key)
+        return found
+
+    def charge(self, key: tuple[State, Vocabulary]) -> None:
+        verdicts = self._known.get(key)
+        if verdicts is None:
+            return
+        verdicts.forget_arrays()
+        self.cost += verdicts.cost - verdicts.paid
+        verdicts.paid = verdicts.cost
+        while self.cost > self._limit and self._known:
+            self.cost -= self._known.popitem(last=False)[1].paid
+
+
+def size_of(state: Any) -> int:
+    """The bytes a state takes, about: it, and what it holds."""
+    size = sys.getsizeof(state)
+    if isinstance(state, tuple | frozenset):
+        size += sum(map(size_of, state))
+    elif is_dataclass(state):
+        size += sum(size_of(getattr(state, one.name)) for one in fields(state))
+    return size
+
+
+# What `remember=True` keeps for later runs, and shares with others at the same time.
+REMEMBERED = Memory(constraints=_CONSTRAINTS)

@@ -1,0 +1,151 @@
+"""Weights from which outcomes are drawn and removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+__all__ = ["BLOCK", "Urn", "block_sums", "pick"]
+
+BLOCK = 512
+_TOP = 64
+
+
+def block_sums(weights: torch.Tensor) -> np.ndarray:
+    """The sums of the blocks of each row, float64, shape `[..., blocks]`.
+
+    Within a block float32 is exact enough (1e-6), between blocks it would not be.
+    """
+    blocks = weights.unflatten(-1, (-1, BLOCK)).sum(-1)
+    return blocks.cpu().numpy().astype(np.float64)
+
+
+class Urn:
+    """Weights from which outcomes are drawn, with or without putting them back.
+
+    `weights` is a row on any device, its length a multiple of `BLOCK`; it is changed. Sums are
+    kept by blocks, so that a draw or a removal costs a pass over the block sums and one block,
+    not over the vocabulary, and only that block leaves the device.
+
+    >>> urn = Urn.of(np.array([0.25, 0.0, 0.75]))
+    >>> urn.remove(2)
+    0.75
+    >>> urn.mass, urn.draw(np.random.default_rng(0))
+    (0.25, 0)
+    """
+
+    def __init__(
+        self,
+        weights: torch.Tensor,
+        sums: np.ndarray | None = None,
+        likeliest: Callable[[], list[int]] | None = None,
+    ) -> None:
+        self._row = weights
+        self._sums = block_sums(weights) if sums is None else sums
+        self._likeliest = likeliest
+        self._on_host = weights.device.type == "cpu"
+        self._host = weights.numpy() if self._on_host else np.empty(0)
+        self._fetched: dict[int, np.ndarray] = {}
+
+    @classmethod
+    def of(cls, weights: np.ndarray) -> Urn:
+        """An urn of an array of any length; the array is copied."""
+        row = np.zeros(-(-len(weights) // BLOCK) * BLOCK, dtype=weights.dtype)
+        row[: len(weights)] = weights
+        return cls(torch.from_numpy(row))
+
+    @property
+    def mass(self) -> float:
+        """The sum of the weights left; exactly 0 if none is."""
+        return float(self._sums.sum())
+
+    def weight(self, outcome: int) -> float:
+        """The weight of an outcome; 0 once it is removed."""
+        return float(self._block(outcome // BLOCK)[outcome % BLOCK])
+
+    def mass_of(self, outcomes: np.ndarray) -> float:
+        """The sum of the weights of several outcomes."""
+        if self._on_host:
+            return float(self._host[outcomes].sum(dtype=np.float64))
+        return float(self._row[self._index(outcomes)].double().sum())
+
+    def remove(self, outcome: int) -> float:
+        """Take an outcome out for good; returns what it weighed."""
+        number = outcome // BLOCK
+        block = self._block(number)
+        weight = float(block[outcome % BLOCK])
+        if weight:
+            block[outcome % BLOCK] = 0.0
+            if not self._on_host:
+                self._row[outcome] = 0.0
+            # Summed anew, not subtracted: no rounding is left behind where mass was.
+            self._sums[number] = block.sum(dtype=np.float64)
+        return weight
+
+    def remove_all(self, outcomes: np.ndarray) -> None:
+        """Take many outcomes out for good."""
+        if self._on_host:
+            self._host[outcomes] = 0.0
+        else:
+            self._row[self._index(outcomes)] = 0.0
+            self._fetched.clear()
+        self._sums = block_sums(self._row)
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """Draw an outcome by its weight, and leave it in. There must be mass."""
+        return self.at(rng.random())
+
+    def at(self, place: float) -> int:
+        """The outcome at a place in [0, 1): uniform places give outcomes by their weights."""
+        cumulative = np.cumsum(self._sums)
+        reach = place * cumulative[-1]
+        number = pick(cumulative, reach)
+        within = np.cumsum(self._block(number), dtype=np.float64)
+        rest = reach - (cumulative[number - 1] if number else 0.0)
+        # The two sums of a block differ by rounding.
+        share = rest / self._sums[number] if self._sums[number] > 0 else 0.0
+        return number * BLOCK + pick(within, min(max(share, 0.0), 1.0) * within[-1])
+
+    def ranked(self) -> Iterator[int]:
+        """The outcomes with mass, heaviest first; what was removed meanwhile is left out."""
+        given: set[int] = set()
+        count = min(_TOP, len(self._row))
+        while True:
+            if self._likeliest is not None and not given:
+                top = self._likeliest()
+            else:
+                top = torch.topk(self._row, count).indices.tolist()
+            for outcome in top:
+                if outcome not in given and self.weight(outcome) > 0.0:
+                    given.add(outcome)
+                    yield outcome
+            if self.mass == 0.0 or count == len(self._row):
+                return
+            count = min(32 * count, len(self._row))
+
+    def copy(self) -> Urn:
+        """Another urn with the same weights."""
+        return Urn(self._row.clone(), self._sums.copy(), self._likeliest)
+
+    def _block(self, number: int) -> np.ndarray:
+        if self._on_host:
+            return self._host[number * BLOCK : (number + 1) * BLOCK]
+        block = self._fetched.get(number)
+        if block is None:
+            block = self._row[number * BLOCK : (number + 1) * BLOCK].cpu().numpy()
+            self._fetched[number] = block
+        return block
+
+    def _index(self, outcomes: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(outcomes.astype(np.int64)).to(self._row.device)
+
+
+def pick(cumulative: np.ndarray, at: float) -> int:
+    """The first index whose cumulative weight exceeds `at`; never one of weight zero."""
+    index = int(np.searchsorted(cumulative, at, side="right"))
+    if index == len(cumulative):
+        # `at` was rounded up to the total: the last index that has weight.
+        index = int(np.searchsorted(cumulative, cumulative[-1], side="left"))
+    return index

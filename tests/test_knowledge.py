@@ -1,0 +1,552 @@
+"""Knowledge of constraints: closure, sharing, memory, joint draws. All of it leaves the law as
+it is, and each way to get it wrong is caught."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from awrs_ppl import AWRS, LM, BooleanPotential, Context, ToyLM, infer, memory, predicate
+from awrs_ppl.generation import place_of
+from awrs_ppl.knowledge import Knowledge, start
+from awrs_ppl.lifting import Text
+from awrs_ppl.memory import Memory, Verdicts
+from awrs_ppl.outcomes import weigh_outcomes
+from awrs_ppl.potentials import Regex
+from awrs_ppl.proposals import awrs
+from awrs_ppl.statements import target_of
+from awrs_ppl.testing import assert_properly_weighted, assert_unbiased, enumerate_posterior
+from awrs_ppl.vocabulary import Vocabulary
+
+# Whole characters, their parts, what begins like them, combining marks and what is no UTF-8.
+PIECES = ["a", "ab", "b", "丁", "七", "丁a", "🙂", "🙃", "e", "\u0301", "e\u0301"]
+PARTS = [
+    "丁".encode()[:2],
+    "丁".encode()[2:],
+    "七".encode()[2:],
+    "🙂".encode()[:3],
+    b"\x99",
+    b"\xff",
+]
+TOKENS = [*(piece.encode() for piece in PIECES), *PARTS]
+TOY = ToyLM(TOKENS, seed=2, scale=1.2)
+
+SETTINGS = {
+    "all": AWRS(),
+    "closure": AWRS(fair_share=0.02, negligible=0.0),
+    "roulette": AWRS(fair_share=1.0, negligible=0.5),
+    "budget": AWRS(max_checks=1),
+    "small budget": AWRS(max_checks=3, negligible=0.3),
+}
+
+
+@predicate
+def no_smile(text: str) -> bool:
+    return "🙂" not in text and "丁丁" not in text and "\u0301\u0301" not in text
+
+
+@predicate(state=lambda text: text[-1:])
+def no_pairs(text: str) -> bool:
+    return all(a != b for a, b in pairwise(text))
+
+
+@predicate(complete=lambda text: text.endswith("丁"))
+def two_kinds(text: str) -> bool:
+    return all(c in "丁七" for c in text)
+
+
+CONSTRAINTS = {
+    "no smile": lambda lm: lm * no_smile,
+    "two checks": lambda lm: no_smile * lm * no_pairs,
+    "two kinds": lambda lm: lm * two_kinds,
+    "mask and check": lambda lm: lm * Regex("[ab丁七🙂e]*") * no_pairs,
+}
+
+
+@pytest.mark.parametrize("text", ["", "丁", "a"])
+@pytest.mark.parametrize("warm", [False, True], ids=["fresh", "warm"])
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+async def test_properly_weighted(constraint: str, setting: str, warm: bool, text: str) -> None:
+    if constraint == "two kinds" and text == "a":
+        return
+    product = CONSTRAINTS[constraint](TOY("go"))
+    await assert_properly_weighted(
+        SETTINGS[setting], product, text, draws=1200, together=3, warm=warm
+    )
+
+
+async def pair(ctx: Context, proposal: Any) -> tuple[str, str]:
+    """The second prompt is the same for all: particles that have parted meet again."""
+    first = await ctx.generate(TOY("x") * no_pairs * no_smile, max_tokens=2, proposal=proposal)
+    second = await ctx.generate(TOY("y", stop="a") * no_smile, max_tokens=2, proposal=proposal)
+    return first, second
+
+
+async def same_twice(ctx: Context, proposal: Any) -> bool:
+    """Whether two texts of one law agree."""
+    first = await ctx.generate(EVEN("a") * anything, max_tokens=2, proposal=proposal)
+    return first == await ctx.generate(EVEN("a") * anything, max_tokens=2, proposal=proposal)
+
+
+EVEN = ToyLM(["a", "b"], weights=lambda context: [1.0, 1.0, 1.0])
+
+
+@predicate
+def anything(text: str) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("remember", [False, True])
+@pytest.mark.parametrize("setting", SETTINGS)
+async def test_programs(setting: str, remember: bool) -> None:
+    await assert_unbiased(pair, SETTINGS[setting], runs=120, n_particles=6, remember=remember)
+
+
+# --- what follows from a check ------------------------------------------------------------
+
+
+async def learned(product: Any, text: bytes, proposal: Any, seed: int) -> Knowledge:
+    """What one joint draw leaves in the memory."""
+    target = target_of(product)
+    assert target.vocabulary is not None
+    here = Text(text)
+    states = await start(target, here)
+    assert isinstance(states, tuple)
+    closings = target.vocabulary.closings((), b"")
+    found = Knowledge.at(target, here, states, closings)
+    rows = [await lm.lm.logits([(*lm.prompt, seed)], [1.0]) for lm in target.dense]
+    (outcomes,) = weigh_outcomes(rows, target.vocabulary, [place_of(proposal, found, False, 1.0)])
+    rngs = [np.random.default_rng([seed, i]) for i in range(3)]
+    await proposal.draw(outcomes, found, rngs, np.random.default_rng(seed))
+    return found
+
+
+async def wrong_verdicts(found: Knowledge) -> list[bytes]:
+    """The tokens about which something false is known."""
+    wrong = []
+    vocabulary = found.vocabulary
+    for i, verdicts in found.known.items():
+        factor = found.target.boolean[i]
+        for token in vocabulary.text_ids.tolist():
+            data = bytes(vocabulary.tokens[token])
+            verdict = verdicts.verdict(token, vocabulary)
+            true = await factor.advance(found.states[i], token, data) is not None
+            if verdict is not None and verdict is not true:
+                wrong.append(data)
+    return wrong
+
+
+FORBIDDEN = st.sets(
+    st.text(st.sampled_from("ab丁七🙂🙃e\u0301"), min_size=1, max_size=2), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(FORBIDDEN, st.sampled_from(["", "a", "丁", "b七"]), st.integers(0, 9), st.booleans())
+def test_all_that_is_known_is_true(forbidden: set[str], text: str, seed: int, inside: bool) -> None:
+    @predicate
+    def none_of(text: str) -> bool:
+        return not any(word in text for word in forbidden)
+
+    data = text.encode() + (b"\xe4\xb8" if inside else b"")  # in the middle of a character
+    if none_of(text):
+        proposal = AWRS(fair_share=0.01, negligible=0.0)
+        assert asyncio.run(_wrong(TOY("go") * none_of, data, proposal, seed)) == []
+
+
+async def _wrong(product: Any, data: bytes, proposal: Any, seed: int) -> list[bytes]:
+    return await wrong_verdicts(await learned(product, data, proposal, seed))
+
+
+async def test_a_rejected_beginning_stands_for_all_that_begin_so() -> None:
+    """Thousands of tokens are learned by a few checks."""
+    tokens = [f" {i}" for i in range(3000)] + [str(i) for i in range(200)]
+    lm = ToyLM(tokens, scale=0.1)
+
+    @predicate
+    def no_space(text: str) -> bool:
+        return " " not in text
+
+    found = await learned(lm("1") * no_space, b"", AWRS(), 0)
+    assert found.asked < 40
+    assert found.known[0].ranges
+    refused = [v for v in range(3200) if found.known[0].verdict(v, lm.vocabulary) is False]
+    assert len(refused) == 3000
+
+
+async def test_an_accepted_token_stands_for_its_beginnings() -> None:
+    lm = ToyLM(["abcd", "a", "ab", "abc", "b"], weights=lambda context: [9, 1, 1, 1, 1, 0])
+    found = await learned(lm("b") * predicate(lambda text: True), b"", AWRS(), 0)
+    assert {0, 1, 2, 3} <= set(found.known[0].accepted)
+
+
+def across_characters(patch: pytest.MonkeyPatch) -> None:
+    """Reject all that begins with the same part of a character."""
+
+    async def wrong(self: Any, i: int, data: bytes, urn: Any, worth: float) -> list[int]:
+        first, last = self.vocabulary.lexicon.range(data[:1])
+        self.known[i].reject_range(first, last)
+        urn.remove_all(self.vocabulary.lexicon.ids[first:last])
+        return []
+
+    patch.setattr(Knowledge, "_reject_alike", wrong)
+
+
+def longer_accepted(patch: pytest.MonkeyPatch) -> None:
+    """Take what begins with an accepted token for accepted."""
+    right = Knowledge._accept_beginnings
+
+    def wrong(self: Knowledge, data: bytes, urn: Any) -> list[int]:
+        found = right(self, data, urn)
+        first, last = self.vocabulary.lexicon.range(data)
+        for token in self.vocabulary.lexicon.ids[first:last].tolist():
+            for verdicts in self.known.values():
+                verdicts.accept(token, None)
+            if urn.weight(token):
+                found.append(token)
+        return found
+
+    patch.setattr(Knowledge, "_accept_beginnings", wrong)
+
+
+def stale(patch: pytest.MonkeyPatch) -> None:
+    """Take what is known of one state for known of another."""
+    right = Memory.verdicts
+    patch.setattr(
+        Memory, "verdicts", lambda self, key, state, vocabulary: right(self, key, 0, vocabulary)
+    )
+
+
+@pytest.mark.parametrize("fault", [across_characters, longer_accepted])
+async def test_wrong_closure_is_caught(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = ToyLM(["丁", "七", "a", "ab"], weights=lambda context: [5.0, 3.0, 2.0, 2.0, 1.0])
+    product = lm("a") * predicate(lambda text: "丁" not in text and "ab" not in text)
+    await assert_properly_weighted(AWRS(), product, draws=1500)
+    fault(monkeypatch)
+    with pytest.raises(AssertionError, match="mean weight"):
+        await assert_properly_weighted(AWRS(), product, draws=1500)
+
+
+# --- sharing ------------------------------------------------------------------------------
+
+
+async def no_pairs_text(ctx: Context) -> str:
+    return await ctx.generate(TOY("x") * no_pairs, max_tokens=3)
+
+
+async def test_stale_knowledge_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    await assert_unbiased(no_pairs_text, runs=60, n_particles=6)
+    stale(monkeypatch)
+    with pytest.raises((AssertionError, Exception), match=r"mean over|by its `advance`"):
+        await assert_unbiased(no_pairs_text, runs=60, n_particles=6)
+
+
+async def test_a_state_that_forgets_shares_what_is_learned() -> None:
+    """Ten letters in any order: the state is the last one, whatever came before."""
+    lm = ToyLM(list("abcdefghij"), scale=0.3)
+
+    def rule(text: str) -> bool:
+        return all(a != b for a, b in pairwise(text))
+
+    async def model(ctx: Context, constraint: Any) -> str:
+        return await ctx.generate(lm("a") * constraint, max_tokens=12)
+
+    counts = []
+    for constraint in (predicate(rule), predicate(rule, state=lambda text: text[-1:])):
+        posterior = await infer(model, constraint, n_particles=20, seed=0, progress=False)
+        counts.append(sum(posterior.stats.checks.values()))
+    assert counts[1] < counts[0] / 3
+
+
+async def test_remembered_knowledge_saves_checks_and_is_kept_apart() -> None:
+    async def model(ctx: Context, letter: str) -> str:
+        @predicate  # made anew in each particle: equal as long as the letter is
+        def without(text: str) -> bool:
+            return letter not in text
+
+        return await ctx.generate(TOY("x") * without, max_tokens=3)
+
+    async def checks(letter: str, remember: bool) -> int:
+        posterior = await infer(
+            model, letter, n_particles=6, seed=1, remember=remember, progress=False
+        )
+        assert not any(letter in value for value in posterior.values)
+        return sum(posterior.stats.checks.values())
+
+    first = await checks("a", True)
+    again = [await checks("a", True) for _ in range(3)]
+    assert sum(again) < 2 * first
+    assert await checks("a", False) == await checks("a", False)  # nothing was kept for these
+    await checks("b", True)
+
+
+async def test_runs_at_the_same_time_may_share_knowledge() -> None:
+    @predicate
+    async def slow(text: str) -> bool:
+        await asyncio.sleep(0)
+        return "🙂" not in text
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(TOY("x") * slow, max_tokens=2)
+
+    exact = await enumerate_posterior(model)
+    runs = await asyncio.gather(
+        *(infer(model, n_particles=4, remember=True, progress=False) for _ in range(150))
+    )
+    evidence = np.exp([run.log_ml for run in runs])
+    error = evidence.std() / math.sqrt(len(runs)) + 1e-9
+    assert abs(evidence.mean() - math.exp(exact.log_ml)) < 4.5 * error
+
+
+class OneDraw(AWRS):
+    """A single draw from the tail, so that it matters."""
+
+    def _plan(self, head: Any, mass: float, members: int) -> None:
+        head.draws = int(head.unknown.mass > 0.0)
+
+
+async def second_runs(seeds: int) -> tuple[float, float, float]:
+    """Evidence of a run after one with the same seed: mean, its error, and the true value."""
+    lm = ToyLM(["a", "b", "c"], weights=lambda context: [0.3, 0.4, 0.2, 0.1])
+    proposal = OneDraw(fair_share=1.0, max_checks=1)
+    found = []
+    target = 0.0
+    for seed in range(seeds):
+
+        @predicate
+        def rule(text: str, number: int = seed) -> bool:  # nothing is known of it yet
+            return "a" not in text and "c" not in text and number >= 0
+
+        async def model(ctx: Context) -> str:
+            return await ctx.generate(lm("a") * rule, max_tokens=2, proposal=proposal)
+
+        if not target:
+            target = math.exp((await enumerate_posterior(model)).log_ml)
+        runs = [
+            await infer(model, n_particles=1, seed=seed, remember=True, progress=False)
+            for _ in range(2)
+        ]
+        found.append(math.exp(runs[1].log_ml))
+    return float(np.mean(found)), float(np.std(found)) / math.sqrt(seeds), target
+
+
+async def test_remembered_knowledge_never_meets_the_numbers_that_made_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mean, error, target = await second_runs(600)
+    assert abs(mean - target) < 4.5 * error
+    monkeypatch.setattr("awrs_ppl.smc.secrets.randbits", lambda bits: 0)
+    mean, error, target = await second_runs(600)
+    assert abs(mean - target) > 4.5 * error, "the fault would not be seen"
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_what_is_asked_ahead_does_not_change_the_result(together: bool) -> None:
+    """Slow checks, several at once, done in any order: the posterior of quick ones."""
+    rng = np.random.default_rng(0)
+
+    def rule(text: str) -> bool:
+        return "🙂" not in text and not text.startswith("ab")
+
+    async def slow_rule(text: str) -> bool:
+        await asyncio.sleep(float(rng.random()) * 1e-3)
+        return rule(text)
+
+    async def model(ctx: Context, constraint: Any) -> str:
+        product = TOY("x") * constraint * (no_pairs if together else predicate(len_below))
+        return await ctx.generate(product, max_tokens=4)
+
+    quick = await infer(model, predicate(rule), n_particles=12, seed=3, progress=False)
+    for _ in range(2):
+        slow = await infer(model, predicate(slow_rule), n_particles=12, seed=3, progress=False)
+        assert slow.values == quick.values
+        assert slow.log_weights.tolist() == quick.log_weights.tolist()
+
+
+def len_below(text: str) -> bool:
+    return len(text) < 9
+
+
+# --- joint draws --------------------------------------------------------------------------
+
+
+async def test_strata_are_permuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    await assert_unbiased(same_twice, AWRS(), runs=150, n_particles=4)
+
+    def unpermuted(members: int, rng: np.random.Generator) -> np.ndarray:
+        return (np.arange(members) + rng.random(members)) / members
+
+    monkeypatch.setattr(awrs, "_strata", unpermuted)
+    with pytest.raises(AssertionError, match="mean over"):
+        await assert_unbiased(same_twice, AWRS(), runs=150, n_particles=4)
+
+
+async def test_joint_draws_have_less_variance_than_single_ones() -> None:
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(TOY("x") * no_smile, max_tokens=3)
+
+    async def spread(joint: bool) -> float:
+        with pytest.MonkeyPatch.context() as patch:
+            if not joint:
+                patch.setattr(awrs, "_strata", lambda members, rng: rng.random(members))
+            runs = [await infer(model, n_particles=8, seed=s, progress=False) for s in range(120)]
+        return float(np.var(np.exp([run.log_ml for run in runs])))
+
+    assert await spread(True) < 0.7 * await spread(False)
+
+
+# --- dead ends ----------------------------------------------------------------------------
+
+
+class OneOf(BooleanPotential):
+    """Some texts; nothing that begins otherwise."""
+
+    def __init__(self, *texts: str) -> None:
+        super().__init__()
+        self.texts = [text.encode() for text in texts]
+
+    def start(self) -> bytes:
+        return b""
+
+    def advance(self, state: bytes, data: bytes) -> bytes | None:
+        text = state + data
+        return text if any(known.startswith(text) for known in self.texts) else None
+
+    def accepts(self, state: bytes) -> bool:
+        return state in self.texts
+
+
+# After "a" only "b" would be allowed, and there is no such token.
+NARROW = ToyLM(["a", "ab", "c", "cc"], weights=lambda context: [6.0, 1.0, 1.0, 1.0, 1.0])
+LISTED = OneOf("ab", "c", "cab")
+
+
+async def narrow(ctx: Context) -> tuple[str, str]:
+    first = await ctx.generate(NARROW("c") * LISTED, max_tokens=4)
+    return first, await ctx.generate(NARROW("c") * LISTED, max_tokens=4)
+
+
+async def test_dead_ends_are_met_once_and_leave_the_law_as_it_is() -> None:
+    await assert_unbiased(narrow, runs=150, n_particles=8)
+    posterior = await infer(narrow, n_particles=8, seed=0, progress=False)
+    assert len(posterior.kills) <= 1
+    # The second statement does not walk into what the first has met.
+    assert posterior.history[-1].alive == 8
+
+
+def taken_for_a_prefix(patch: pytest.MonkeyPatch) -> None:
+    """Reject all tokens that begin like the one that led to the dead end."""
+    right = Knowledge.accepted
+
+    def wrong(self: Knowledge) -> np.ndarray:
+        lexicon = self.vocabulary.lexicon
+        for token in self._deadly():
+            first, last = lexicon.range(bytes(self.vocabulary.tokens[token]))
+            for verdicts in self.known.values():
+                for alike in lexicon.ids[first:last].tolist():
+                    verdicts.accepted.pop(alike, None)
+                verdicts.reject_range(first, last)
+        return right(self)
+
+    patch.setattr(Knowledge, "accepted", wrong)
+
+
+async def test_a_dead_end_is_no_rejected_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken_for_a_prefix(monkeypatch)
+    with pytest.raises(AssertionError, match="mean over"):
+        await assert_unbiased(narrow, runs=150, n_particles=8)
+
+
+# --- bounds -------------------------------------------------------------------------------
+
+
+def test_memory_stays_under_its_bound() -> None:
+    """Ten thousand states of a vocabulary of 262,144 tokens."""
+    vocabulary = Vocabulary([str(i).encode() for i in range(2**18)], ends=[0])
+    limit = 2**21
+    kept = Memory(limit)
+    for number in range(10_000):
+        state = b"state %d" % number
+        verdicts = kept.verdicts("constraint", state, vocabulary)
+        for token in range(20):
+            verdicts.accept(token, state + b"x")
+            verdicts.reject(1000 + token)
+        verdicts.reject_range(5000, 200_000)
+        verdicts.arrays(vocabulary)
+        kept.settle("constraint", state, vocabulary)
+        assert kept.cost("constraint") <= limit
+    assert kept.verdicts("constraint", b"state 9999", vocabulary).accepted
+    assert not kept.verdicts("constraint", b"state 0", vocabulary).accepted
+
+
+def test_the_cost_of_verdicts_is_about_what_they_take() -> None:
+    import tracemalloc
+
+    vocabulary = Vocabulary([str(i).encode() for i in range(5000)], ends=[0])
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        kept = []
+        for number in range(200):
+            verdicts = Verdicts()
+            for token in range(30):
+                verdicts.accept(300 + token + 7 * number, b"a text of some length %d" % token)
+                verdicts.reject(2000 + token + 7 * number)
+            kept.append(verdicts)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 0.5 * taken < sum(verdicts.cost for verdicts in kept) < 3 * taken
+    assert vocabulary.size == 5000
+
+
+async def test_a_forgotten_state_is_learned_again() -> None:
+    """A memory that keeps next to nothing changes costs, not results."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory.Memory.__init__, "__defaults__", (1500, None))
+        await assert_unbiased(pair, AWRS(), runs=100, n_particles=6)
+
+
+# --- characters on a real vocabulary ------------------------------------------------------
+
+
+def five(text: str) -> bool:
+    return text.lstrip(" ") in ("", "😀", "😂", "😊", "😍", "😎")
+
+
+def han(text: str) -> bool:
+    return all("\u4e00" <= c <= "\u9fff" for c in text) and 2 <= len(text) <= 4
+
+
+CHARACTERS = {
+    "emoji": ("😊😂😍😎😀😂😍", predicate(five, complete=lambda text: text.strip() != ""), five),
+    "han": (
+        "中文 你好 世界 再见 ",
+        Regex(r"\p{InCJK_Unified_Ideographs}{2,4}", engine="check"),
+        han,
+    ),
+}
+
+
+@pytest.mark.parametrize("which", CHARACTERS)
+async def test_characters_of_several_tokens(which: str) -> None:
+    """Emoji and Chinese characters, which the tokenizer may spell byte by byte."""
+    prompt, constraint, is_right = CHARACTERS[which]
+    lm = LM.embedded(device="cpu")
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(lm(prompt) * constraint, max_tokens=14)
+
+    posterior = await infer(model, n_particles=16, seed=0, progress=False)
+    assert math.isfinite(posterior.log_ml)
+    for value in posterior.probabilities:
+        assert is_right(value)
+        assert value

@@ -1,0 +1,33 @@
+"""Ranges of tokens with a common beginning, against looking at every token."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from awrs_ppl.lexicon import Lexicon, boundaries
+
+BYTES = st.sampled_from([b"a", b"b", "é".encode(), b"\xff", b"\xfe", "丁".encode(), b"\xe4"])
+TOKENS = st.lists(BYTES, min_size=1, max_size=4).map(b"".join)
+
+
+@given(st.lists(TOKENS, min_size=1, max_size=30), TOKENS)
+def test_ranges_and_beginnings(tokens: list[bytes], data: bytes) -> None:
+    lexicon = Lexicon([*tokens, b"a"], range(len(tokens)))  # the last one is no text
+    first, last = lexicon.range(data)
+    begin = {i for i, token in enumerate(tokens) if token.startswith(data)}
+    assert set(lexicon.ids[first:last].tolist()) == begin
+    within = {i for i, token in enumerate(tokens) if data.startswith(token)}
+    assert set(lexicon.within(data)) == within
+    same = {i for i, token in enumerate(tokens) if token == data}
+    assert set(lexicon.spelling(data)) == same
+    for rank, i in enumerate(lexicon.ids.tolist()):
+        assert lexicon.ranks[i] == rank
+    assert lexicon.ranks[len(tokens)] == -1
+
+
+@given(st.text(min_size=1, max_size=6))
+def test_boundaries_of_texts_are_between_characters(text: str) -> None:
+    data = text.encode("utf-8", "surrogatepass")
+    whole = [len(text[:n].encode("utf-8", "surrogatepass")) for n in range(1, len(text))]
+    assert list(boundaries(data)) == whole
