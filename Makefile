@@ -29,6 +29,7 @@ check: install
 bench: install
 	$(BIN)/python tests/benchmarks/agreement.py --quick
 	$(BIN)/python tests/benchmarks/overhead.py --quick
+	$(BIN)/python tests/benchmarks/scaling.py --quick
 
 clean:
 	rm -rf .venv build dist

@@ -19,7 +19,6 @@ from awrs_ppl.outcomes import Outcomes, Place, weigh_outcomes
 from awrs_ppl.potential import State
 from awrs_ppl.products import Target
 from awrs_ppl.proposals import Draw, Proposal
-from awrs_ppl.streams import Purpose
 from awrs_ppl.tasks import together
 from awrs_ppl.vocabulary import stop_tail
 
@@ -41,7 +40,7 @@ class Generation:
     """What a `generate` statement asks for.
 
     `key` and `keys` are those of the target when the statement was made: they follow what
-    predicates name, which may change.
+    predicates name, which may change. Equal `law`s draw alike, whatever weighs later.
     """
 
     target: Target
@@ -50,10 +49,13 @@ class Generation:
     critic: Weigher | None
     key: Hashable = field(init=False)
     keys: tuple[Hashable, ...] = field(init=False)
+    law: Hashable = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", self.target.key)
-        object.__setattr__(self, "keys", self.target.keys)
+        key = self.target.key
+        object.__setattr__(self, "key", key)
+        object.__setattr__(self, "keys", key[1])
+        object.__setattr__(self, "law", (key[:2], self.proposal))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A particle in a step: what it asks for, how far it is, its random streams, and its share
-    of the population's weight."""
+    """A particle in a step: what it asks for, how far it is, how to make its random numbers, and
+    its share of the population's weight."""
 
     generation: Generation
     progress: Progress
-    stream: Callable[[Purpose], np.random.Generator]
+    stream: Callable[[], np.random.Generator]
     share: float
 
 
@@ -139,7 +141,8 @@ class _Group:
     forced: bool
     knowledge: Knowledge
     members: list[int] = field(default_factory=list)
-    rows: list[torch.Tensor] = field(default_factory=list)
+    # By language model: the rows of all contexts, and which one is this context's.
+    rows: list[tuple[torch.Tensor, int]] = field(default_factory=list)
     draws: list[Draw] = field(default_factory=list)
 
 
@@ -154,7 +157,7 @@ async def step(items: Sequence[Item], meter: Meter, memory: Memory) -> list[Adva
     advances: list[Advance] = [Advance(None, -math.inf)] * len(items)
     for group in groups:
         for i, draw in zip(group.members, group.draws, strict=True):
-            advances[i] = await _apply(group, draw)
+            advances[i] = await _apply(group, items[i].progress, draw)
         # Now and not before: what others meet must not hang on who is done first.
         dead = any(advances[i].progress is None for i in group.members)
         if dead and not group.forced and group.knowledge.is_dead_end():
@@ -175,7 +178,7 @@ def _groups(items: Sequence[Item], memory: Memory) -> Iterable[_Group]:
         generation, progress = item.generation, item.progress
         text = progress.text
         forced = len(text.tokens) >= generation.max_tokens - 1
-        key = (generation.key, generation.proposal, text.tokens, forced)
+        key = (generation.law, text.tokens, forced)
         group = groups.get(key)
         if group is None:
             target = generation.target
@@ -195,7 +198,7 @@ async def _ask_models(groups: list[_Group]) -> None:
     wanted: dict[Any, list[tuple[_Group, int, tuple[int, ...], float]]] = defaultdict(list)
     for group in groups:
         dense = group.generation.target.dense
-        group.rows = [torch.empty(0)] * len(dense)
+        group.rows = [(torch.empty(0), 0)] * len(dense)
         for j, lm in enumerate(dense):
             context = lm.prompt + group.progress.text.tokens
             wanted[lm.lm].append((group, j, context, lm.temperature))
@@ -203,8 +206,8 @@ async def _ask_models(groups: list[_Group]) -> None:
     async def ask(lm: Any) -> None:
         batch = wanted[lm]
         rows = await lm.logits([b[2] for b in batch], [b[3] for b in batch])
-        for (group, j, _, _), row in zip(batch, rows, strict=True):
-            group.rows[j] = row
+        for i, (group, j, _, _) in enumerate(batch):
+            group.rows[j] = rows, i
 
     await together(map(ask, wanted))
 
@@ -217,7 +220,7 @@ async def _draw_all(groups: list[_Group], items: Sequence[Item]) -> None:
         kinds[target.vocabulary, len(target.dense)].append(group)
     drawn: list[tuple[_Group, Outcomes]] = []
     for (vocabulary, count), members in kinds.items():
-        rows = [torch.stack([group.rows[j] for group in members]) for j in range(count)]
+        rows = [_rows([group.rows[j] for group in members]) for j in range(count)]
         places = [
             place_of(
                 group.generation.proposal,
@@ -242,12 +245,19 @@ async def _draw_all(groups: list[_Group], items: Sequence[Item]) -> None:
 
     async def draw(links: list[tuple[_Group, Outcomes]]) -> None:
         for group, outcomes in links:
-            rngs = [items[i].stream(Purpose.TOKEN) for i in group.members]
-            joint = items[group.members[0]].stream(Purpose.JOINT)
+            rngs = [items[i].stream() for i in group.members]
             proposal = group.generation.proposal
-            group.draws = await proposal.draw(outcomes, group.knowledge, rngs, joint)
+            group.draws = await proposal.draw(outcomes, group.knowledge, rngs)
 
     await together(draw(links) for _, links in chains)
+
+
+def _rows(parts: list[tuple[torch.Tensor, int]]) -> torch.Tensor:
+    """Rows as one tensor; mostly they are all of one already, in order."""
+    whole = parts[0][0]
+    if len(whole) == len(parts) and all(r is whole and i == k for k, (r, i) in enumerate(parts)):
+        return whole
+    return torch.stack([rows[i] for rows, i in parts])
 
 
 def place_of(proposal: Proposal, knowledge: Knowledge, forced: bool, share: float) -> Place:
@@ -256,11 +266,16 @@ def place_of(proposal: Proposal, knowledge: Knowledge, forced: bool, share: floa
     place = Place(knowledge.closings, allowed, forced, share=share)
     if not proposal.uses_knowledge:
         return place
-    return replace(place, accepted=knowledge.accepted(), rejected=knowledge.rejected())
+    return replace(
+        place,
+        accepted=knowledge.accepted(),
+        rejected=knowledge.rejected(),
+        version=knowledge.version,
+    )
 
 
-async def _apply(group: _Group, draw: Draw) -> Advance:
-    knowledge, progress = group.knowledge, group.progress
+async def _apply(group: _Group, progress: Progress, draw: Draw) -> Advance:
+    knowledge = group.knowledge
     if draw.log_weight == -math.inf:
         return Advance(None, -math.inf, knowledge.killer(forced=group.forced))
     size = knowledge.vocabulary.size

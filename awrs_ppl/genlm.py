@@ -106,7 +106,7 @@ class HeadTailSampler(TokenSampler):
             return self.target.eos, -np.inf, np.nan
         place = place_of(self._proposal, knowledge, False, 1.0)
         (outcomes,) = weigh_outcomes([row], self._vocabulary, [place])
-        (drawn,) = await self._proposal.draw(outcomes, knowledge, [self._rng], self._rng)
+        (drawn,) = await self._proposal.draw(outcomes, knowledge, [self._rng])
         if drawn.log_weight == -np.inf or drawn.outcome >= self._vocabulary.size:
             token = self.target.eos
         else:

@@ -14,6 +14,8 @@ __all__ = ["function_key"]
 
 # Tuples and frozensets of so many items are looked through once, not at each call.
 LONG = 64
+# Lists, dicts and sets of more items are compared by identity and length alone.
+LOOKED_THROUGH = 1024
 
 
 def function_key(function: Callable[..., Any] | None) -> Hashable:
@@ -23,9 +25,10 @@ def function_key(function: Callable[..., Any] | None) -> Hashable:
     of the closed-over and global names that the code loads, the functions among them in the same
     way. `str`, `bytes`, numbers, `None`, tuples and frozensets are compared by type and value,
     a `partial` and a bound method by their parts, and everything else by identity: classes,
-    modules, lists, builtins; an object that wraps a function, as those of `functools.cache` and
-    `predicate` do, also by that function. Any other change inside an object is not seen, nor is
-    one of a name that is made up at run time (`globals()[name]`).
+    modules, builtins; a list, dict or set also by what is in it now; an object that wraps a
+    function, as those of `functools.cache` and `predicate` do, also by that function. Any other
+    change inside an object is not seen (nor in a container of over a thousand items, if its
+    length stays), nor is one of a name that is made up at run time (`globals()[name]`).
 
     The key is that of this moment: it is another one after a global has changed. It keeps alive
     what it compares by identity. It costs about 10 µs for a small function.
@@ -78,6 +81,7 @@ class _Walk:
         self.functions: list[FunctionType] = []
         self.numbers: dict[int, int] = {}
         self.met = 0
+        self.open: set[int] = set()
 
     def key(self, function: Any) -> Hashable:
         root = self.value(function)
@@ -119,8 +123,9 @@ class _Walk:
             return (kind, struct.pack("d", it))
         if kind is complex:
             return (kind, struct.pack("dd", it.real, it.imag))
+        if kind is FunctionType or kind in (list, dict, set, bytearray):
+            self.met += 1  # may change: see `several`
         if kind is FunctionType:
-            self.met += 1
             if id(it) not in self.numbers:
                 self.numbers[id(it)] = len(self.functions)
                 self.functions.append(it)
@@ -133,8 +138,23 @@ class _Walk:
             return (kind, self.value(it.__self__), self.value(it.__func__))
         if kind is partial:
             return (kind, self.value(it.func), self.value(it.args), self.items(it.keywords))
+        if isinstance(it, list | dict | set | bytearray):
+            return self.changing(it)
         wrapped = getattr(it, "__dict__", _NOTHING).get("__wrapped__")
         return _Same(it) if wrapped is None else (_Same(it), self.value(wrapped))
+
+    def changing(self, it: Any) -> Hashable:
+        """A container that may change: this one, as it is now."""
+        if id(it) in self.open or len(it) > LOOKED_THROUGH:
+            return (_Same(it), len(it))
+        self.open.add(id(it))
+        try:
+            if isinstance(it, dict):
+                return (_Same(it), tuple([(self.value(k), self.value(v)) for k, v in it.items()]))
+            kind = frozenset if isinstance(it, set) else tuple
+            return (_Same(it), kind(map(self.value, it)))
+        finally:
+            self.open.discard(id(it))
 
     def several(self, it: Any, kind: Any) -> Hashable:
         if len(it) < LONG:
@@ -183,8 +203,13 @@ def _code(code: CodeType) -> tuple[_Parts, tuple[str, ...]]:
         tuple(map(_Walk().value, code.co_consts)),
     )
     names = tuple(dict.fromkeys(_global_names(code)))
-    _codes[place] = (weakref.ref(code, lambda _: _codes.pop(place, None)), parts, names)
+    _codes[place] = (weakref.ref(code, partial(_forget, place, _codes)), parts, names)
     return parts, names
+
+
+def _forget(place: int, codes: dict[int, Any], _: Any) -> None:
+    # The table is held: at the end of the interpreter the module's own name is None.
+    codes.pop(place, None)
 
 
 # Instructions whose name is that of an attribute or a module, or of what is written to. All

@@ -22,6 +22,7 @@ from awrs_ppl.vocabulary import Closing, Closings, Vocabulary, stop_tail
 __all__ = ["Knowledge", "ask", "start"]
 
 EMPTY = Text()
+_FEW = 32  # so many tokens are cheaper kept one by one than as a range
 
 # The verdicts of the factors asked, in their order, up to the first that rejects.
 _Answer = list[tuple[int, State | None]]
@@ -47,6 +48,8 @@ class Knowledge:
     checks: Counter[int] = field(default_factory=Counter)
     rejections: Counter[int] = field(default_factory=Counter)
     known: dict[int, Verdicts] = field(default_factory=dict)
+    # Beginnings of tokens that were asked about.
+    beginnings: int = 0
     _ends: dict[int, bool] = field(default_factory=dict)
     # Answers that were fetched ahead, and have not been needed yet.
     _ahead: dict[int, _Answer] = field(default_factory=dict)
@@ -99,6 +102,11 @@ class Knowledge:
     def asked(self) -> int:
         """How many questions were asked."""
         return sum(self.checks.values())
+
+    @property
+    def version(self) -> int:
+        """Grows with what is known."""
+        return sum(verdicts.version for verdicts in self.known.values())
 
     # --- what is known --------------------------------------------------------------------
 
@@ -184,7 +192,8 @@ class Knowledge:
             if o < self.vocabulary.size
             and o not in self._ahead
             and (self.allowed is None or self.allowed[o])
-            and any(v.verdict(o, self.vocabulary) is None for v in self.known.values())
+            and None in (found := [v.verdict(o, self.vocabulary) for v in self.known.values()])
+            and False not in found
         ]
         answers = await together(map(self._ask, wanted))
         self._ahead.update(zip(wanted, answers, strict=True))
@@ -228,26 +237,38 @@ class Knowledge:
         found: list[int] = []
         for cut in boundaries(data):
             beginning = data[:cut]
-            if beginning in verdicts.begun:
+            spelled = tuple(lexicon.spelling(beginning))
+            known = [verdicts.verdict(token, self.vocabulary) for token in spelled]
+            if beginning in verdicts.begun or True in known:
                 continue
             first, last = lexicon.range(beginning)
-            alike = lexicon.ids[first:last]
-            if urn.mass_of(alike) < worth:
-                break
-            self.checks[i] += 1
-            state = await self._advance(i, None, beginning)
-            if state is None:
+            if False not in known:
+                if urn.mass_of(lexicon.ids[first:last]) < worth:
+                    break
+                self.checks[i] += 1
+                self.beginnings += 1
+                state = await self._advance(i, None, beginning)
+                if state is not None:
+                    verdicts.begin(beginning)
+                    for token in spelled:
+                        verdicts.accept(token, state)
+                    found += self._accept_beginnings(beginning, urn)
+                    continue
                 self.rejections[i] += 1
-                verdicts.reject_range(first, last)
-                urn.remove_all(alike)
-                break
-            verdicts.begun.add(beginning)
-            for token in lexicon.within(beginning):
-                if verdicts.verdict(token, self.vocabulary) is None:
-                    verdicts.accept(token, None)
-                if urn.weight(token) > 0.0 and self._is_accepted(token):
-                    found.append(token)
+            self._reject_range(verdicts, first, last, urn)
+            return found
+        self._reject_range(verdicts, *lexicon.range(data), urn)
         return found
+
+    def _reject_range(self, verdicts: Verdicts, first: int, last: int, urn: Urn) -> None:
+        alike = self.vocabulary.lexicon.ids[first:last]
+        if last - first > _FEW:
+            verdicts.reject_range(first, last)
+            urn.remove_all(alike)
+            return
+        for token in alike.tolist():
+            verdicts.reject(token)
+            urn.remove(token)
 
     async def settle_ends(self, urn: Urn) -> None:
         """Decide every way to end that has mass, and take out the others.
@@ -361,25 +382,19 @@ class Knowledge:
         return not left.any()
 
     def _deadly(self) -> set[int]:
-        """The accepted tokens that are known to lead to a dead end."""
-        if not self.memory.knows_dead_ends:
-            return set()
-        deadly = set(self.memory.deadly(self.place))
-        if not self._masked:
-            for token in next(iter(self.known.values())).accepted:
-                states = tuple(known.accepted.get(token) for known in self.known.values())
-                if None not in states and self._is_dead_after(token, states):
-                    deadly.add(token)
-        return deadly
+        """The tokens that are known to lead to a dead end."""
+        return self.memory.deadly(self.place) if self.memory.knows_dead_ends else set()
 
     async def _dies(self, token: int) -> bool:
-        if token in self.memory.deadly(self.place):
+        place = self.place
+        if token in self.memory.deadly(place):
             return True
-        return self._is_dead_after(token, await self.states_after(token))
-
-    def _is_dead_after(self, token: int, states: tuple[State, ...]) -> bool:
+        states = await self.states_after(token)
         data = self.text.data + bytes(self.vocabulary.tokens[token])
-        return self.memory.is_dead(self._place(states, data))
+        if not self.memory.is_dead(self._place(states, data)):
+            return False
+        self.memory.shun(place, token)
+        return True
 
     # --- reports --------------------------------------------------------------------------
 

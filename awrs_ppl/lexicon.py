@@ -10,6 +10,9 @@ import numpy as np
 __all__ = ["Lexicon", "boundaries"]
 
 
+_WITHIN = 65_536  # tokens whose beginnings are kept
+
+
 class Lexicon:
     """Text tokens in lexicographic order of their bytes.
 
@@ -18,8 +21,8 @@ class Lexicon:
     >>> lexicon = Lexicon([b"b", b"ab", b"a", b"<eos>", b"ba", b"a"], [0, 1, 2, 4, 5])
     >>> lexicon.ids[slice(*lexicon.range(b"a"))].tolist()
     [2, 5, 1]
-    >>> list(lexicon.within(b"ab"))
-    [2, 5, 1]
+    >>> lexicon.within(b"ab")
+    (2, 5, 1)
     """
 
     def __init__(self, tokens: Sequence[bytes], text_ids: Sequence[int]) -> None:
@@ -27,6 +30,7 @@ class Lexicon:
         self.tokens = [token for token, _ in pairs]
         self.ids = np.array([i for _, i in pairs], dtype=np.int32)
         self.ranks = np.full(len(tokens), -1, dtype=np.int32)
+        self._within: dict[bytes, tuple[int, ...]] = {}
         self.ranks[self.ids] = np.arange(len(pairs), dtype=np.int32)
 
     def range(self, prefix: bytes) -> tuple[int, int]:
@@ -39,10 +43,16 @@ class Lexicon:
         above = stem[:-1] + bytes([stem[-1] + 1])
         return first, bisect_left(self.tokens, above, first)
 
-    def within(self, token: bytes) -> Iterator[int]:
+    def within(self, token: bytes) -> tuple[int, ...]:
         """The ids of all tokens that `token` begins with: shorter ones, and its equals."""
-        for length in range(1, len(token) + 1):
-            yield from self.spelling(token[:length])
+        found = self._within.get(token)
+        if found is None:
+            if len(self._within) >= _WITHIN:
+                self._within.clear()
+            lengths = range(1, len(token) + 1)
+            found = tuple(i for length in lengths for i in self.spelling(token[:length]))
+            self._within[token] = found
+        return found
 
     def spelling(self, data: bytes) -> Iterator[int]:
         """The ids of the tokens with just these bytes. (A tokenizer may have several.)"""

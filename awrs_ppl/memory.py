@@ -19,7 +19,7 @@ LIMIT = 64 * 2**20
 # What one entry takes, in bytes: measured, dictionaries' room to grow included.
 _TABLE, _TOKEN, _RANGE = 900, 120, 150
 _DEAD_ENDS = 65_536
-_CONSTRAINTS = 64  # remembered across runs
+_CONSTRAINTS = 64
 
 
 class Verdicts:
@@ -31,7 +31,17 @@ class Verdicts:
     after some last bytes.
     """
 
-    __slots__ = ("_arrays", "accepted", "begun", "cost", "ends", "paid", "ranges", "rejected")
+    __slots__ = (
+        "_arrays",
+        "accepted",
+        "begun",
+        "cost",
+        "ends",
+        "paid",
+        "ranges",
+        "rejected",
+        "version",
+    )
 
     def __init__(self) -> None:
         self.accepted: dict[int, State | None] = {}
@@ -39,7 +49,7 @@ class Verdicts:
         self.ranges: list[tuple[int, int]] = []
         self.begun: set[bytes] = set()
         self.ends: dict[bytes, bool] = {}
-        self.cost, self.paid = _TABLE, 0
+        self.cost, self.paid, self.version = _TABLE, 0, 0
         self._arrays: tuple[np.ndarray, np.ndarray] | None = None
 
     def verdict(self, token: int, vocabulary: Vocabulary) -> bool | None:
@@ -58,8 +68,7 @@ class Verdicts:
         """Learn that a token is allowed, and the state after it."""
         if self.accepted.get(token) is None:
             if token not in self.accepted:
-                self._arrays = None
-                self.cost += _TOKEN
+                self._changed(_TOKEN)
             self.accepted[token] = state
             self.cost += size_of(state)
 
@@ -67,15 +76,23 @@ class Verdicts:
         """Learn that a token is not allowed."""
         if token not in self.rejected:
             self.rejected.add(token)
-            self.cost += _TOKEN
-            self._arrays = None
+            self._changed(_TOKEN)
 
     def reject_range(self, first: int, last: int) -> None:
         """Learn that no token of these ranks is allowed."""
         self.ranges = [r for r in self.ranges if not (first <= r[0] and r[1] <= last)]
         self.ranges.append((first, last))
-        self.cost += _RANGE
+        self._changed(_RANGE)
+
+    def begin(self, beginning: bytes) -> None:
+        """Learn that a beginning of tokens is allowed."""
+        self.begun.add(beginning)
+        self.cost += _TOKEN
+
+    def _changed(self, cost: int) -> None:
         self._arrays = None
+        self.version += 1
+        self.cost += cost
 
     def arrays(self, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
         """The ids of the accepted and of the rejected tokens."""
@@ -94,14 +111,14 @@ class Verdicts:
 
 
 class Memory:
-    """Verdicts of constraints by their keys, each within `limit` bytes; the states that were not
-    used for longest go first.
+    """Verdicts of the `constraints` used last, by their keys, each within `limit` bytes; the
+    states that were not used for longest go first.
 
     A *dead end* is a joint state of constraints where no token and no end is allowed. It is a
     fact about tokens and not about bytes, and is kept apart from the verdicts.
     """
 
-    def __init__(self, limit: int = LIMIT, constraints: int | None = None) -> None:
+    def __init__(self, limit: int = LIMIT, constraints: int = _CONSTRAINTS) -> None:
         self._limit, self._constraints = limit, constraints
         self._shelves: OrderedDict[Hashable, _Shelf] = OrderedDict()
         self._dead: OrderedDict[Hashable, None] = OrderedDict()
@@ -112,10 +129,9 @@ class Memory:
         shelf = self._shelves.get(key)
         if shelf is None:
             shelf = self._shelves[key] = _Shelf(self._limit)
-            while self._constraints is not None and len(self._shelves) > self._constraints:
+            if len(self._shelves) > self._constraints:
                 self._shelves.popitem(last=False)
-        if self._constraints is not None:
-            self._shelves.move_to_end(key)
+        self._shelves.move_to_end(key)
         return shelf.find((state, vocabulary))
 
     def settle(self, key: Hashable, state: State, vocabulary: Vocabulary) -> None:
@@ -145,12 +161,16 @@ class Memory:
     def bury(self, place: Hashable, origin: tuple[Hashable, int] | None) -> None:
         """Remember a joint state as a dead end, and the one before it and the token between."""
         self._dead[place] = None
+        if len(self._dead) > _DEAD_ENDS:
+            self._dead.popitem(last=False)
         if origin is not None:
-            before, token = origin
-            self._deadly.setdefault(before, set()).add(token)
-        for kept in (self._dead, self._deadly):
-            while len(kept) > _DEAD_ENDS:
-                kept.popitem(last=False)
+            self.shun(*origin)
+
+    def shun(self, place: Hashable, token: int) -> None:
+        """Remember that a token leads from a joint state to a dead end."""
+        self._deadly.setdefault(place, set()).add(token)
+        if len(self._deadly) > _DEAD_ENDS:
+            self._deadly.popitem(last=False)
 
 
 class _Shelf:
@@ -191,4 +211,4 @@ def size_of(state: Any) -> int:
 
 
 # What `remember=True` keeps for later runs, and shares with others at the same time.
-REMEMBERED = Memory(constraints=_CONSTRAINTS)
+REMEMBERED = Memory()

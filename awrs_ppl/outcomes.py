@@ -31,8 +31,8 @@ class Place:
     """What restricts the outcomes at one context.
 
     `allowed` (bool, shape `[size]`) is the mask; `forced` leaves the plain end alone;
-    `accepted` and `rejected` are outcomes whose verdicts are known. `share` is what part of the
-    population's weight is here.
+    `accepted` and `rejected` are outcomes whose verdicts are known, by knowledge of this
+    `version`. `share` is what part of the population's weight is here.
     """
 
     closings: Closings
@@ -41,6 +41,7 @@ class Place:
     accepted: np.ndarray = field(default_factory=lambda: _NONE)
     rejected: np.ndarray = field(default_factory=lambda: _NONE)
     share: float = 1.0
+    version: int = 0
 
 
 @dataclass(slots=True)
@@ -142,8 +143,9 @@ def weigh_outcomes(
     logs = torch.stack(normal).sum(0) if normal else rows[0]
     peak = logs.amax(-1)
     peak = torch.where(peak.isfinite(), peak, 0.0)
-    weights = torch.zeros(len(places), _blocks(width), dtype=logs.dtype, device=logs.device)
+    weights = torch.empty(len(places), _blocks(width), dtype=logs.dtype, device=logs.device)
     torch.sub(logs, peak[:, None], out=weights[:, :size]).exp_()
+    weights[:, size:] = 0.0
     # Of one model the sum over the vocabulary is at hand; of several each has its own.
     log_scales = peak.double().cpu().numpy() if normal else -np.log(block_sums(weights).sum(-1))
     _close(weights, peak, normal, vocabulary, places)

@@ -47,7 +47,7 @@ class Target:
     stops: tuple[bytes, ...]
 
     @property
-    def key(self) -> Hashable:
+    def key(self) -> tuple[Hashable, tuple[Hashable, ...], Hashable]:
         """Equal for targets that say the same of every text."""
         return (
             tuple(lm.key for lm in self.dense),

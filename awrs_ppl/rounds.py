@@ -97,7 +97,12 @@ async def _grow(
         changes[i].progress = first.progress
     going = [(i, c.progress) for i, c in enumerate(changes) if c.progress is not None]
     items = [
-        Item(asked[i], now, partial(stream, growing[i]), math.exp(growing[i].total - total))
+        Item(
+            asked[i],
+            now,
+            partial(stream, growing[i], Purpose.TOKEN),
+            math.exp(growing[i].total - total),
+        )
         for i, now in going
     ]
     for (i, _), advance in zip(going, await step(items, meter, memory), strict=True):

@@ -16,7 +16,6 @@ class Purpose(IntEnum):
     RESAMPLE = 0
     TOKEN = 1
     SAMPLE = 2
-    JOINT = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,10 +162,9 @@ async def assert_properly_weighted(
             batch = weigh_outcomes([row.repeat(count, 1) for row in rows], vocabulary, places)
         outcomes = batch.pop()
         rngs = [np.random.default_rng([seed, number, i]) for i in range(together)]
-        joint = np.random.default_rng([seed, number, together])
         # Draws made together may depend on each other: their mean is one observation.
         seen: dict[tuple[int | None, bytes], float] = defaultdict(float)
-        for draw in await proposal.draw(outcomes, knowledge, rngs, joint):
+        for draw in await proposal.draw(outcomes, knowledge, rngs):
             if draw.log_weight > -math.inf:
                 if draw.outcome < vocabulary.size:
                     token = draw.outcome

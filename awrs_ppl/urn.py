@@ -44,6 +44,7 @@ class Urn:
     ) -> None:
         self._row = weights
         self._sums = block_sums(weights) if sums is None else sums
+        self._mass: float | None = None
         self._likeliest = likeliest
         self._on_host = weights.device.type == "cpu"
         self._host = weights.numpy() if self._on_host else np.empty(0)
@@ -59,7 +60,9 @@ class Urn:
     @property
     def mass(self) -> float:
         """The sum of the weights left; exactly 0 if none is."""
-        return float(self._sums.sum())
+        if self._mass is None:
+            self._mass = float(self._sums.sum())
+        return self._mass
 
     def weight(self, outcome: int) -> float:
         """The weight of an outcome; 0 once it is removed."""
@@ -82,6 +85,7 @@ class Urn:
                 self._row[outcome] = 0.0
             # Summed anew, not subtracted: no rounding is left behind where mass was.
             self._sums[number] = block.sum(dtype=np.float64)
+            self._mass = None
         return weight
 
     def remove_all(self, outcomes: np.ndarray) -> None:
@@ -92,6 +96,7 @@ class Urn:
             self._row[self._index(outcomes)] = 0.0
             self._fetched.clear()
         self._sums = block_sums(self._row)
+        self._mass = None
 
     def draw(self, rng: np.random.Generator) -> int:
         """Draw an outcome by its weight, and leave it in. There must be mass."""

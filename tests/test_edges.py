@@ -187,8 +187,8 @@ async def test_float32_does_not_underflow_under_checks(estimator: Any) -> None:
         (outcomes,) = weigh_outcomes([row], lm.vocabulary, [Place(closings)])
         assert outcomes.urn().weight(1) == 0, "the case would not be one"
         knowledge = Knowledge.at(target, Text(), states, closings)
-        rngs = [np.random.default_rng([seed, i]) for i in range(2)]
-        (draw,) = await AWRS(estimator=estimator).draw(outcomes, knowledge, rngs[:1], rngs[1])
+        proposal = AWRS(estimator=estimator)
+        (draw,) = await proposal.draw(outcomes, knowledge, [np.random.default_rng(seed)])
         assert draw.outcome in (1, 2)
         weights.append(math.exp(draw.log_weight - total))
     assert np.mean(weights) == pytest.approx(1.0, abs=5 * float(np.std(weights)) / 17 + 1e-6)
@@ -383,8 +383,8 @@ async def test_a_proposal_without_a_repr_does_not_cry_wolf() -> None:
     class Mine:
         uses_masks = uses_knowledge = is_proper = True
 
-        async def draw(self, outcomes: Any, knowledge: Any, rngs: Any, joint: Any) -> Any:
-            return await AWRS().draw(outcomes, knowledge, rngs, joint)
+        async def draw(self, outcomes: Any, knowledge: Any, rngs: Any) -> Any:
+            return await AWRS().draw(outcomes, knowledge, rngs)
 
     async def model(ctx: Context) -> str:
         text = await ctx.generate(TOY("x"), max_tokens=3, proposal=Mine())  # pyright: ignore

@@ -13,7 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from awrs_ppl import AWRS, LM, BooleanPotential, Context, ToyLM, infer, memory, predicate
+from awrs_ppl import (
+    AWRS,
+    LM,
+    BooleanPotential,
+    Categorical,
+    Context,
+    ToyLM,
+    infer,
+    memory,
+    predicate,
+)
 from awrs_ppl.generation import place_of
 from awrs_ppl.knowledge import Knowledge, start
 from awrs_ppl.lifting import Text
@@ -125,7 +135,7 @@ async def learned(product: Any, text: bytes, proposal: Any, seed: int) -> Knowle
     rows = [await lm.lm.logits([(*lm.prompt, seed)], [1.0]) for lm in target.dense]
     (outcomes,) = weigh_outcomes(rows, target.vocabulary, [place_of(proposal, found, False, 1.0)])
     rngs = [np.random.default_rng([seed, i]) for i in range(3)]
-    await proposal.draw(outcomes, found, rngs, np.random.default_rng(seed))
+    await proposal.draw(outcomes, found, rngs)
     return found
 
 
@@ -397,10 +407,10 @@ async def test_joint_draws_have_less_variance_than_single_ones() -> None:
         with pytest.MonkeyPatch.context() as patch:
             if not joint:
                 patch.setattr(awrs, "_strata", lambda members, rng: rng.random(members))
-            runs = [await infer(model, n_particles=8, seed=s, progress=False) for s in range(120)]
+            runs = [await infer(model, n_particles=8, seed=s, progress=False) for s in range(200)]
         return float(np.var(np.exp([run.log_ml for run in runs])))
 
-    assert await spread(True) < 0.7 * await spread(False)
+    assert await spread(True) < 0.85 * await spread(False)
 
 
 # --- dead ends ----------------------------------------------------------------------------
@@ -465,6 +475,113 @@ async def test_a_dead_end_is_no_rejected_prefix(monkeypatch: pytest.MonkeyPatch)
         await assert_unbiased(narrow, runs=150, n_particles=8)
 
 
+async def test_a_statement_without_constraints_after_a_dead_end() -> None:
+    async def model(ctx: Context) -> tuple[str, str]:
+        first = await ctx.generate(NARROW("c") * LISTED, max_tokens=4)
+        return first, await ctx.generate(NARROW("c"), max_tokens=2)
+
+    await assert_unbiased(model, runs=60, n_particles=8)
+
+
+def only_c(text: str) -> bool:
+    return text in ("", "a", "ab", "c")
+
+
+async def test_dead_ends_of_a_mask_and_a_check() -> None:
+    """One that is reached by other tokens than those that met it first."""
+    lm = ToyLM(["a", "b", "ab", "c"], weights=lambda context: [5.0, 5.0, 0.01, 1.0, 0.5])
+    ends = predicate(only_c, complete=lambda text: text == "c")
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(lm("a") * Regex("[abc]*") * ends, max_tokens=4)
+
+    await assert_unbiased(model, runs=80, n_particles=4, remember=True)
+
+
+# --- cases at the edge --------------------------------------------------------------------
+
+
+async def test_a_list_that_grows_is_another_constraint() -> None:
+    lm = ToyLM(["a", "b"], weights=lambda context: [1.0, 1.0, 2.0])
+
+    async def model(ctx: Context) -> list[str]:
+        banned: list[str] = []
+        for _ in range(2):
+            rule = predicate(lambda text: not any(word in text for word in banned))
+            word = await ctx.generate(lm("a") * rule, max_tokens=2)
+            if word:
+                banned.append(word)
+        return banned
+
+    for seed in range(20):
+        posterior = await infer(model, n_particles=8, seed=seed, ess_threshold=0, progress=False)
+        for value in posterior.values:
+            assert len(set(value)) == len(value)
+
+
+async def test_what_is_accepted_and_masked_here_does_not_end_learning() -> None:
+    """Known to be allowed, but not by the mask: nothing is accepted yet."""
+    letters = [chr(97 + i) for i in range(20)]
+    lm = ToyLM([*letters, "z"], weights=lambda context: [*[1.0] * 20, 3.0, 1e-9])
+    check = predicate(lambda text: set(text) <= {"t", "z"}, state=lambda text: "")
+
+    async def model(ctx: Context) -> str:
+        await ctx.generate(lm("a") * Regex("z*") * check, max_tokens=2)
+        return await ctx.generate(lm("a") * Regex("[a-y]*") * check, max_tokens=2)
+
+    posterior = await infer(model, n_particles=8, seed=0, progress=False)
+    assert {str(value) for value in posterior.values} <= {"t", ""}
+    assert posterior.history[-1].alive == 8
+
+
+async def test_weights_too_small_for_squares() -> None:
+    lm = ToyLM(["a", "b", "c"], weights=lambda context: [1.0, 1e-170, 1e-171, 1e-172])
+    product = lm("b") * predicate(lambda text: "a" not in text)
+    for proposal in (AWRS(), AWRS(max_checks=1)):
+
+        async def model(ctx: Context, proposal: AWRS = proposal) -> str:
+            return await ctx.generate(product, max_tokens=2, proposal=proposal)
+
+        posterior = await infer(model, n_particles=4, seed=0, progress=False)
+        assert posterior.log_ml > -800
+
+
+async def test_contexts_of_one_state_learn_from_each_other_in_one_step() -> None:
+    """The second context of a state begins with what the first has learned."""
+    lm = ToyLM([*(f" {i}" for i in range(2000)), "a", "b"], scale=0.2)
+
+    def rule(text: str) -> bool:
+        return " " not in text
+
+    constraint = predicate(rule, state=lambda text: "")
+
+    async def model(ctx: Context) -> str:
+        await ctx.generate(lm("a") * constraint, max_tokens=2)
+        number = await ctx.sample(Categorical([0, 1, 2, 3]))
+        return await ctx.generate(lm("a" * (1 + number)) * constraint, max_tokens=3)
+
+    posterior = await infer(model, n_particles=16, seed=0, progress=False)
+    assert sum(posterior.stats.checks.values()) < 60
+
+
+async def test_a_budget_does_not_count_what_was_asked_ahead() -> None:
+    def rule(text: str) -> bool:
+        return text in ("", "e") or text.startswith("七")
+
+    async def slow_rule(text: str) -> bool:
+        await asyncio.sleep(0)
+        return rule(text)
+
+    async def model(ctx: Context, constraint: Any) -> str:
+        proposal = AWRS(max_checks=4)
+        return await ctx.generate(TOY("x") * constraint, max_tokens=4, proposal=proposal)
+
+    quick = await infer(model, predicate(rule), n_particles=6, seed=1, progress=False)
+    slow = await infer(model, predicate(slow_rule), n_particles=6, seed=1, progress=False)
+    assert slow.values == quick.values
+    assert slow.log_weights.tolist() == quick.log_weights.tolist()
+
+
 # --- bounds -------------------------------------------------------------------------------
 
 
@@ -511,7 +628,7 @@ def test_the_cost_of_verdicts_is_about_what_they_take() -> None:
 async def test_a_forgotten_state_is_learned_again() -> None:
     """A memory that keeps next to nothing changes costs, not results."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory.Memory.__init__, "__defaults__", (1500, None))
+        patch.setattr(memory.Memory.__init__, "__defaults__", (1500, 64))
         await assert_unbiased(pair, AWRS(), runs=100, n_particles=6)
 
 

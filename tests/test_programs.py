@@ -224,8 +224,9 @@ async def test_a_forced_end_that_is_not_weighed_is_caught(
 
     right = generation._apply
 
-    async def free(group: Any, draw: Any) -> Any:
-        return await right(group, draw._replace(log_weight=0.0) if group.forced else draw)
+    async def free(group: Any, progress: Any, draw: Any) -> Any:
+        given = draw._replace(log_weight=0.0) if group.forced else draw
+        return await right(group, progress, given)
 
     monkeypatch.setattr(generation, "_apply", free)
     await _is_caught(two_texts)

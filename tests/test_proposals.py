@@ -139,11 +139,10 @@ class Broken(AWRS):
 
     fault: str = ""
 
-    async def draw(
-        self, outcomes: Any, knowledge: Any, rngs: Any, joint: np.random.Generator
-    ) -> list[Draw]:
+    async def draw(self, outcomes: Any, knowledge: Any, rngs: Any) -> list[Draw]:
         everything = outcomes.urn().copy()
-        head = await self._learn(outcomes, knowledge, len(rngs))
+        head = await self._learn(outcomes, knowledge)
+        self._plan(head, outcomes.mass, len(rngs))
         return [await self._broken(head, everything, outcomes, knowledge, rng) for rng in rngs]
 
     async def _broken(

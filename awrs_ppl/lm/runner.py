@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from awrs_ppl.errors import AwrsError
-from awrs_ppl.lm.cache import Store, layers_of
+from awrs_ppl.lm.cache import Node, Store, layers_of
 from awrs_ppl.lm.jobs import Job
 from awrs_ppl.lm.stats import Stats
 from awrs_ppl.lm.view import View
@@ -110,7 +110,8 @@ class Runner:
     def _groups(self, jobs: list[Job]) -> Iterator[list[Job]]:
         """Split jobs into passes: as few as possible, but not at the price of much padding."""
         group: list[Job] = []
-        needed = waste = tokens = keep = 0
+        needed = waste = keep = 0
+        slots = _Slots(self.store)
         for need, job in sorted(
             ((len(job.fed) - self._depth(job), job) for job in jobs), key=lambda it: -it[0]
         ):
@@ -119,14 +120,15 @@ class Runner:
                 waste + needed - need > self.pass_cost
                 or rows * needed > _PASS_TOKENS
                 or rows * max(keep, job.keep) * self.vocab_size * 4 > PASS_BYTES
-                or tokens + len(job.fed) > self.store.limit
+                or not slots.fit(job)
             ):
                 yield group
-                group, waste, tokens, keep = [], 0, 0, 0
+                group, waste, keep = [], 0, 0
+                slots = _Slots(self.store)
             if not group:
                 needed = need
             waste += needed - need
-            tokens += len(job.fed)
+            slots.add(job)
             keep = max(keep, job.keep)
             group.append(job)
         if group:
@@ -155,3 +157,46 @@ class Runner:
         self.stats.tokens += sum(map(len, view.new))
         for job, row in zip(view.jobs, logits, strict=True):
             answers[job] = job.answer(row)
+
+
+class _Slots:
+    """The slots of the store that a pass over some jobs needs, shared beginnings once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._jobs: list[Job] = []
+        self._most = 0  # if nothing were shared
+        self._nodes: set[int] | None = None
+        self._new = 0
+
+    def fit(self, job: Job) -> bool:
+        """Whether one more job fits the store."""
+        limit = self._store.limit
+        if self._most + len(job.fed) <= limit:
+            return True
+        if self._nodes is None:  # counting costs a walk: only where it matters
+            self._nodes = set()
+            for one in self._jobs:
+                self._count(one)
+        base = self._store.find(job.past)
+        unseen = sum(1 for _ in self._unseen(base))
+        return len(self._nodes) + self._new + unseen + len(job.fed) - base.depth <= limit
+
+    def add(self, job: Job) -> None:
+        """Take a job into the pass."""
+        self._jobs.append(job)
+        self._most += len(job.fed)
+        if self._nodes is not None:
+            self._count(job)
+
+    def _count(self, job: Job) -> None:
+        assert self._nodes is not None
+        base = self._store.find(job.past)
+        self._nodes.update([id(node) for node in self._unseen(base)])
+        self._new += len(job.fed) - base.depth
+
+    def _unseen(self, node: Node) -> Iterator[Node]:
+        assert self._nodes is not None
+        while node.parent is not None and id(node) not in self._nodes:
+            yield node
+            node = node.parent

@@ -38,7 +38,7 @@ class AWRS:
       visited only now and then (roulette), such that W <= (1 + negligible) p(A);
     - `trifle`: where nothing is accepted, learning ends when what is left of the particle's
       weight is this small beside the other particles';
-    - `max_checks`: outcomes checked in the head, per context.
+    - `max_checks`: outcomes and beginnings checked in the head, per context.
 
     The others are the paper's: `"two-loop"` (Definition 2 of Lipkin et al., "Fast Controlled
     Generation from Language Models with Adaptive Weighted Rejection Sampling", COLM 2025),
@@ -79,22 +79,22 @@ class AWRS:
         return self.estimator == "head-tail"
 
     async def draw(
-        self,
-        outcomes: Outcomes,
-        knowledge: Knowledge,
-        rngs: Sequence[np.random.Generator],
-        joint: np.random.Generator,
+        self, outcomes: Outcomes, knowledge: Knowledge, rngs: Sequence[np.random.Generator]
     ) -> list[Draw]:
         """One draw for each generator; see `Proposal`."""
         if knowledge.is_masked:
             urn = outcomes.urn()
             await knowledge.settle_ends(urn)
             left = urn.mass
-            draws = _draw_known(outcomes, urn, len(rngs), joint)
+            draws = _draw_known(outcomes, urn, len(rngs), rngs[0])
         elif self.estimator == "head-tail":
-            head = await self._learn(outcomes, knowledge, len(rngs))
-            left = head.mass + head.unknown.mass
-            draws = await self._draw(head, outcomes, knowledge, rngs, joint)
+            head = await self._learn(outcomes, knowledge)
+            left, draws = head.mass + head.unknown.mass, [DEAD] * len(rngs)
+            if not outcomes.is_faint(left):
+                self._plan(head, outcomes.mass, len(rngs))
+                draws = await self._draw(head, outcomes, knowledge, rngs)
+            # Results must not depend on how much was asked ahead.
+            knowledge.drop_fetched()
         else:
             estimate = ESTIMATORS[self.estimator]
             draws = [await estimate(outcomes, knowledge, rng) for rng in rngs]
@@ -103,42 +103,47 @@ class AWRS:
         if outcomes.is_faint(left):
             rescaled = outcomes.rescaled(knowledge.rejected())
             if rescaled is not None:
-                return await self.draw(rescaled, knowledge, rngs, joint)
+                return await self.draw(rescaled, knowledge, rngs)
         return draws
 
-    async def _learn(self, outcomes: Outcomes, knowledge: Knowledge, members: int) -> _Head:
+    async def _learn(self, outcomes: Outcomes, knowledge: Knowledge) -> _Head:
         """Check the likeliest outcomes while it pays. No random number is used here."""
         unknown = outcomes.urn()
         head = _Head(unknown, outcomes.accepted.tolist(), outcomes.accepted_weights.tolist())
-        before, speculation = knowledge.asked, knowledge.speculation
+        if knowledge.version != outcomes.place.version:
+            # Others that came to the same state have learned meanwhile.
+            for token in knowledge.accepted().tolist():
+                head.accept(token, unknown.remove(token))
+            unknown.remove_all(knowledge.rejected())
+        learned, before, speculation = 0, knowledge.beginnings, knowledge.speculation
         ranked = unknown.ranked()
         ahead: list[int] = []
-        while knowledge.asked - before < self.max_checks:
+        while learned + knowledge.beginnings - before < self.max_checks:
             rest = unknown.mass
             if rest <= self.negligible * head.mass:
                 break
-            if not head.accepted and outcomes.is_trifle(rest, self.trifle):
+            if head.mass == 0.0 and outcomes.is_trifle(rest, self.trifle):
                 break
             ahead = [outcome for outcome in ahead if unknown.weight(outcome) > 0.0]
-            ahead += islice(ranked, max(0, speculation - len(ahead)))
+            if len(ahead) <= 1:
+                ahead += islice(ranked, speculation - len(ahead))
+                await knowledge.fetch(ahead)
             if not ahead:
                 break
-            if head.accepted and unknown.weight(ahead[0]) < self.fair_share * rest:
+            if head.mass > 0.0 and unknown.weight(ahead[0]) < self.fair_share * rest:
                 break
-            await knowledge.fetch(ahead)
             outcome = ahead.pop(0)
             weight = unknown.remove(outcome)
             allowed = await knowledge.check(outcome)
+            learned += 1
             if allowed:
                 head.accept(outcome, weight)
             ahead += islice(ranked, 0 if ahead else 1)
             # Of a beginning: what it could settle, beside what the next likeliest token would.
             fair = self.fair_share * unknown.mass
-            worth = fair if head.accepted or not ahead else unknown.weight(ahead[0])
+            worth = fair if head.mass > 0.0 or not ahead else unknown.weight(ahead[0])
             for token in await knowledge.follow(outcome, allowed, unknown, worth):
                 head.accept(token, unknown.remove(token))
-        knowledge.drop_fetched()
-        self._plan(head, outcomes.mass, members)
         return head
 
     def _plan(self, head: _Head, mass: float, members: int) -> None:
@@ -154,8 +159,9 @@ class AWRS:
         rejected = max(mass - known - rest, 0.0)
         share = (known + 0.5 * rest) / (known + rejected + rest)
         mean = known + share * rest
-        variance = rest * rest * share * (1.0 - share)
-        head.draws = min(4, max(1, math.ceil(variance / (0.25 * mean) ** 2 / members)))
+        # Of W beside its mean: squared only now, or small masses would underflow.
+        spread = rest * math.sqrt(share * (1.0 - share)) / (0.25 * mean)
+        head.draws = min(4, max(1, math.ceil(spread * spread / members)))
 
     async def _draw(
         self,
@@ -163,7 +169,6 @@ class AWRS:
         outcomes: Outcomes,
         knowledge: Knowledge,
         rngs: Sequence[np.random.Generator],
-        joint: np.random.Generator,
     ) -> list[Draw]:
         """The draws from the tail, all of them before any of their verdicts counts."""
         mass, cumulative = head.mass, np.cumsum(head.weights)
@@ -176,7 +181,7 @@ class AWRS:
                     tail += [head.unknown.draw(rng) for _ in range(head.draws)]
         verdicts = iter(await knowledge.check_all([o for tail in tails for o in tail]))
         draws = []
-        for tail, place in zip(tails, _strata(len(rngs), joint), strict=True):
+        for tail, place in zip(tails, _strata(len(rngs), rngs[0]), strict=True):
             # Repeated draws count again: merging them would halve the weight of their sum.
             found = [outcome for outcome in tail if next(verdicts)]
             total = mass + worth * len(found)
@@ -207,15 +212,13 @@ class _Head:
         self.mass += weight
 
 
-def _draw_known(
-    outcomes: Outcomes, urn: Urn, members: int, joint: np.random.Generator
-) -> list[Draw]:
+def _draw_known(outcomes: Outcomes, urn: Urn, members: int, rng: np.random.Generator) -> list[Draw]:
     """All verdicts are known: W is the mass, without noise."""
     mass = urn.mass
     if mass == 0.0:
         return [DEAD] * members
     log_weight = outcomes.log_scale + math.log(mass)
-    return [Draw(urn.at(place), log_weight) for place in _strata(members, joint)]
+    return [Draw(urn.at(place), log_weight) for place in _strata(members, rng)]
 
 
 def _strata(members: int, rng: np.random.Generator) -> np.ndarray:

@@ -116,11 +116,7 @@ class LocalAWRS:
     is_proper = False
 
     async def draw(
-        self,
-        outcomes: Outcomes,
-        knowledge: Knowledge,
-        rngs: Sequence[np.random.Generator],
-        joint: np.random.Generator,
+        self, outcomes: Outcomes, knowledge: Knowledge, rngs: Sequence[np.random.Generator]
     ) -> list[Draw]:
         """One draw for each generator; see `Proposal`."""
         draws = []

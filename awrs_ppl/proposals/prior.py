@@ -30,11 +30,7 @@ class Prior:
     is_proper = True
 
     async def draw(
-        self,
-        outcomes: Outcomes,
-        knowledge: Knowledge,
-        rngs: Sequence[np.random.Generator],
-        joint: np.random.Generator,
+        self, outcomes: Outcomes, knowledge: Knowledge, rngs: Sequence[np.random.Generator]
     ) -> list[Draw]:
         """One draw for each generator; see `Proposal`."""
         urn = outcomes.urn()

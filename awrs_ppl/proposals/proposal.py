@@ -44,12 +44,8 @@ class Proposal(Protocol):
     def is_proper(self) -> bool: ...
 
     async def draw(
-        self,
-        outcomes: Outcomes,
-        knowledge: Knowledge,
-        rngs: Sequence[np.random.Generator],
-        joint: np.random.Generator,
+        self, outcomes: Outcomes, knowledge: Knowledge, rngs: Sequence[np.random.Generator]
     ) -> list[Draw]:
         """One draw for each of `rngs`. `knowledge` may be asked, and is shared by the draws;
-        `joint` is for what they decide together."""
+        the numbers for what they decide together come from the first of `rngs`."""
         ...
