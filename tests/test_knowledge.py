@@ -399,18 +399,19 @@ async def test_strata_are_permuted(monkeypatch: pytest.MonkeyPatch) -> None:
         await assert_unbiased(same_twice, AWRS(), runs=150, n_particles=4)
 
 
-async def test_joint_draws_have_less_variance_than_single_ones() -> None:
+async def test_joint_draws_are_as_even_as_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of six particles and three equal outcomes two draw each; single draws scatter."""
+
     async def model(ctx: Context) -> str:
-        return await ctx.generate(TOY("x") * no_smile, max_tokens=3)
+        return await ctx.generate(EVEN("a") * anything, max_tokens=2)
 
-    async def spread(joint: bool) -> float:
-        with pytest.MonkeyPatch.context() as patch:
-            if not joint:
-                patch.setattr(awrs, "_strata", lambda members, rng: rng.random(members))
-            runs = [await infer(model, n_particles=8, seed=s, progress=False) for s in range(200)]
-        return float(np.var(np.exp([run.log_ml for run in runs])))
+    async def counts(seed: int) -> list[int]:
+        posterior = await infer(model, n_particles=6, seed=seed, ess_threshold=0, progress=False)
+        return [posterior.values.count(value) for value in ("a", "b", "")]
 
-    assert await spread(True) < 0.85 * await spread(False)
+    assert [await counts(seed) for seed in range(20)] == [[2, 2, 2]] * 20
+    monkeypatch.setattr(awrs, "_strata", lambda members, rng: rng.random(members))
+    assert [await counts(seed) for seed in range(20)] != [[2, 2, 2]] * 20
 
 
 # --- dead ends ----------------------------------------------------------------------------
