@@ -50,10 +50,17 @@ class Knowledge:
     known: dict[int, Verdicts] = field(default_factory=dict)
     # Beginnings of tokens that were asked about.
     beginnings: int = 0
+    # How many outcomes are worth asking about at once.
+    speculation: int = 1
+    vocabulary: Vocabulary = field(init=False)
     _ends: dict[int, bool] = field(default_factory=dict)
     # Answers that were fetched ahead, and have not been needed yet.
     _ahead: dict[int, _Answer] = field(default_factory=dict)
     _masked: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        assert self.target.vocabulary is not None
+        self.vocabulary = self.target.vocabulary
 
     @classmethod
     def at(
@@ -75,6 +82,8 @@ class Knowledge:
             if mask is None:
                 found = memory.verdicts(keys[i], states[i], knowledge.vocabulary)
                 knowledge.known[i] = found
+                ahead = getattr(factor.potential, "speculation", 1)
+                knowledge.speculation = max(knowledge.speculation, ahead)
             else:
                 masked.add(i)
                 allowed = knowledge.allowed
@@ -83,20 +92,9 @@ class Knowledge:
         return knowledge
 
     @property
-    def vocabulary(self) -> Vocabulary:
-        assert self.target.vocabulary is not None
-        return self.target.vocabulary
-
-    @property
     def is_masked(self) -> bool:
         """Whether every factor has a mask, so that the tokens need no check."""
         return not self.known
-
-    @property
-    def speculation(self) -> int:
-        """How many outcomes are worth asking about at once."""
-        boolean = self.target.boolean
-        return max((getattr(boolean[i].potential, "speculation", 1) for i in self.known), default=1)
 
     @property
     def asked(self) -> int:
@@ -104,9 +102,9 @@ class Knowledge:
         return sum(self.checks.values())
 
     @property
-    def version(self) -> int:
-        """Grows with what is known."""
-        return sum(verdicts.version for verdicts in self.known.values())
+    def version(self) -> tuple[int, ...]:
+        """How much is known by each factor that is checked: see `news`."""
+        return tuple(len(verdicts.journal) for verdicts in self.known.values())
 
     # --- what is known --------------------------------------------------------------------
 
@@ -128,6 +126,27 @@ class Knowledge:
         parts = [verdicts.arrays(self.vocabulary)[1] for verdicts in self.known.values()]
         parts.append(np.array(sorted(self._deadly()), dtype=np.int32))
         return np.concatenate([*parts, self._known_ends(False)])
+
+    def news(self, since: tuple[int, ...]) -> tuple[list[int], list[int]]:
+        """The outcomes learned to be accepted, and to be rejected, `since` an earlier version."""
+        if since == self.version:
+            return [], []
+        candidates: dict[int, None] = {}
+        rejected: list[int] = []
+        for verdicts, seen in zip(
+            self.known.values(), since or (0,) * len(self.known), strict=True
+        ):
+            for what in verdicts.journal[seen:]:
+                if isinstance(what, tuple):
+                    rejected += self.vocabulary.lexicon.ids[slice(*what)].tolist()
+                elif what in verdicts.accepted:
+                    candidates[what] = None
+                else:
+                    rejected.append(what)
+        deadly = self._deadly()
+        accepted = [t for t in candidates if t not in deadly and self._is_accepted(t)]
+        accepted += self._known_ends(True).tolist()
+        return accepted, [*rejected, *deadly, *self._known_ends(False).tolist()]
 
     def _known_ends(self, verdict: bool) -> np.ndarray:
         """The ways to end whose verdict is known and is this one."""

@@ -17,7 +17,7 @@ __all__ = ["REMEMBERED", "Memory", "Verdicts"]
 
 LIMIT = 64 * 2**20
 # What one entry takes, in bytes: measured, dictionaries' room to grow included.
-_TABLE, _TOKEN, _RANGE = 900, 120, 150
+_TABLE, _TOKEN, _RANGE = 960, 130, 160
 _DEAD_ENDS = 65_536
 _CONSTRAINTS = 64
 
@@ -28,7 +28,7 @@ class Verdicts:
     `accepted` maps tokens to the state after them, or None where it was not computed;
     `rejected` are single tokens, `ranges` ranks in the vocabulary's `lexicon` all of whose tokens
     are rejected; `begun` beginnings of tokens that are allowed; `ends` whether the text may end
-    after some last bytes.
+    after some last bytes. `journal` has the tokens and ranges in the order they were learned.
     """
 
     __slots__ = (
@@ -37,10 +37,10 @@ class Verdicts:
         "begun",
         "cost",
         "ends",
+        "journal",
         "paid",
         "ranges",
         "rejected",
-        "version",
     )
 
     def __init__(self) -> None:
@@ -49,7 +49,8 @@ class Verdicts:
         self.ranges: list[tuple[int, int]] = []
         self.begun: set[bytes] = set()
         self.ends: dict[bytes, bool] = {}
-        self.cost, self.paid, self.version = _TABLE, 0, 0
+        self.journal: list[int | tuple[int, int]] = []
+        self.cost, self.paid = _TABLE, 0
         self._arrays: tuple[np.ndarray, np.ndarray] | None = None
 
     def verdict(self, token: int, vocabulary: Vocabulary) -> bool | None:
@@ -68,7 +69,7 @@ class Verdicts:
         """Learn that a token is allowed, and the state after it."""
         if self.accepted.get(token) is None:
             if token not in self.accepted:
-                self._changed(_TOKEN)
+                self._learned(token, _TOKEN)
             self.accepted[token] = state
             self.cost += size_of(state)
 
@@ -76,22 +77,22 @@ class Verdicts:
         """Learn that a token is not allowed."""
         if token not in self.rejected:
             self.rejected.add(token)
-            self._changed(_TOKEN)
+            self._learned(token, _TOKEN)
 
     def reject_range(self, first: int, last: int) -> None:
         """Learn that no token of these ranks is allowed."""
         self.ranges = [r for r in self.ranges if not (first <= r[0] and r[1] <= last)]
         self.ranges.append((first, last))
-        self._changed(_RANGE)
+        self._learned((first, last), _RANGE)
 
     def begin(self, beginning: bytes) -> None:
         """Learn that a beginning of tokens is allowed."""
         self.begun.add(beginning)
         self.cost += _TOKEN
 
-    def _changed(self, cost: int) -> None:
+    def _learned(self, what: int | tuple[int, int], cost: int) -> None:
         self._arrays = None
-        self.version += 1
+        self.journal.append(what)
         self.cost += cost
 
     def arrays(self, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:

@@ -41,7 +41,7 @@ class Place:
     accepted: np.ndarray = field(default_factory=lambda: _NONE)
     rejected: np.ndarray = field(default_factory=lambda: _NONE)
     share: float = 1.0
-    version: int = 0
+    version: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class Outcomes:
         batch = _Batch(vocabulary, _padded(weights), rows_here)
         mass = float(block_sums(batch.weights).sum())
         empty = np.empty(0)
-        place = replace(self.place, accepted=_NONE, rejected=_NONE)
+        place = replace(self.place, accepted=_NONE, rejected=_NONE, version=())
         return Outcomes(peak, mass, _NONE, empty, place, batch, 0)
 
 

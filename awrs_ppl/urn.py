@@ -49,6 +49,7 @@ class Urn:
         self._on_host = weights.device.type == "cpu"
         self._host = weights.numpy() if self._on_host else np.empty(0)
         self._fetched: dict[int, np.ndarray] = {}
+        self._stale: set[int] = set()  # blocks whose sums are to be made anew
 
     @classmethod
     def of(cls, weights: np.ndarray) -> Urn:
@@ -61,6 +62,7 @@ class Urn:
     def mass(self) -> float:
         """The sum of the weights left; exactly 0 if none is."""
         if self._mass is None:
+            self._refresh()
             self._mass = float(self._sums.sum())
         return self._mass
 
@@ -83,8 +85,7 @@ class Urn:
             block[outcome % BLOCK] = 0.0
             if not self._on_host:
                 self._row[outcome] = 0.0
-            # Summed anew, not subtracted: no rounding is left behind where mass was.
-            self._sums[number] = block.sum(dtype=np.float64)
+            self._stale.add(number)
             self._mass = None
         return weight
 
@@ -96,6 +97,7 @@ class Urn:
             self._row[self._index(outcomes)] = 0.0
             self._fetched.clear()
         self._sums = block_sums(self._row)
+        self._stale.clear()
         self._mass = None
 
     def draw(self, rng: np.random.Generator) -> int:
@@ -104,6 +106,7 @@ class Urn:
 
     def at(self, place: float) -> int:
         """The outcome at a place in [0, 1): uniform places give outcomes by their weights."""
+        self._refresh()
         cumulative = np.cumsum(self._sums)
         reach = place * cumulative[-1]
         number = pick(cumulative, reach)
@@ -132,7 +135,19 @@ class Urn:
 
     def copy(self) -> Urn:
         """Another urn with the same weights."""
+        self._refresh()
         return Urn(self._row.clone(), self._sums.copy(), self._likeliest)
+
+    def _refresh(self) -> None:
+        # Summed anew, not subtracted: no rounding is left behind where mass was.
+        if len(self._stale) > 2 and self._on_host:
+            numbers = list(self._stale)
+            blocks = self._host.reshape(-1, BLOCK)[numbers]
+            self._sums[numbers] = blocks.sum(axis=1, dtype=np.float64)
+        else:
+            for number in self._stale:
+                self._sums[number] = self._block(number).sum(dtype=np.float64)
+        self._stale.clear()
 
     def _block(self, number: int) -> np.ndarray:
         if self._on_host:

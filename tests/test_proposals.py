@@ -167,9 +167,9 @@ class Broken(AWRS):
         total = mass + worth * len(found)
         if total <= 0:
             return Draw(-1, -math.inf)
-        if rng.random() * total < mass and head.accepted:
-            place = pick(np.cumsum(head.weights), rng.random() * head.mass)
-            return Draw(head.accepted[place], outcomes.log_scale + math.log(total))
+        if rng.random() * total < mass and head.mass > 0.0:
+            place = pick(head.cumulative(), rng.random() * head.mass)
+            return Draw(head.accepted(place), outcomes.log_scale + math.log(total))
         return Draw(found[int(rng.integers(len(found)))], outcomes.log_scale + math.log(total))
 
 

@@ -18,6 +18,8 @@ from awrs_ppl.urn import Urn, pick
 
 __all__ = ["AWRS"]
 
+_FEW = 8  # so many outcomes are removed faster one by one
+
 
 @dataclass(frozen=True, slots=True)
 class AWRS:
@@ -109,12 +111,16 @@ class AWRS:
     async def _learn(self, outcomes: Outcomes, knowledge: Knowledge) -> _Head:
         """Check the likeliest outcomes while it pays. No random number is used here."""
         unknown = outcomes.urn()
-        head = _Head(unknown, outcomes.accepted.tolist(), outcomes.accepted_weights.tolist())
-        if knowledge.version != outcomes.place.version:
-            # Others that came to the same state have learned meanwhile.
-            for token in knowledge.accepted().tolist():
-                head.accept(token, unknown.remove(token))
-            unknown.remove_all(knowledge.rejected())
+        head = _Head(unknown, outcomes.accepted, outcomes.accepted_weights)
+        # Others that came to the same state may have learned meanwhile.
+        accepted, rejected = knowledge.news(outcomes.place.version)
+        for token in accepted:
+            head.accept(token, unknown.remove(token))
+        if len(rejected) > _FEW:
+            unknown.remove_all(np.array(rejected))
+        else:
+            for token in rejected:
+                unknown.remove(token)
         learned, before, speculation = 0, knowledge.beginnings, knowledge.speculation
         ranked = unknown.ranked()
         ahead: list[int] = []
@@ -171,7 +177,7 @@ class AWRS:
         rngs: Sequence[np.random.Generator],
     ) -> list[Draw]:
         """The draws from the tail, all of them before any of their verdicts counts."""
-        mass, cumulative = head.mass, np.cumsum(head.weights)
+        mass, cumulative = head.mass, head.cumulative()
         tails: list[list[int]] = [[] for _ in rngs]
         worth = 0.0
         if head.draws:
@@ -191,7 +197,7 @@ class AWRS:
             log_weight = outcomes.log_scale + math.log(total)
             reach = place * total
             if reach < mass or not found:
-                outcome = head.accepted[pick(cumulative, reach)]
+                outcome = head.accepted(pick(cumulative, reach))
             else:
                 outcome = found[min(int((reach - mass) / worth), len(found) - 1)]
             draws.append(Draw(outcome, log_weight))
@@ -199,17 +205,30 @@ class AWRS:
 
 
 class _Head:
-    """What is known when the randomness begins: A with its weights, and U."""
+    """What is known when the randomness begins: A with its weights, and U.
 
-    def __init__(self, unknown: Urn, accepted: list[int], weights: list[float]) -> None:
-        self.unknown, self.accepted, self.weights = unknown, accepted, weights
-        self.mass = math.fsum(weights)
+    Of A, what was known at first stays in arrays, for there may be thousands.
+    """
+
+    def __init__(self, unknown: Urn, accepted: np.ndarray, weights: np.ndarray) -> None:
+        self.unknown = unknown
+        self._accepted, self._weights = accepted, weights
+        self._more: list[int] = []
+        self._more_weights: list[float] = []
+        self.mass = float(weights.sum())
         self.draws, self.visits = 0, 1.0
 
     def accept(self, outcome: int, weight: float) -> None:
-        self.accepted.append(outcome)
-        self.weights.append(weight)
+        self._more.append(outcome)
+        self._more_weights.append(weight)
         self.mass += weight
+
+    def accepted(self, place: int) -> int:
+        first = len(self._accepted)
+        return int(self._accepted[place]) if place < first else self._more[place - first]
+
+    def cumulative(self) -> np.ndarray:
+        return np.cumsum(np.concatenate([self._weights, self._more_weights]))
 
 
 def _draw_known(outcomes: Outcomes, urn: Urn, members: int, rng: np.random.Generator) -> list[Draw]:
