@@ -97,7 +97,7 @@ class TransformersEngine(AsyncLM):
         context too long for `memory`.
         """
         rows = await self._ask([self._job(context) for context in contexts])
-        return torch.stack(rows) if rows else torch.empty(0, self.vocab_size, device=self.device)
+        return _stacked(rows) if rows else torch.empty(0, self.vocab_size, device=self.device)
 
     async def sequence_logprobs(
         self,
@@ -209,6 +209,21 @@ class TransformersEngine(AsyncLM):
                 loop.call_soon_threadsafe(deliver)
 
         work.add_done_callback(wake)
+
+
+def _stacked(rows: list[torch.Tensor]) -> torch.Tensor:
+    """Rows as one tensor; without a copy where they are neighbours in one, as of one pass."""
+    first = rows[0]
+    step = rows[1].storage_offset() - first.storage_offset() if len(rows) > 1 else len(first)
+    storage = first.untyped_storage().data_ptr()
+    if step < len(first) or not all(
+        row.untyped_storage().data_ptr() == storage
+        and row.storage_offset() == first.storage_offset() + i * step
+        and row.stride() == (1,)
+        for i, row in enumerate(rows)
+    ):
+        return torch.stack(rows)
+    return first.as_strided((len(rows), len(first)), (step, 1))
 
 
 def _refuse_adapter(lora_name: str | None) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import copy
 import json
 import statistics
 import time
@@ -27,9 +28,13 @@ from awrs_ppl.potentials import Regex, predicate
 PROMPT = "Once upon a time, in a small village by the sea,"
 PARTICLES, TOKENS = 16, 64
 
-# The bars: inference over floor; and genlm-control over ours (8 particles, 128 tokens).
+# The bars: inference over floor; the proposal alone, where there is nothing to learn; and
+# genlm-control over ours (8 particles, 128 tokens).
 BARS = {"smollm2-135m": 1.15, "gemma3-270m": 1.2}
+PROPOSAL_BAR = 0.08
 PEER_BAR = 10.0
+# A control token that stories do not have.
+NEVER = "<repo_name>"
 
 
 @predicate
@@ -37,10 +42,19 @@ def no_z_no_newline(text: str) -> bool:
     return "z" not in text and "\n" not in text
 
 
+@predicate(state=lambda text: 0)
+def forgetful(text: str) -> bool:
+    """The same, and what may follow does not depend on the text: soon all verdicts are known."""
+    return "z" not in text and "\n" not in text
+
+
 CONSTRAINTS: dict[str, Callable[[], Any]] = {
     "mask": lambda: Regex(r"[^\n]*"),
     "predicate": lambda: no_z_no_newline,
+    "known": lambda: forgetful,
 }
+# Where every verdict is known, by the mask or from runs before, but for a few new tokens.
+NOTHING_TO_LEARN = ("mask", "known")
 
 
 def run(lm: LM, constraint: Any, particles: int, tokens: int, seed: int) -> Any:
@@ -51,11 +65,14 @@ def run(lm: LM, constraint: Any, particles: int, tokens: int, seed: int) -> Any:
 
     engine: Any = lm.engine
     engine.clear_cache()
-    return asyncio.run(infer(model, n_particles=particles, seed=seed, progress=False))
+    options = {"n_particles": particles, "seed": seed, "progress": False}
+    return asyncio.run(infer(model, **options, remember=constraint is forgetful))
 
 
-def traced(lm: LM, constraint: Any, particles: int, tokens: int, seed: int) -> list[list[Any]]:
-    """The distinct contexts of each round of a run."""
+def traced(
+    lm: LM, constraint: Any, particles: int, tokens: int, seed: int
+) -> tuple[Any, float, list[list[Any]]]:
+    """A run: its posterior, its seconds, and the distinct contexts of each round."""
     rounds: list[list[Any]] = []
     engine: Any = lm.engine
     right = engine.next_logits
@@ -66,10 +83,11 @@ def traced(lm: LM, constraint: Any, particles: int, tokens: int, seed: int) -> l
 
     engine.next_logits = record
     try:
-        run(lm, constraint, particles, tokens, seed)
+        started = time.perf_counter()
+        posterior = run(lm, constraint, particles, tokens, seed)
+        return posterior, time.perf_counter() - started, rounds
     finally:
         del engine.next_logits
-    return rounds
 
 
 @torch.inference_mode()
@@ -98,10 +116,7 @@ def measure(lm: LM, name: str, repetitions: int, tokens: int) -> dict[str, Any]:
     constraint = CONSTRAINTS[name]()
     ratios, floors, parts = [], [], []
     for seed in range(repetitions + 1):
-        rounds = traced(lm, constraint, PARTICLES, tokens, seed)
-        started = time.perf_counter()
-        posterior = run(lm, constraint, PARTICLES, tokens, seed)
-        whole = time.perf_counter() - started
+        posterior, whole, rounds = traced(lm, constraint, PARTICLES, tokens, seed)
         bare = floor(engine.model, rounds)
         if seed:  # the first repetition warms up
             ratios.append(whole / bare)
@@ -118,25 +133,39 @@ def measure(lm: LM, name: str, repetitions: int, tokens: int) -> dict[str, Any]:
 
 
 def peer(lm: LM, tokens: int, particles: int) -> float:
-    """Seconds of genlm-control over ours: same model, prompt, predicate and particles."""
+    """Seconds of genlm-control over ours: same model, prompt, predicate and particles.
+
+    The end is a token that the model never writes, so that both write all their tokens. Ours,
+    the shorter, is the median of three runs, before and after theirs.
+    """
     from genlm.backend.llm import AsyncTransformer
     from genlm.control import AWRS, SMC, PromptedLLM
 
     engine: Any = lm.engine
-    ends = [bytes(lm.vocabulary.tokens[i]) for i in lm.vocabulary.ends.tolist()]
+    model, tokenizer = engine.model, copy.deepcopy(engine.tokenizer)
+    tokenizer.eos_token, end = NEVER, tokenizer.convert_tokens_to_ids(NEVER)
+    model.generation_config.eos_token_id = end
+    endless = LM(model, tokenizer=tokenizer)
     llm = PromptedLLM(
-        AsyncTransformer(engine.model, engine.tokenizer),
-        prompt_ids=list(lm.prompt_ids(PROMPT)),
-        eos_byte_strings=ends,
+        AsyncTransformer(model, tokenizer),
+        prompt_ids=list(endless.prompt_ids(PROMPT)),
+        eos_byte_strings=[bytes(endless.vocabulary.tokens[end])],
     )
     sampler = SMC(AWRS(llm, no_z_no_newline.coerce(llm, f=b"".join), seed=0))
-    run(lm, no_z_no_newline, particles, 4, 0)
+
+    def ours(seed: int) -> float:
+        started = time.perf_counter()
+        posterior = run(endless, no_z_no_newline, particles, tokens, seed)
+        assert posterior.stats.tokens == particles * tokens
+        return time.perf_counter() - started
+
+    run(endless, no_z_no_newline, particles, 4, 0)
+    seconds = [ours(0)]
     started = time.perf_counter()
-    asyncio.run(sampler(n_particles=particles, ess_threshold=0.5, max_tokens=tokens))
+    sequences = asyncio.run(sampler(n_particles=particles, ess_threshold=0.5, max_tokens=tokens))
     theirs = time.perf_counter() - started
-    started = time.perf_counter()
-    run(lm, no_z_no_newline, particles, tokens, 0)
-    return theirs / (time.perf_counter() - started)
+    assert all(len(context) == tokens for context in sequences.contexts)
+    return theirs / statistics.median([*seconds, ours(1), ours(2)])
 
 
 def main() -> None:
@@ -162,6 +191,9 @@ def main() -> None:
             print(f"{model:14} {name:10} {row['ratio']:.3f} of the floor ({parts})", flush=True)
             if row["ratio"] > BARS[model]:
                 missed.append(f"{model}, {name}: {row['ratio']:.3f} > {BARS[model]}")
+            share = row["seconds by part"]["proposal"] / row["floor seconds"]
+            if name in NOTHING_TO_LEARN and share > PROPOSAL_BAR:
+                missed.append(f"{model}, {name}: proposal {share:.3f} > {PROPOSAL_BAR}")
         if model == "smollm2-135m" and not options.quick:
             ratio = results["genlm-control over ours"] = peer(lm, 128, 8)
             print(f"genlm-control takes {ratio:.1f} times as long (8 particles, 128 tokens)")

@@ -74,7 +74,7 @@ class Lasting(TransformersEngine):
     async def next_logits(self, contexts: Sequence[tuple[int, ...]]) -> torch.Tensor:
         if self.seen is not None:
             self.seen(contexts, False)
-        rows = await super().next_logits(contexts)
+        rows = (await super().next_logits(contexts)).clone()
         early = [i for i, context in enumerate(contexts) if len(context) < self.until]
         rows[torch.tensor(early, dtype=torch.long)[:, None], torch.tensor(self.ends)] = -torch.inf
         if self.seen is not None:
