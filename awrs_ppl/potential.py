@@ -43,6 +43,9 @@ class Multiplicative(Potential):
     def __deepcopy__(self, memo: Any) -> Multiplicative:
         return self  # a value: it does not change
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     @property
     def key(self) -> Hashable:
         """Equal for potentials that say the same of every text. By default: this very object."""

@@ -14,17 +14,34 @@ if __name__ != "awrs_ppl.potentials":
 if TYPE_CHECKING:
     from awrs_ppl.lifting import boolean
     from awrs_ppl.potential import BooleanPotential
+    from awrs_ppl.potentials.grammar import Grammar
+    from awrs_ppl.potentials.json_schema import JsonSchema
+    from awrs_ppl.potentials.molecules import MoleculeProperty, Qed, Smiles
+    from awrs_ppl.potentials.planning import PddlGoal, PlanAchieves, Reachable
     from awrs_ppl.potentials.predicates import Predicate, predicate
     from awrs_ppl.potentials.regex import Regex
     from awrs_ppl.potentials.soft import Soft
+    from awrs_ppl.potentials.sql import Sql
+    from awrs_ppl.potentials.text import Contains, OneOf
     from awrs_ppl.products import Product, product
 
 __all__ = [
     "BooleanPotential",
+    "Contains",
+    "Grammar",
+    "JsonSchema",
+    "MoleculeProperty",
+    "OneOf",
+    "PddlGoal",
+    "PlanAchieves",
     "Predicate",
     "Product",
+    "Qed",
+    "Reachable",
     "Regex",
+    "Smiles",
     "Soft",
+    "Sql",
     "boolean",
     "predicate",
     "product",
@@ -32,10 +49,21 @@ __all__ = [
 
 _HOMES = {
     "BooleanPotential": "awrs_ppl.potential",
+    "Contains": "awrs_ppl.potentials.text",
+    "Grammar": "awrs_ppl.potentials.grammar",
+    "JsonSchema": "awrs_ppl.potentials.json_schema",
+    "MoleculeProperty": "awrs_ppl.potentials.molecules",
+    "OneOf": "awrs_ppl.potentials.text",
+    "PddlGoal": "awrs_ppl.potentials.planning",
+    "PlanAchieves": "awrs_ppl.potentials.planning",
     "Predicate": "awrs_ppl.potentials.predicates",
     "Product": "awrs_ppl.products",
+    "Qed": "awrs_ppl.potentials.molecules",
+    "Reachable": "awrs_ppl.potentials.planning",
     "Regex": "awrs_ppl.potentials.regex",
+    "Smiles": "awrs_ppl.potentials.molecules",
     "Soft": "awrs_ppl.potentials.soft",
+    "Sql": "awrs_ppl.potentials.sql",
     "boolean": "awrs_ppl.lifting",
     "predicate": "awrs_ppl.potentials.predicates",
     "product": "awrs_ppl.products",

@@ -13,7 +13,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potential import show
@@ -29,7 +29,10 @@ MASK_BYTES = 2**26
 STEPS_BACK = 64
 
 # Where only one text can follow, llguidance would allow but one of the ways to spell it.
-_HEADER = '%llguidance {"no_forcing": true}\n'
+_OPTIONS = '\n%llguidance {"no_forcing": true}'
+
+# Its default, 50,000 items for a mask, is too low for a large grammar over 262,144 tokens.
+_LIMITS = LLParserLimits(step_max_items=2_000_000)
 
 _NO_TOKENS = Vocabulary([b" "], ends=())
 _tokenizers: WeakKeyDictionary[Vocabulary, LLTokenizer] = WeakKeyDictionary()
@@ -78,7 +81,7 @@ class Language:
 
     def __init__(self, grammar: str, *, name: str, remedy: str = "") -> None:
         self.name = name
-        self._grammar = _HEADER + grammar
+        self._grammar = grammar + _OPTIONS
         self._remedy = remedy
         self._readers: WeakKeyDictionary[Vocabulary, _Reader] = WeakKeyDictionary()
         self._latest = self._reader(_NO_TOKENS)
@@ -158,7 +161,7 @@ class _Reader:
 
     def __init__(self, grammar: str, vocabulary: Vocabulary) -> None:
         self.size = vocabulary.size
-        self.start = LLMatcher(_tokenizer(vocabulary), grammar, log_level=0)
+        self.start = LLMatcher(_tokenizer(vocabulary), grammar, log_level=0, limits=_LIMITS)
         self.id = next(_ids)
 
     def nearest(self, text: bytes, state: bytes) -> tuple[int, LLMatcher]:

@@ -1,0 +1,227 @@
+"""A SQLite database that can only be read, and only so much at a time."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from awrs_ppl.errors import PotentialError
+from awrs_ppl.potential import show
+
+__all__ = ["Database", "Stamp", "open_database", "stamp"]
+
+# What a file was when it was looked at: its path, number, time of change in ns, and size.
+Stamp = tuple[str, int, int, int]
+
+# Steps of SQLite's machine between two looks at the clock.
+STRIDE = 1000
+# Bytes of all cells of a result.
+RESULT_BYTES = 2**26
+SETTINGS = (
+    "PRAGMA query_only = ON",
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA temp_store = MEMORY",  # a big sort would write to the disk
+    "PRAGMA mmap_size = 0",  # a file that shrinks under a mapping ends the process
+)
+LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: 1_000_000,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 50_000,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 50,
+    sqlite3.SQLITE_LIMIT_VDBE_OP: 100_000,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1000,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+
+AGGREGATES = frozenset({"avg", "count", "group_concat", "max", "min", "sum", "total"})
+# Without a use in a query, or with results far longer than their arguments.
+_UNWANTED = frozenset(
+    {"changes", "current_date", "current_time", "current_timestamp", "last_insert_rowid"}
+    | {"likelihood", "likely", "random", "subtype", "total_changes", "unlikely"}
+    | {"char", "format", "hex", "printf", "quote", "randomblob", "replace", "zeroblob"}
+)
+_INNOCUOUS = 0x200000
+# Codes of errors that lie in the statement: error, too big, mismatch, not authorized, range.
+_FAULTS = frozenset({1, 18, 20, 23, 25})
+
+
+class Database:
+    """One file, opened read-only; statements run under an authorizer and within limits.
+
+    `tables` maps the names of tables and views to those of their columns, `functions` those of
+    functions to the numbers of arguments they take (-1: any). Raises `ValueError` if the file
+    is no SQLite database, or has no table that can be read.
+    """
+
+    def __init__(self, path: str, steps: int, seconds: float) -> None:
+        self.path = path
+        self._steps = steps
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._left = 0
+        self._deadline = 0.0
+        self._connection = _connect(path, seconds)
+        try:
+            self.functions = _functions(self._connection)
+            found = _tables(self._connection)
+        except sqlite3.Error as error:
+            raise ValueError(f"Sql({path!r}) cannot be read as a database: {error}") from error
+        self._readable = frozenset(found)
+        self._connection.set_authorizer(self._authorize)
+        self._connection.set_progress_handler(self._watch, STRIDE)
+        self.tables = {
+            table: columns
+            for table, columns in found.items()
+            if self.error(f"SELECT * FROM {quoted(table)}") is None
+        }
+        if not self.tables:
+            raise ValueError(f"Sql({path!r}) has no table that can be read")
+
+    def error(self, query: str) -> str | None:
+        """Why the query cannot be run, in SQLite's words; None if it can. Nothing is run.
+
+        Raises `PotentialError` where that is not the query's fault: a locked or damaged file.
+        """
+        with self._limits(query):
+            try:
+                self._connection.execute(f"EXPLAIN {query}").close()
+            except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+                return _fault(error)
+        return None
+
+    def rows(self, query: str, limit: int) -> list[tuple[Any, ...]]:
+        """The result of a query. Raises `ValueError` if it cannot be run, `PotentialError` at a
+        limit or if the file fails."""
+        wrong = self.error(query)
+        rows: list[tuple[Any, ...]] = []
+        if wrong is None:
+            with self._limits(query):
+                try:
+                    with closing(self._connection.execute(query)) as cursor:
+                        _fetch(cursor, rows, query, limit)
+                except sqlite3.Error as error:
+                    wrong = _fault(error)
+        if wrong is not None:
+            raise ValueError(f"rows cannot run {_shown(query)}: {wrong}")
+        return rows
+
+    @contextmanager
+    def _limits(self, query: str) -> Iterator[None]:
+        with self._lock:
+            self._left = self._steps
+            self._deadline = time.monotonic() + self._seconds
+            try:
+                yield
+            except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                    raise PotentialError(
+                        f"{_shown(query)} was stopped after {self._steps - self._left} steps: "
+                        f"the limits are steps={self._steps} and seconds={self._seconds:g}"
+                    ) from error
+                raise PotentialError(f"{self.path!r} failed on {_shown(query)}: {error}") from error
+
+    def _watch(self) -> int:
+        self._left -= STRIDE
+        return self._left < 0 or time.monotonic() > self._deadline
+
+    def _authorize(
+        self, action: int, one: str | None, two: str | None, base: str | None, _: str | None
+    ) -> int:
+        allowed = (
+            action == sqlite3.SQLITE_SELECT
+            or (action == sqlite3.SQLITE_READ and base in ("main", None) and one in self._readable)
+            or (action == sqlite3.SQLITE_FUNCTION and (two or "").lower() in self.functions)
+        )
+        return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+
+def _fetch(cursor: sqlite3.Cursor, rows: list[Any], query: str, limit: int) -> None:
+    size = 0
+    for row in cursor:
+        rows.append(row)
+        size += sum(len(cell) for cell in row if isinstance(cell, str | bytes))
+        if len(rows) > limit or size > RESULT_BYTES:
+            much = f"{limit} rows" if len(rows) > limit else f"{RESULT_BYTES} bytes"
+            raise PotentialError(
+                f"{_shown(query)} has a result of more than {much}: add a LIMIT, or raise max_rows"
+            )
+
+
+def _shown(query: str) -> str:
+    return show(query.encode("utf-8", "surrogatepass"))
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a statement; raises an error that is none of its faults."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF not in _FAULTS:
+        raise error
+    return str(error)
+
+
+def _connect(path: str, seconds: float) -> sqlite3.Connection:
+    # With a log or journal beside it the file alone is not the database.
+    alone = not any(Path(f"{path}{end}").exists() for end in ("-wal", "-journal"))
+    uri = f"file:{quote(path)}?mode=ro" + ("&immutable=1" if alone else "")
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=seconds, isolation_level=None, check_same_thread=False
+    )
+    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+    for setting in SETTINGS:
+        connection.execute(setting).close()
+    for limit, value in LIMITS.items():
+        connection.setlimit(limit, value)
+    return connection
+
+
+def _functions(connection: sqlite3.Connection) -> dict[str, frozenset[int]]:
+    found: dict[str, set[int]] = {}
+    query = "SELECT name, type, narg, builtin, flags FROM pragma_function_list"
+    for name, kind, arguments, builtin, flags in connection.execute(query):
+        if not builtin or not flags & _INNOCUOUS or name in _UNWANTED or "sqlite" in name:
+            continue
+        if kind == "s" or name in AGGREGATES:
+            found.setdefault(name, set()).add(arguments)
+    return {name: frozenset(found[name]) for name in sorted(found)}
+
+
+def _tables(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
+    names = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') "
+        "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+    ).fetchall()
+    found = {}
+    for (table,) in names:
+        try:
+            columns = connection.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
+        except sqlite3.Error:  # a view of what is gone, a virtual table without its module
+            continue
+        found[table] = tuple(column[1] for column in columns if column[6] != 1)
+    return found
+
+
+def quoted(name: str) -> str:
+    """A name as an identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def stamp(path: str) -> Stamp:
+    """What the file is now. Raises `OSError`."""
+    path = os.path.abspath(path)
+    found = os.stat(path)
+    return (path, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=32)
+def open_database(mark: Stamp, steps: int, seconds: float) -> Database:
+    """The database of a file as it is now, opened once."""
+    return Database(mark[0], steps, seconds)

@@ -1,0 +1,271 @@
+"""Texts out of a list, and texts that contain another."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from awrs_ppl.lifting import decode
+from awrs_ppl.potential import BooleanPotential, show
+from awrs_ppl.vocabulary import Vocabulary
+
+__all__ = ["Contains", "OneOf"]
+
+# Masks kept for each automaton and vocabulary.
+MASKS = 64
+
+
+class OneOf(BooleanPotential):
+    """The texts of a list, and no others. A state knows only what can still follow.
+
+    Raises `ValueError` for an empty list, and `TypeError` for what is no text.
+
+    >>> import asyncio
+    >>> answer = OneOf(["yes", "no", "not now"])
+    >>> asyncio.run(answer.complete(b"no")), asyncio.run(answer.prefix(b"not ")),
+    (0.0, 0.0)
+    >>> answer.advance(answer.start(), b"maybe") is None
+    True
+    >>> answer
+    OneOf(['no', 'not now', 'yes'])
+    """
+
+    def __init__(self, choices: Iterable[str]) -> None:
+        if isinstance(choices, str | bytes):
+            raise TypeError(f"OneOf got {choices!r}: give it a list of texts")
+        choices = tuple(choices)
+        for choice in choices:
+            if not isinstance(choice, str):
+                raise TypeError(f"OneOf got the choice {choice!r}: choices are of type str")
+        if not choices:
+            raise ValueError("OneOf got no choices: give it at least one text")
+        super().__init__()
+        self._words = _words(choices)
+        self.mask = self._words.mask
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The texts, sorted, each once."""
+        return self._words.choices
+
+    @property
+    def key(self) -> tuple[type, tuple[str, ...]]:
+        """Equal for the same texts."""
+        return (type(self), self.choices)
+
+    @property
+    def fingerprint(self) -> str:
+        """How many texts there are."""
+        return f"OneOf({len(self.choices)} choices)"
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self.choices[:3]))
+        return f"OneOf([{shown}{', …' if len(self.choices) > 3 else ''}])"
+
+    def start(self) -> int:
+        """The state of the empty text."""
+        return self._words.root
+
+    def advance(self, state: Any, data: bytes) -> int | None:
+        """The state after `data`; `None` if no choice begins so."""
+        return self._words.advance(state, data)
+
+    def accepts(self, state: Any) -> bool:
+        """Whether the text is a choice."""
+        return self._words.nodes[state][0]
+
+
+class Contains(BooleanPotential):
+    """The texts that contain `text`. A state knows how much of it stands at the end.
+
+    Nothing is rejected on the way but bytes that are no UTF-8: a text can end only once `text`
+    is in it. Raises `TypeError` if it is no str.
+
+    >>> import asyncio
+    >>> fox = Contains("fox")
+    >>> asyncio.run(fox.prefix(b"the f")), asyncio.run(fox.complete(b"the f"))
+    (0.0, -inf)
+    >>> fox.advance(fox.start(), b"the fo") == fox.advance(fox.start(), b"fofo")
+    True
+    """
+
+    def __init__(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"Contains got {text!r}: the text must be a str")
+        super().__init__()
+        self.text = text
+        self._data = _encode(text, "Contains")
+        self._falls = _falls(self._data)
+        self.mask = _mask_of_utf8
+
+    @property
+    def key(self) -> tuple[type, str]:
+        """Equal for equal texts."""
+        return (type(self), self.text)
+
+    @property
+    def fingerprint(self) -> str:
+        """The text."""
+        return f"Contains({self.text!r})"
+
+    def __repr__(self) -> str:
+        return f"Contains({show(self._data)})"
+
+    def start(self) -> tuple[int, bytes]:
+        """How many bytes of `text` stand at the end, and the bytes of an unfinished character."""
+        return 0, b""
+
+    def advance(self, state: Any, data: bytes) -> tuple[int, bytes] | None:
+        """The state after `data`; `None` if it is no UTF-8."""
+        matched, pending = state
+        try:
+            pending = decode(pending + data)[1]
+        except UnicodeDecodeError:
+            return None
+        for byte in data:
+            if matched == len(self._data):
+                break
+            while matched and self._data[matched] != byte:
+                matched = self._falls[matched]
+            matched += self._data[matched] == byte
+        return matched, pending
+
+    def accepts(self, state: Any) -> bool:
+        """Whether `text` was in it, and the last character is whole."""
+        return state[0] == len(self._data) and not state[1]
+
+
+def _encode(text: str, name: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} got {text!r}, which has half of a surrogate pair") from error
+
+
+@lru_cache(maxsize=256)
+def _falls(data: bytes) -> tuple[int, ...]:
+    """For each length, the longest shorter beginning of `data` that ends a text of it.
+
+    Knuth, Morris and Pratt, "Fast pattern matching in strings", 1977.
+    """
+    falls, matched = [0, 0], 0
+    for byte in data[1:]:
+        while matched and data[matched] != byte:
+            matched = falls[matched]
+        matched += data[matched] == byte
+        falls.append(matched)
+    return tuple(falls)
+
+
+class _Masks:
+    """The masks of an automaton that were asked for last."""
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[Vocabulary, OrderedDict[Any, np.ndarray]]
+        self._known = WeakKeyDictionary()
+
+    def get(self, state: Any, vocabulary: Vocabulary, find: Any) -> np.ndarray:
+        known = self._known.setdefault(vocabulary, OrderedDict())
+        mask = known.get(state)
+        if mask is None:
+            mask = np.zeros(vocabulary.size, dtype=bool)
+            mask[find(state, vocabulary)] = True
+            mask.flags.writeable = False
+            known[state] = mask
+            if len(known) > MASKS:
+                known.popitem(last=False)
+        known.move_to_end(state)
+        return mask
+
+
+_utf8 = _Masks()
+
+
+def _mask_of_utf8(state: tuple[int, bytes], vocabulary: Vocabulary) -> np.ndarray:
+    return _utf8.get(state[1], vocabulary, _readable)
+
+
+def _readable(pending: bytes, vocabulary: Vocabulary) -> list[int]:
+    found = []
+    for i in vocabulary.text_ids.tolist():
+        try:
+            decode(pending + vocabulary.tokens[i])
+        except UnicodeDecodeError:
+            continue
+        found.append(i)
+    return found
+
+
+class _Words:
+    """The least automaton of some texts: a node is whether a text ends, and what follows.
+
+    Built from the sorted texts as by Daciuk, Mihov, Watson and Watson, "Incremental construction
+    of minimal acyclic finite-state automata", 2000.
+    """
+
+    def __init__(self, choices: tuple[str, ...]) -> None:
+        self.choices = tuple(sorted(set(choices)))
+        self.nodes: list[tuple[bool, dict[int, int]]] = []
+        self._numbers: dict[tuple[bool, tuple[tuple[int, int], ...]], int] = {}
+        self._masks = _Masks()
+        # The nodes along the last text, which may still get more branches.
+        path: list[tuple[bool, dict[int, int]]] = [(False, {})]
+        last = b""
+        for data in sorted(_encode(choice, "OneOf") for choice in self.choices):
+            common = next(
+                (i for i, (a, b) in enumerate(zip(last, data, strict=False)) if a != b),
+                min(len(last), len(data)),
+            )
+            self._close(path, last, common)
+            path += [(False, {}) for _ in data[common:]]
+            path[-1] = (True, path[-1][1])
+            last = data
+        self._close(path, last, 0)
+        self.root = self._number(path[0])
+
+    def _close(self, path: list[tuple[bool, dict[int, int]]], last: bytes, keep: int) -> None:
+        while len(path) > keep + 1:
+            node = path.pop()
+            path[-1][1][last[len(path) - 1]] = self._number(node)
+
+    def _number(self, node: tuple[bool, dict[int, int]]) -> int:
+        same = (node[0], tuple(node[1].items()))
+        if same not in self._numbers:
+            self._numbers[same] = len(self.nodes)
+            self.nodes.append(node)
+        return self._numbers[same]
+
+    def advance(self, state: int, data: bytes) -> int | None:
+        for byte in data:
+            after = self.nodes[state][1].get(byte)
+            if after is None:
+                return None
+            state = after
+        return state
+
+    def mask(self, state: int, vocabulary: Vocabulary) -> np.ndarray:
+        return self._masks.get(state, vocabulary, self._tokens)
+
+    def _tokens(self, state: int, vocabulary: Vocabulary) -> list[int]:
+        lexicon = vocabulary.lexicon
+        found: list[int] = []
+        waiting = [(state, b"")]
+        while waiting:
+            node, data = waiting.pop()
+            for byte, after in self.nodes[node][1].items():
+                longer = data + bytes([byte])
+                first, last = lexicon.range(longer)
+                if first < last:
+                    found += lexicon.spelling(longer)
+                    waiting.append((after, longer))
+        return found
+
+
+@lru_cache(maxsize=256)
+def _words(choices: tuple[str, ...]) -> _Words:
+    return _Words(choices)
