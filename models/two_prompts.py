@@ -1,0 +1,20 @@
+"""Two prompts at once: what both of them could go on with."""
+
+from awrs_ppl import LM, Context, run
+from awrs_ppl.potentials import Regex
+
+
+async def two_prompts(ctx: Context, lm: LM, one: str, other: str) -> str:
+    """A word that is likely after `one` and after `other`: a product of two language models."""
+    word = await ctx.generate(lm(one) * lm(other) * Regex(r" [a-z]{3,12}"), max_tokens=8)
+    return word.strip()
+
+
+def main() -> None:
+    """Run the program on the embedded model and print its posterior."""
+    one, other = "A fruit, for example the", "Something yellow, for example the"
+    print(run(two_prompts, LM.embedded(), one, other, n_particles=32, seed=0))
+
+
+if __name__ == "__main__":
+    main()
