@@ -1,129 +1,104 @@
-"""The history of an inference as inline SVG: the ESS over the steps, and the genealogy."""
+"""The plots of a posterior, with matplotlib."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from awrs_ppl._style import plural
+from awrs_ppl._svg import Genealogy
+from awrs_ppl.weights import normalize
+
 if TYPE_CHECKING:
-    from awrs_ppl.population import Sync
+    from matplotlib.axes import Axes
 
-__all__ = ["ess_svg", "genealogy_svg"]
+    from awrs_ppl.posterior import Posterior
 
-_POINTS = 300
-_LINEAGES = 64
-_GENERATIONS = 100
-_WIDE, _HIGH = 3000, 1000
+__all__ = ["plot_ess", "plot_genealogy", "plot_weights"]
 
-
-def ess_svg(history: Sequence[Sync], n: int) -> str:
-    """The ESS of `n` particles at each synchronization, with resamplings marked.
-
-    Of a long history each point is the lowest ESS of several steps.
-    """
-    if not history:
-        return ""
-    each = -(-len(history) // _POINTS)
-    groups = [history[i : i + each] for i in range(0, len(history), each)]
-    step = _WIDE / max(1, len(groups) - 1)
-    heights = [round(_HIGH - _HIGH * min(sync.ess for sync in group) / n) for group in groups]
-    line = "L".join(f"{round(i * step)} {y}" for i, y in enumerate(heights))
-    line = f"M{line}" + (f"H{_WIDE}" if len(heights) == 1 else "")
-    marks = "".join(
-        f"M{round(i * step)} {_HIGH}v-{_HIGH // 6}"
-        for i, group in enumerate(groups)
-        if any(sync.ancestors is not None for sync in group)
-    )
-    count = sum(sync.ancestors is not None for sync in history)
-    caption = f"Effective sample size over {_steps(len(history))}, from 0 to {n:,}; " + (
-        f"resampled at {count:,} (ticks)" if count else "never resampled"
-    )
-    if each > 1:
-        caption += f"; each point is the lowest of {each} steps"
-    return _figure(caption, {"awrs-mark": marks, "awrs-line": line}, 110)
+_BLUE, _GREY, _ORANGE = "#3b7ddd", "#b0b0b0", "#d98a00"
 
 
-def genealogy_svg(history: Sequence[Sync], weighs: Sequence[bool]) -> str:
-    """Who descends from whom: a line for each particle, forking where it was resampled.
-
-    `weighs`: which particles of the last population have weight; lines that lead to them are
-    bold. Of more than 64 particles the ancestry of 64 is shown, and of many generations every
-    few: those between are composed, which is exact.
-    """
-    n = len(weighs)
-    resampled = [
-        (time, sync.ancestors) for time, sync in enumerate(history, 1) if sync.ancestors is not None
-    ]
-    if not resampled:
-        return ""
-    each = -(-len(resampled) // _GENERATIONS)
-    groups = [resampled[i : i + each] for i in range(0, len(resampled), each)]
-    parents = [_composed([ancestors for _, ancestors in group]) for group in groups]
-    ends = [0, *(group[-1][0] for group in groups), len(history) + 1]
-    xs = [round(_WIDE * time / ends[-1]) for time in ends]
-    ys = [round(_HIGH * slot / max(1, n - 1)) for slot in range(n)]
-    weighty = [slot for slot in range(n) if weighs[slot]]
-    bold = _ancestry(set(weighty), parents)
-    if n > _LINEAGES:
-        shown = _ancestry(_spread(weighty or list(range(n))), parents)
-    else:
-        shown = [set(range(n))] * (len(parents) + 1)
-
-    paths = {"awrs-lost": [], "awrs-line": []}
-    for generation, slots in enumerate(shown):
-        start, end = xs[generation], xs[generation + 1]
-        # The fork is drawn in the last stretch before the resampling.
-        fork = min((end - start) // 2, 40) if generation < len(parents) else 0
-        for slot in sorted(slots):
-            name = "awrs-line" if slot in bold[generation] else "awrs-lost"
-            paths[name].append(f"M{start} {ys[slot]}h{end - start - fork}")
-        if generation < len(parents):
-            for child in sorted(shown[generation + 1]):
-                name = "awrs-line" if child in bold[generation + 1] else "awrs-lost"
-                y = ys[parents[generation][child]]
-                paths[name].append(f"M{end - fork} {y}l{fork} {ys[child] - y}")
-
-    caption = f"{n:,} particle{'' if n == 1 else 's'} over {_steps(len(history))}; " + (
-        "bold: the ancestors of those that have weight at the end"
-    )
-    if n > _LINEAGES:
-        caption += f"; shown is the ancestry of {len(shown[-1])}"
-    if each > 1:
-        caption += f"; {each} of the {len(resampled):,} resamplings are drawn as one"
-    height = min(320, 40 + 10 * n)
-    return _figure(caption, {name: "".join(path) for name, path in paths.items()}, height)
+def plot_ess(posterior: Posterior, ax: Axes | None) -> Axes:
+    """The ESS over the steps, resamplings marked."""
+    ax = _axes(ax)
+    ess = [sync.ess for sync in posterior.history]
+    steps = np.arange(1, len(ess) + 1)
+    marks = [i for i, sync in enumerate(posterior.history) if sync.ancestors is not None]
+    ax.plot(steps, ess, color=_BLUE, marker="o" if len(ess) == 1 else "")
+    if marks:
+        at, low = steps[marks], [ess[i] for i in marks]
+        ax.plot(at, low, "v", color=_ORANGE, markersize=5, label=f"resampled ({len(marks):,})")
+        ax.legend(loc="best", frameon=False)
+    ax.set(xlabel="step", ylabel="effective sample size", ylim=(0, 1.05 * len(posterior)))
+    return ax
 
 
-def _composed(maps: Sequence[Sequence[int]]) -> list[int]:
-    """The ancestor of each slot through several resamplings, the earliest first."""
-    slots = list(maps[-1])
-    for earlier in maps[-2::-1]:
-        slots = [earlier[slot] for slot in slots]
-    return slots
+def plot_genealogy(posterior: Posterior, ax: Axes | None) -> Axes:
+    """A line for each particle, forking where it was resampled; bold what leads to weight."""
+    from matplotlib.collections import LineCollection
+
+    ax = _axes(ax)
+    weighs = [trace.log_weight > -np.inf for trace in posterior]
+    tree = Genealogy.of(posterior.history, weighs)
+    lines: dict[bool, list[Sequence[tuple[float, float]]]] = {False: [], True: []}
+    for generation, slots in enumerate(tree.shown):
+        start, end = tree.ends[generation], tree.ends[generation + 1]
+        last = generation == len(tree.parents)
+        fork = end if last else max(start, end - max(0.5, (tree.ends[-1] / 40)))
+        for slot in slots:
+            lines[slot in tree.bold[generation]].append([(start, slot), (fork, slot)])
+        for child in () if last else tree.shown[generation + 1]:
+            parent = tree.parents[generation][child]
+            lines[child in tree.bold[generation + 1]].append([(fork, parent), (end, child)])
+    for is_bold, segments in lines.items():
+        color, width = (_BLUE, 1.4) if is_bold else (_GREY, 0.8)
+        ax.add_collection(LineCollection(segments, colors=color, linewidths=width))
+    n = len(posterior)
+    title = "in colour: the ancestors of those that have weight at the end"
+    if len(tree.shown[-1]) < n:
+        title += f"\nthe ancestry of {len(tree.shown[-1])} of {n:,} particles"
+    if tree.each > 1:
+        title += f"\n{tree.each} resamplings drawn as one"
+    ax.set_title(title, fontsize="small")
+    ax.set(xlabel="step", ylabel="particle", xlim=(0, tree.ends[-1]), ylim=(n - 0.5, -0.5))
+    return ax
 
 
-def _ancestry(last: set[int], parents: Sequence[Sequence[int]]) -> list[set[int]]:
-    """For each generation the slots that lead to one of `last`."""
-    found = [last]
-    for ancestors in reversed(parents):
-        found.append({ancestors[slot] for slot in found[-1]})
-    return found[::-1]
+def plot_weights(posterior: Posterior, ax: Axes | None) -> Axes:
+    """The share of each particle, the largest first."""
+    ax = _axes(ax)
+    n = len(posterior)
+    traces = sorted(posterior, key=lambda trace: -trace.log_weight)
+    shares = normalize([trace.log_weight for trace in traces])
+    done = np.array([trace.finished for trace in traces])
+    # Steps rather than bars: thousands of bars would take minutes.
+    places = np.arange(n)
+    for is_done, color in ((True, _BLUE), (False, _ORANGE)):
+        heights = np.where(done == is_done, shares, 0.0)
+        if heights.any():
+            label = None if done.all() or is_done else "unfinished"
+            ax.fill_between(
+                np.repeat(np.append(places, n), 2)[1:-1],
+                np.repeat(heights, 2),
+                color=color,
+                linewidth=0,
+                label=label,
+            )
+    ax.axhline(1 / n, color=_GREY, linestyle="--", linewidth=1, label="equal shares")
+    ax.legend(loc="upper right", frameon=False)
+    title = f"ESS {posterior.ess:,.1f} of {n:,}, {posterior.dead:,} dead"
+    ax.set_title(title, fontsize="small")
+    ax.set(xlabel=f"particle{plural(n)} by weight", ylabel="share of the weight", xlim=(0, n))
+    ax.set_ylim(bottom=0)
+    return ax
 
 
-def _spread(slots: Sequence[int]) -> set[int]:
-    """At most 64 of the slots, evenly spread."""
-    count = min(_LINEAGES, len(slots))
-    return {slots[i * len(slots) // count] for i in range(count)}
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    from matplotlib import pyplot
 
-
-def _steps(count: int) -> str:
-    return f"{count:,} step{'' if count == 1 else 's'}"
-
-
-def _figure(caption: str, paths: dict[str, str], height: int) -> str:
-    drawn = "".join(f'<path class="{name}" d="{d}"/>' for name, d in paths.items() if d)
-    return (
-        f"<figure><figcaption>{caption}</figcaption>"
-        f'<svg role="img" aria-label="{caption}" viewBox="-20 -30 {_WIDE + 40} {_HIGH + 60}" '
-        f'preserveAspectRatio="none" style="height:{height}px">{drawn}</svg></figure>'
-    )
+    return pyplot.subplots(figsize=(7, 3), layout="constrained")[1]

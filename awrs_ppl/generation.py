@@ -99,10 +99,11 @@ class Advance:
 
 @dataclass(slots=True)
 class Meter:
-    """What an inference has cost so far; `seconds` by part, `checks` by potential."""
+    """What an inference has cost: `seconds` by part, `checks` and `refusals` by potential."""
 
     tokens: int = 0
     checks: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def lap(self, part: str, started: float) -> float:
@@ -165,6 +166,8 @@ async def step(items: Sequence[Item], meter: Meter, memory: Memory) -> list[Adva
         group.knowledge.settle()
         for factor, count in group.knowledge.checks_by_name().items():
             meter.checks[factor] += count
+        for i, count in group.knowledge.rejections.items():
+            meter.refusals[repr(group.generation.target.boolean[i].potential)] += count
     now = meter.lap("proposal", now)
     meter.tokens += len(items)
     advances = await _apply_weighers(items, advances)

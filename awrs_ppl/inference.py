@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from awrs_ppl._progress import Bar
 from awrs_ppl.engine import Model, Run
 from awrs_ppl.errors import ModelError
 from awrs_ppl.failures import report
 from awrs_ppl.generation import Meter
+from awrs_ppl.ledger import Ledger
 from awrs_ppl.memory import Memory
 from awrs_ppl.population import Particle, Sync, continued
 from awrs_ppl.resampling import SCHEMES
@@ -65,9 +67,10 @@ class Inference:
         self._round = 0
         self._due = False
         self._lost: list[Run] = []
+        self._ledger = Ledger()
         self._wakeup = asyncio.Event()
         self._started = time.perf_counter()
-        self._bar = _bar(progress, n_particles)
+        self._bar = Bar(progress, n_particles)
 
     async def run(self) -> None:
         """Go on until every particle has finished or has weight zero."""
@@ -100,6 +103,8 @@ class Inference:
         """What the particles are now."""
         from awrs_ppl.posterior import Posterior, Stats
 
+        if self._due:
+            self._record(None)  # a timeout came between a round and its synchronization
         used = {lm: _difference(lm, before) for lm, before in self.lms.items()}
         total = time.perf_counter() - self._started
         seconds = dict(self.meter.seconds)
@@ -110,6 +115,7 @@ class Inference:
             lm_passes=int(sum(use["passes"] for use in used.values())),
             checks=dict(self.meter.checks),
             seconds=seconds,
+            refusals=dict(self.meter.refusals),
         )
         return Posterior(
             [particle.trace() for particle in self.particles],
@@ -119,6 +125,8 @@ class Inference:
             seed=self._streams.seed,
             timed_out=timed_out,
             is_proper=self.is_proper,
+            deaths=self._ledger.deaths,
+            efforts=self._ledger.efforts,
         )
 
     # --- user code ------------------------------------------------------------------------
@@ -199,8 +207,18 @@ class Inference:
             for lm in getattr(getattr(asked, "target", None), "dense", ()):
                 self.lms.setdefault(lm.lm, _counts(lm.lm))
         steer = self._ess_threshold > 0
-        total = log_sum([p.total for p in self.particles])
-        changes = await play(active, self._stream, self.meter, self._memory, total, steer=steer)
+        weights = [p.total for p in self.particles]
+        started, checks = time.perf_counter(), self.meter.checks.total()
+        changes = await play(
+            active, self._stream, self.meter, self._memory, log_sum(weights), steer=steer
+        )
+        self._ledger.note(
+            len(self.history) + 1,
+            weights,
+            changes,
+            seconds=time.perf_counter() - started,
+            checks=self.meter.checks.total() - checks,
+        )
         for change in changes:
             change.apply()
         for particle in self.particles:
@@ -217,7 +235,6 @@ class Inference:
 
     def _synchronize(self) -> bool:
         """Resample if the effective sample size is low; whether that was done."""
-        self._due = False
         weights = [p.total for p in self.particles]
         n = len(weights)
         # A hair below the threshold: equal weights miss n by rounding.
@@ -237,11 +254,10 @@ class Inference:
         self._lost.clear()
 
     def _record(self, ancestors: tuple[int, ...] | None) -> None:
-        weights = [p.total for p in self.particles]
-        alive = sum(weight > -math.inf for weight in weights)
-        self.history.append(Sync(ess(weights), alive, ancestors))
-        self._bar.set_postfix(ess=f"{self.history[-1].ess:.1f}", alive=alive, refresh=False)
-        self._bar.update()
+        self._due = False
+        sync = self._ledger.sync([p.total for p in self.particles], ancestors)
+        self.history.append(sync)
+        self._bar.step(sync.ess, sync.alive)
 
 
 def whole(name: str, value: Any, *, least: int) -> int:
@@ -262,9 +278,3 @@ def _counts(lm: LM) -> dict[str, float]:
 
 def _difference(lm: LM, before: dict[str, float]) -> dict[str, float]:
     return {name: value - before[name] for name, value in _counts(lm).items()}
-
-
-def _bar(progress: bool, n_particles: int) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(disable=not progress, desc=f"{n_particles} particles", unit="step", leave=False)

@@ -13,7 +13,7 @@ from awrs_ppl.generation import Progress
 from awrs_ppl.trace import Log, Record, Request, Trace, copied
 from awrs_ppl.weights import log_mean
 
-__all__ = ["Particle", "Sync", "continued"]
+__all__ = ["Loss", "Particle", "Sync", "continued"]
 
 
 @dataclass(slots=True)
@@ -73,13 +73,33 @@ class Particle:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """By how much one part of a statement changed the logarithm of the mean weight in a round.
+
+    `part` names potentials; it is empty where the statement has no parts.
+    """
+
+    statement: str
+    part: str
+    log_evidence: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sync:
     """A synchronization: the ESS before resampling, the particles of some weight, and the
-    ancestor of each slot if there was a resampling."""
+    ancestor of each slot if there was a resampling.
+
+    Of the round before it: `log_weights` are those of all slots, with twists and before
+    resampling; `added` what each slot has written, as text to show; `losses` what the statements
+    of the round did to the mean weight.
+    """
 
     ess: float
     alive: int
     ancestors: tuple[int, ...] | None
+    log_weights: tuple[float, ...] = ()
+    added: tuple[str, ...] = ()
+    losses: tuple[Loss, ...] = ()
 
 
 def continued(particles: list[Particle], ancestors: np.ndarray) -> tuple[list[Particle], list[Run]]:

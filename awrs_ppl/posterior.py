@@ -6,20 +6,23 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from awrs_ppl import _display, _values
+from awrs_ppl import _display, _plots, _record, _values
 from awrs_ppl.errors import NoSurvivors
+from awrs_ppl.explanation import Explanation, explain
 from awrs_ppl.weights import ess, log_sum, normalize
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
+    from awrs_ppl.ledger import Death, Effort
     from awrs_ppl.population import Sync
     from awrs_ppl.trace import Trace
 
@@ -30,7 +33,7 @@ _COLUMNS = ("value", "log_weight", "probability", "finished")
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What an inference has cost: `checks` by potential, `seconds` by part.
+    """What an inference has cost: `checks` and `refusals` by potential, `seconds` by part.
 
     `tokens` counts those of all particles, the ends of texts and dropped lineages included;
     `lm_rows` the contexts that went through the language model, in `lm_passes` forward passes.
@@ -44,6 +47,7 @@ class Stats:
     lm_passes: int
     checks: dict[str, int]
     seconds: dict[str, float]
+    refusals: dict[str, int] = field(default_factory=dict)
 
     @property
     def checks_per_token(self) -> float:
@@ -62,7 +66,8 @@ class Posterior:
 
     `history` has the ESS of each synchronization and the ancestors of each resampling;
     `kills` says how many particles each potential took to weight zero, those replaced
-    by resampling included; `stats` what it cost; `seed` what to pass to get it again.
+    by resampling included; `deaths` has each of them, and `efforts` what each statement took
+    (`explain()` reads them for you); `stats` what it cost; `seed` what to pass to get it again.
 
     >>> from awrs_ppl import Bernoulli, run
     >>> async def two_coins(ctx):
@@ -88,6 +93,8 @@ class Posterior:
         seed: int,
         timed_out: bool,
         is_proper: bool,
+        deaths: Sequence[Death] = (),
+        efforts: Mapping[str, Effort] | None = None,
     ) -> None:
         self._traces = list(traces)
         self.history = list(history)
@@ -96,6 +103,8 @@ class Posterior:
         self.seed = seed
         self.timed_out = timed_out
         self.is_proper = is_proper
+        self.deaths = list(deaths)
+        self.efforts = dict(efforts or {})
         weighted = [trace for trace in self._traces if trace.log_weight > -math.inf]
         self.alive = len(weighted)
         self.dead = len(self._traces) - self.alive
@@ -218,12 +227,57 @@ class Posterior:
             "particles": self._rows(),
             "kills": self.kills,
             "stats": asdict(self.stats) | {"checks_per_token": self.stats.checks_per_token},
-            "history": [asdict(sync) for sync in self.history],
+            "history": [
+                {"ess": sync.ess, "alive": sync.alive, "ancestors": sync.ancestors}
+                for sync in self.history
+            ],
+            "statements": [asdict(cost) for cost in self.explain().statements],
+            "deaths": [asdict(death) for death in self.deaths],
         }
-        text = json.dumps(_values.plain(everything), allow_nan=False)
-        if path is not None:
-            Path(path).write_text(text + "\n", encoding="ascii")
-        return text
+        return _written(_values.plain(everything), path)
+
+    def to_genlm_record(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The run as genlm-control's SMC records it, as JSON, also written to `path` if given.
+
+        Its `InferenceVisualizer().visualize(path)` shows each particle at each step, with its
+        text, its weight and its ancestor. Beside tokens the texts have the statements, as
+        "[observe 2]", and "EOS" where a `generate` has ended. The weights are those before
+        resampling, and the increments those of the step alone.
+        """
+        return _written(_record.genlm_record(self.history, len(self)), path)
+
+    def explain(self) -> Explanation:
+        """Where the weight went: what each statement and potential cost in evidence, how many
+        particles it killed and where, checks and seconds, and what importance sampling would
+        have been worth. It is text in a terminal, a table in a notebook, and data.
+
+        >>> from awrs_ppl import Bernoulli, run
+        >>> async def model(ctx):
+        ...     heads = await ctx.sample(Bernoulli(0.5))
+        ...     await ctx.condition(heads, name="heads")
+        >>> explanation = run(model, n_particles=1000, seed=0, progress=False).explain()
+        >>> abs(explanation.statements[0].log_evidence - math.log(1 / 2)) < 0.1
+        True
+        >>> 400 < explanation.deaths[0].count < 600
+        True
+        """
+        return explain(self)
+
+    def plot_ess(self, ax: Axes | None = None) -> Axes:
+        """The effective sample size at each step, resamplings marked; the matplotlib axes.
+
+        It draws into `ax`, or into a figure of its own, as the other plots do.
+        """
+        return _plots.plot_ess(self, ax)
+
+    def plot_genealogy(self, ax: Axes | None = None) -> Axes:
+        """Who descends from whom: a line for each particle over the steps, forking where it was
+        resampled. Of more than 64 particles the ancestry of 64."""
+        return _plots.plot_genealogy(self, ax)
+
+    def plot_weights(self, ax: Axes | None = None) -> Axes:
+        """The share of the weight of each particle, the largest first; the even share dashed."""
+        return _plots.plot_weights(self, ax)
 
     def __repr__(self) -> str:
         return _display.line(self)
@@ -283,6 +337,13 @@ class Posterior:
             message + "Try more particles (n_particles), a looser constraint, or a larger "
             "max_tokens if texts were cut short"
         )
+
+
+def _written(content: Any, path: str | os.PathLike[str] | None) -> str:
+    text = json.dumps(content, allow_nan=False)
+    if path is not None:
+        Path(path).write_text(text + "\n", encoding="ascii")
+    return text
 
 
 def _choices(trace: Trace) -> dict[str, Any]:

@@ -56,6 +56,8 @@ async def infer(
     """
     if not isinstance(remember, bool):
         raise ModelError(f"remember={remember!r}: it must be True or False")
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
+        raise ModelError(f"timeout={timeout!r}: it must be seconds, or None")
     # Weights hang on what is known: the random numbers that made it must not be used again.
     streams = replace(_streams(seed), entropy=secrets.randbits(64)) if remember else _streams(seed)
     memory = REMEMBERED if remember else Memory()
@@ -63,8 +65,6 @@ async def infer(
         model, args, n_particles, ess_threshold, resampling, streams, progress, memory
     )
     timed_out = False
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
-        raise ModelError(f"timeout={timeout!r}: it must be seconds, or None")
     scope = asyncio.timeout(timeout)
     try:
         async with scope:

@@ -8,7 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from awrs_ppl._values import escape, safe_repr, shorten
+
 __all__ = ["Log", "Record", "Request", "Trace", "copied"]
+
+_SHOWN = 6  # so many choices stand in the repr of a trace
 
 _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None), frozenset, type)
 
@@ -124,9 +128,17 @@ class Trace(Mapping[str, Any]):
         return len(self._records)
 
     def __repr__(self) -> str:
-        choices = ", ".join(
-            f"{name}={self[name]!r}"
+        chosen = [
+            name
             for name, record in self._records.items()
             if record.request.kind in ("generate", "sample", "call")
-        )
-        return f"Trace({self.value!r}, log_weight={self.log_weight:.4g}, {choices})"
+        ]
+        shown = [f"{name}={_short(self[name])}" for name in chosen[:_SHOWN]]
+        if len(chosen) > _SHOWN:
+            shown.append(f"… {len(chosen) - _SHOWN} more")
+        value = _short(self.value) if self.finished else "unfinished"
+        return f"<Trace: {', '.join([value, f'log_weight={self.log_weight:.4g}', *shown])}>"
+
+
+def _short(value: Any) -> str:
+    return shorten(escape(safe_repr(value)), 60)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from awrs_ppl import Bernoulli, Context, NoSurvivors, Trace, infer
-from awrs_ppl._plots import genealogy_svg
+from awrs_ppl import Bernoulli, Context, NoSurvivors, ToyLM, Trace, infer
+from awrs_ppl._svg import genealogy_svg
 from awrs_ppl._values import escape, key, shorten
 from awrs_ppl.population import Sync
 from awrs_ppl.posterior import Posterior, Stats
+from awrs_ppl.potentials import Regex
 from awrs_ppl.trace import Record, Request
+from awrs_ppl.weights import log_mean
 
 DEAD = -math.inf
 STATS = Stats(
@@ -305,7 +308,187 @@ def test_checks_per_token() -> None:
     assert Stats(0, 0, 0, {"a": 3}, {}).checks_per_token == 0
 
 
+async def two_texts(seed: int, **options: Any) -> Posterior:
+    lm = ToyLM(["a", "b", " c"], seed=4)
+
+    async def model(ctx: Context) -> str:
+        first = await ctx.generate(lm("a") * Regex("[ab c]+"), max_tokens=5)
+        await ctx.condition("ba" not in first)
+        return first + "/" + await ctx.generate(lm("b"), max_tokens=4, name="more")
+
+    return await infer(model, n_particles=8, seed=seed, progress=False, **options)
+
+
+def read_record(text: str) -> list[list[dict[str, Any]]]:
+    """As the viewer of genlm-control reads it: texts are built along the ancestors."""
+    history = json.loads(text)
+    for i, entry in enumerate(history):
+        for j, particle in enumerate(entry["particles"]):
+            slot = entry["ancestors"][j] if entry["mode"] == "resample" else j
+            inherited = history[i - 1]["particles"][slot]["context"] if i else ""
+            added = particle["contents_incr"]
+            particle["context"] = (
+                f"{inherited}|{added}" if inherited and added else inherited + added
+            )
+    return [entry["particles"] for entry in history]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_the_viewer_of_genlm_control_can_read_our_runs(seed: int, tmp_path: Path) -> None:
+    posterior = await two_texts(seed, ess_threshold=0.9)
+    path = tmp_path / "record.json"
+    text = posterior.to_genlm_record(path)
+    assert json.loads(path.read_bytes()) == json.loads(text)
+    entries = json.loads(text)
+    assert [entry["step"] for entry in entries] == list(range(1, len(posterior.history) + 1))
+    modes = [entry["mode"] for entry in entries]
+    assert modes[0] == "init"
+    assert [mode == "resample" for mode in modes[1:]] == [
+        sync.ancestors is not None for sync in posterior.history[:-1]
+    ]
+    assert "resample" in modes
+    steps = read_record(text)
+    for particle, choices in zip(steps[-1], posterior, strict=True):
+        assert float(particle["logweight"]) == pytest.approx(choices.log_weight)
+        if not choices.finished:
+            assert particle["logweight"] == "-Infinity"
+            continue
+        first, _, more = choices.value.partition("/")
+        head, tail = particle["context"].split("[condition 2]")
+        assert head.replace("|", "").replace("␣", " ") == f"{first}EOS"
+        assert tail.replace("|", "").replace("␣", " ") == f"[more]{more}EOS"
+    # An increment is what the step did, from the mean weight where particles were resampled.
+    means = [log_mean([float(p["logweight"]) for p in step]) for step in steps]
+    for i, step in enumerate(steps[1:], 1):
+        for j, particle in enumerate(step):
+            before = means[i - 1] if modes[i] == "resample" else float(steps[i - 1][j]["logweight"])
+            if math.isfinite(before):
+                after = before + float(particle["weight_incr"])
+                assert after == pytest.approx(float(particle["logweight"]))
+
+
+async def test_the_record_has_the_fields_of_genlm_control() -> None:
+    from genlm.control.sampler.smc_record import SMCRecord
+
+    particles = [SimpleNamespace(context=[b"a"], weight=-1.0)] * 8
+    record = SMCRecord(8)
+    record.add_init(particles)
+    record.add_smc_step(particles)
+    record.add_resample(list(range(8)), particles)
+    theirs = {entry["mode"]: entry for entry in record.history}
+    entries = json.loads((await two_texts(0, ess_threshold=0.9)).to_genlm_record())
+    assert {entry["mode"] for entry in entries} == set(theirs)
+    for entry in entries:
+        assert set(entry) == set(theirs[entry["mode"]])
+        assert len(entry["particles"]) == 8
+        for particle in entry["particles"]:
+            like = theirs[entry["mode"]]["particles"][0]
+            assert {k: type(v) for k, v in particle.items()} == {
+                k: type(v) for k, v in like.items()
+            }
+
+
+def test_a_record_of_a_run_that_was_stopped_after_a_resampling() -> None:
+    history = [Sync(1.0, 2, (1, 1), (DEAD, math.log(2)), ("a", "b"))]
+    posterior = posterior_of([trace("x"), trace("x")], history=history)
+    first, last = json.loads(posterior.to_genlm_record())
+    assert [p["logweight"] for p in first["particles"]] == ["-Infinity", str(math.log(2))]
+    assert (last["mode"], last["ancestors"]) == ("resample", [1, 1])
+    assert [float(p["logweight"]) for p in last["particles"]] == [0.0, 0.0]
+    assert [p["context"] for p in read_record(posterior.to_genlm_record())[-1]] == ["b", "b"]
+
+
+async def test_json_tells_what_was_lost() -> None:
+    posterior = await two_texts(0)
+    found = json.loads(posterior.to_json())
+    assert [cost["name"] for cost in found["statements"]] == ["generate 1", "condition 2", "more"]
+    total = sum(float(cost["log_evidence"]) for cost in found["statements"])
+    assert total == pytest.approx(posterior.log_ml)
+    assert len(found["deaths"]) == sum(posterior.kills.values())
+
+
+# --- plots ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def figures() -> Iterator[Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    yield pyplot
+    pyplot.close("all")
+
+
+def points(line: Any) -> list[list[float]]:
+    return np.array(line.get_xydata()).tolist()
+
+
+def test_plots_show_the_figures(figures: Any) -> None:
+    history = [
+        Sync(3.0, 3, None),
+        Sync(1.0, 2, (0, 0, 2)),
+        Sync(3.0, 3, None),
+        Sync(2.0, 3, (1, 2, 2)),
+    ]
+    posterior = posterior_of([trace("a", 3), trace("b", 1), trace(None, 0)], history=history)
+    line, marks = posterior.plot_ess().get_lines()
+    assert points(line) == [[1, 3], [2, 1], [3, 3], [4, 2]]
+    assert points(marks) == [[2, 1], [4, 2]]
+
+    lost, bold = posterior.plot_genealogy().collections
+    ends = [tuple(np.array(path.vertices)[-1]) for path in bold.get_paths()]
+    # The two with weight stand in slots 0 and 1, and come from 1 and 2, those from 0 and 2.
+    assert [end for end in ends if end[0] == 5] == [(5, 0), (5, 1)]
+    assert sorted(end for end in ends if end[0] == 4) == [(4, 0), (4, 1)]
+    assert sorted(end for end in ends if end[0] == 2) == [(2, 1), (2, 2)]
+    assert len(lost.get_paths()) + len(bold.get_paths()) == 3 * 3 + 2 * 3
+
+    (area,) = posterior.plot_weights().collections
+    # One of matplotlib's polygons: its area is the whole of the weight.
+    (outline,) = (np.array(path.vertices) for path in area.get_paths())
+    x, y = outline[:, 0], outline[:, 1]
+    assert abs(np.sum(x * np.roll(y, 1) - y * np.roll(x, 1)) / 2) == pytest.approx(1)
+    assert y.max() == pytest.approx(0.75)
+
+
+def test_plots_draw_into_axes_that_are_given(figures: Any) -> None:
+    _, axes = figures.subplots(1, 3)
+    posterior = after_timeout()
+    assert posterior.plot_ess(axes[0]) is axes[0]
+    assert posterior.plot_genealogy(axes[1]) is axes[1]
+    assert posterior.plot_weights(axes[2]) is axes[2]
+    labels = [text.get_text() for text in axes[2].get_legend().get_texts()]
+    assert labels == ["unfinished", "equal shares"]
+
+
+def test_plots_of_the_dead_and_of_thousands(figures: Any) -> None:
+    n = 3000
+    rng = np.random.default_rng(0)
+    history = [Sync(1.0, n, tuple(np.sort(rng.integers(n, size=n)).tolist())) for _ in range(300)]
+    large = posterior_of([trace(i, 1 + i) for i in range(n)], history=history)
+    dead = posterior_of([trace(None, 0, finished=False)] * 3, history=[])
+    for posterior in (large, dead):
+        for plot in (posterior.plot_ess, posterior.plot_genealogy, posterior.plot_weights):
+            plot().figure.canvas.draw()
+    assert len(figures.get_fignums()) == 6
+
+
 # --- text -----------------------------------------------------------------------------------
+
+
+def test_a_trace_is_one_short_line() -> None:
+    choices: dict[str, Any] = {f"x{i}": "long " * 3000 for i in range(9)}
+    shown = repr(trace("a\x1b\u202e" * 5000, 2, **choices))
+    assert shown.isprintable()
+    assert len(shown) < 600
+    assert shown.startswith("<Trace: 'a\\x1b\\u202ea")
+    assert "log_weight=0.6931" in shown
+    assert "… 3 more" in shown
+    assert "factor" not in shown
+    assert repr(trace(None, finished=False)) == "<Trace: unfinished, log_weight=0>"
+
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -369,6 +552,7 @@ def test_escapes() -> None:
 TAGS = {
     *("div", "style", "p", "b", "br", "table", "thead", "tbody", "tr", "th", "td", "code"),
     *("figure", "figcaption", "svg", "path", "details", "summary", "dl", "dt", "dd"),
+    *("ul", "li"),
 }
 ATTRIBUTES = {
     *("class", "style", "scope", "colspan", "role", "aria-label", "d"),
@@ -493,11 +677,11 @@ def test_genealogy_marks_the_ancestors_of_survivors() -> None:
 
 
 def test_generations_are_composed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    from awrs_ppl import _plots
+    from awrs_ppl import _svg
 
     rng = np.random.default_rng(1)
     history = [Sync(1.0, 5, tuple(rng.integers(5, size=5).tolist())) for _ in range(4)]
-    monkeypatch.setattr(_plots, "_GENERATIONS", 1)
+    monkeypatch.setattr(_svg, "_GENERATIONS", 1)
     svg = genealogy_svg(history, [True] * 5)
     ancestors = set()
     for slot in range(5):
