@@ -39,7 +39,7 @@ class Smiles(BooleanPotential):
     is not ASCII, is rejected. The empty text is no molecule, and a reaction is none.
 
     A check reads the whole text anew, since partialsmiles validates all atoms each time: about
-    5 µs a character. Where the aromatic bonds of a text take more than 100,000 steps to assign,
+    7 µs a character. Where the aromatic bonds of a text take more than 100,000 steps to assign,
     that is a `PotentialError`. Needs `pip install "awrs-ppl[molecules]"`.
 
     >>> import asyncio
