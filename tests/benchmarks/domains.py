@@ -15,7 +15,7 @@ token. The first run of each task warms nothing up: caches are emptied before ea
     python tests/benchmarks/domains.py --data FOLDER [--quick] [--model NAME] [--domain NAME]
         [--method NAME] [--tasks N] [--seeds N] [--equal] [--raw FILE] [--json FILE] [--plot FILE]
 
-`FOLDER` has the data in the paper's form: see `BENCHMARKS.md`. With `--raw` a run that was
+`FOLDER` has the data: see the README here. With `--raw` a run that was
 stopped goes on where it was.
 """
 

@@ -7,7 +7,7 @@ on from what was read, the two are alike.
 
     python tests/benchmarks/potentials.py --data FOLDER [--quick] [--model NAME] [--json FILE]
 
-`FOLDER` has the data of the AWRS paper's domains: see `BENCHMARKS.md`.
+`FOLDER` has the data: see the README here.
 """
 
 from __future__ import annotations
