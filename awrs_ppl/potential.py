@@ -10,6 +10,7 @@ import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from genlm.control.potential.base import Potential
@@ -121,6 +122,35 @@ class BooleanPotential(Multiplicative):
 async def settle(value: Any) -> Any:
     """The value, awaited if it must be."""
     return await value if inspect.isawaitable(value) else value
+
+
+def check_workers(
+    name: str, workers: int | None, time_limit: float | None, functions: Sequence[Any]
+) -> None:
+    """Raise `ValueError` if functions cannot be asked so in worker processes."""
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise ValueError(f"{name} got workers={workers!r}: give a number of processes")
+    if time_limit is not None and not time_limit > 0:
+        raise ValueError(f"{name} got time_limit={time_limit!r}: give a number of seconds")
+    if time_limit is not None and workers is None:
+        raise ValueError(
+            f"{name} got time_limit={time_limit!r} without workers: only a check in a "
+            "process of its own can be ended, so add workers=1 or more"
+        )
+    if workers is not None and any(map(is_async, functions)):
+        raise ValueError(
+            f"{name} got workers={workers!r} and an async function: that waits here, in "
+            "the event loop, so leave out workers"
+        )
+
+
+def is_async(function: Any) -> bool:
+    """Whether a function must be awaited, as far as can be told before it is called."""
+    while isinstance(function, partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(type(function), "__call__", None)  # noqa: B004
+    )
 
 
 def checked_weight(weight: Any, potential: Potential, text: bytes) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.identity import function_key
 from awrs_ppl.lifting import decode
-from awrs_ppl.potential import BooleanPotential, show
+from awrs_ppl.potential import BooleanPotential, check_workers, is_async, show
 
 __all__ = ["Predicate", "predicate"]
 
@@ -54,23 +53,9 @@ class Predicate(BooleanPotential):
                 raise TypeError(f"predicate got {given!r}: it needs a function over text")
         if on_error not in ("raise", "reject"):
             raise ValueError(f"predicate got on_error={on_error!r}: choose 'raise' or 'reject'")
-        if workers is not None and (not isinstance(workers, int) or workers < 1):
-            raise ValueError(f"predicate got workers={workers!r}: give a number of processes")
-        if time_limit is not None and not time_limit > 0:
-            raise ValueError(f"predicate got time_limit={time_limit!r}: give a number of seconds")
-        if time_limit is not None and workers is None:
-            raise ValueError(
-                f"predicate got time_limit={time_limit!r} without workers: only a check in a "
-                "process of its own can be ended, so add workers=1 or more"
-            )
-        waits = any(map(_is_async, (function, complete)))
-        if workers is not None and waits:
-            raise ValueError(
-                f"predicate got workers={workers!r} and an async function: that waits here, in "
-                "the event loop, so leave out workers"
-            )
+        check_workers("predicate", workers, time_limit, (function, complete))
         super().__init__()
-        if waits or workers is not None:
+        if workers is not None or is_async(function) or is_async(complete):
             self.speculation = SPECULATION
         self._function = self.__wrapped__ = function
         self._complete = complete
@@ -243,11 +228,3 @@ def predicate(function: Any = None, /, **options: Any) -> Any:
     if function is None:
         return lambda f: Predicate(f, **options)
     return Predicate(function, **options)
-
-
-def _is_async(function: Any) -> bool:
-    while isinstance(function, partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(type(function), "__call__", None)  # noqa: B004
-    )

@@ -7,7 +7,15 @@ from typing import Any
 
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.lifting import decode
-from awrs_ppl.potential import BYTE_TABLES, BYTES, Multiplicative, checked_weight, settle, show
+from awrs_ppl.potential import (
+    BYTE_TABLES,
+    BYTES,
+    Multiplicative,
+    check_workers,
+    checked_weight,
+    settle,
+    show,
+)
 
 __all__ = ["Soft"]
 
@@ -18,7 +26,10 @@ class Soft(Multiplicative):
     """Texts weighed by `f(text)`, a log-weight; as a critic, or as a factor of a product.
 
     `prefix=g` gives a log-weight to texts on the way: as a critic it steers, provisionally.
-    Without it only whole texts are weighed. Both may be `async`. NaN and +inf are errors.
+    Without it only whole texts are weighed. Both may be `async`, and are then asked about all
+    particles at once; so are slow functions with `workers=n`, in `n` other processes, which share
+    no variables with this one. One that takes more than `time_limit` seconds there, or crashes,
+    is a `PotentialError`, and so are NaN and +inf.
 
     >>> import asyncio
     >>> asyncio.run(Soft(lambda text: -len(text)).complete(b"four"))
@@ -26,14 +37,22 @@ class Soft(Multiplicative):
     """
 
     def __init__(
-        self, f: Callable[[str], Weight], *, prefix: Callable[[str], Weight] | None = None
+        self,
+        f: Callable[[str], Weight],
+        *,
+        prefix: Callable[[str], Weight] | None = None,
+        workers: int | None = None,
+        time_limit: float | None = None,
     ) -> None:
         for given in (f, prefix):
             if given is not None and not callable(given):
                 raise TypeError(f"Soft got {given!r}: it needs a function from text to a number")
+        check_workers("Soft", workers, time_limit, (f, prefix))
         super().__init__(BYTES, tables=BYTE_TABLES)
         self._f = f
         self._prefix = prefix
+        self._workers = workers
+        self._time_limit = time_limit
 
     def is_terminal_only(self) -> bool:
         """Whether only whole texts are weighed."""
@@ -55,12 +74,26 @@ class Soft(Multiplicative):
         if whole and pending:
             return float("-inf")
         try:
-            weight = await settle(f(text))
+            weight = await self._ask(f, text)
+        except PotentialError:
+            raise
         except Exception as error:
             raise PotentialError(
                 f"{self!r} raised {type(error).__name__}: {error} on the text {show(data)}"
             ) from error
         return checked_weight(weight, self, data)
+
+    async def _ask(self, f: Callable[[str], Any], text: str) -> Any:
+        if self._workers is None:
+            return await settle(f(text))
+        from awrs_ppl.workers import NoVerdict, check
+
+        try:
+            return await check(f, text, workers=self._workers, time_limit=self._time_limit)
+        except NoVerdict as error:
+            raise PotentialError(
+                f"{self!r} {error.why} on the text {show(text.encode())}; {error.remedy}"
+            ) from error
 
     @property
     def fingerprint(self) -> str:

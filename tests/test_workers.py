@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from awrs_ppl import Context, PotentialError, ToyLM, infer, predicate
+from awrs_ppl.potentials import Soft
 from awrs_ppl.testing import assert_prefix_closed
 from awrs_ppl.workers import NoVerdict, check, shutdown
 
@@ -363,3 +365,46 @@ async def test_results_are_those_without_workers() -> None:
     ]
     assert list(one.values) == list(two.values)
     assert one.log_ml == pytest.approx(two.log_ml)
+
+
+def meet(text: str, folder: Path, others: int) -> float:
+    """Waits until as many texts are weighed at once."""
+    (folder / f"{os.getpid()}").touch()
+    while len(list(folder.iterdir())) < others:
+        time.sleep(0.01)
+    return -float(len(text))
+
+
+async def test_critics_weigh_particles_side_by_side(tmp_path: Path) -> None:
+    """Each of two processes waits for the other: one after the other would never end."""
+    critic = Soft(partial(meet, folder=tmp_path, others=2), workers=2, time_limit=30)
+    assert await critic.batch_complete([b"a", b"bcd"]) == pytest.approx([-1.0, -3.0])
+
+
+async def test_critics_in_workers_weigh_as_those_without() -> None:
+    lm = ToyLM(["a", "b"], seed=1)
+
+    def model_of(**options: Any) -> Any:
+        async def model(ctx: Context) -> str:
+            return await ctx.generate(lm("a"), critic=Soft(weigh, **options), max_tokens=4)
+
+        return model
+
+    here, there = [
+        await infer(model_of(**options), n_particles=6, seed=2, progress=False)
+        for options in ({}, {"workers": 2})
+    ]
+    assert here.values == there.values
+    assert here.log_weights == pytest.approx(there.log_weights)
+
+
+def weigh(text: str) -> float:
+    return 0.5 * text.count("a")
+
+
+async def test_critics_that_give_no_answer() -> None:
+    for text, message in (("wait", "more than 0.5 s"), ("exit", "ended"), ("odd", "Odd")):
+        with pytest.raises(PotentialError, match=message):
+            await Soft(fail, workers=1, time_limit=0.5).complete(text.encode())
+    with pytest.raises(ValueError, match="without workers"):
+        Soft(weigh, time_limit=1)
