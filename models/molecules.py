@@ -30,11 +30,11 @@ async def molecules(
 
 def score(known: list[str], smiles: str) -> float:
     """The quantitative estimate of drug-likeness (QED) by RDKit; 0 for what is no molecule."""
-    from rdkit import Chem, RDLogger
-    from rdkit.Chem import QED
+    from rdkit.Chem import QED, MolFromSmiles
+    from rdkit.rdBase import BlockLogs
 
-    RDLogger.DisableLog("rdApp.*")  # pyright: ignore[reportAttributeAccessIssue]
-    molecule = Chem.MolFromSmiles(smiles) if smiles else None
+    with BlockLogs():
+        molecule = MolFromSmiles(smiles) if smiles else None
     return QED.qed(molecule) if molecule is not None else 0.0
 
 

@@ -291,7 +291,8 @@ def results(result: Result) -> list[Any]:
 
 
 def test_a_program_in_a_file(command: Command, program: Path, loaded: list[str | None]) -> None:
-    run = ["run", f"{program}:model", "--json", "--particles", "3"]
+    # No seed: with so many particles some are left.
+    run = ["run", f"{program}:model", "--json", "--particles", "50"]
     result = command(*run, "--arg", "topic=rain and sun", "--model", "some/name")
     assert results(result) == [["rain and sun", 1, "ToyLM"]]
     assert "at work" in result.err
