@@ -106,6 +106,20 @@ class Meter:
     refusals: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def count(self, questions: Iterable[Knowledge]) -> None:
+        """Charge what was asked to the potentials, which are named once: names may be long."""
+        names: dict[int, str] = {}
+        for knowledge in questions:
+            for counts, total in (
+                (knowledge.checks, self.checks),
+                (knowledge.rejections, self.refusals),
+            ):
+                for i, count in counts.items():
+                    potential = knowledge.target.boolean[i].potential
+                    if id(potential) not in names:
+                        names[id(potential)] = repr(potential)
+                    total[names[id(potential)]] += count
+
     def lap(self, part: str, started: float) -> float:
         """Charge the time since `started` to a part; returns the time now."""
         now = time.perf_counter()
@@ -164,10 +178,7 @@ async def step(items: Sequence[Item], meter: Meter, memory: Memory) -> list[Adva
         if dead and not group.forced and group.knowledge.is_dead_end():
             memory.bury(group.knowledge.place, group.progress.origin)
         group.knowledge.settle()
-        for factor, count in group.knowledge.checks_by_name().items():
-            meter.checks[factor] += count
-        for i, count in group.knowledge.rejections.items():
-            meter.refusals[repr(group.generation.target.boolean[i].potential)] += count
+    meter.count(group.knowledge for group in groups)
     now = meter.lap("proposal", now)
     meter.tokens += len(items)
     advances = await _apply_weighers(items, advances)

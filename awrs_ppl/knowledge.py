@@ -417,13 +417,6 @@ class Knowledge:
 
     # --- reports --------------------------------------------------------------------------
 
-    def checks_by_name(self) -> Counter[str]:
-        """How many questions each factor was asked."""
-        counts: Counter[str] = Counter()
-        for i, count in self.checks.items():
-            counts[repr(self.target.boolean[i].potential)] += count
-        return counts
-
     def killer(self, *, forced: bool) -> str:
         """What is to blame if nothing could be drawn here."""
         known = Counter({i: len(v.rejected) for i, v in self.known.items() if v.rejected})
