@@ -483,6 +483,38 @@ async def test_an_error_in_a_pass_reaches_its_callers_and_leaves_the_engine_soun
         assert is_close(distance(plain_row(llama, context), row))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_pass_that_does_not_fit_is_split(
+    llama: TransformersEngine, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    contexts = [(1, 2, 3, number) for number in range(7)]
+    expected = torch.stack([plain_row(llama, context) for context in contexts])
+    forward, most = llama.model.forward, 2
+
+    def narrow(input_ids: torch.Tensor, **options: Any) -> Any:
+        if len(input_ids) > most:
+            raise error
+        return forward(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(llama.model, "forward", narrow)
+    found = await llama.next_logits(contexts)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    most = 0
+    with pytest.raises(AwrsError, match=r"out of memory.*one context of 5 tokens.*memory="):
+        await llama.next_logits([(9, 8, 7, 6, 5)])
+    most = 7
+    found = await llama.next_logits(contexts)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 async def test_bad_requests_are_refused_before_they_join_a_pass(byte_tokenizer: Any):
     model = small_model(FAMILIES["llama"])
     engine = TransformersEngine(model, byte_tokenizer, memory=40_000)

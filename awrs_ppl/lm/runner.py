@@ -78,7 +78,7 @@ class Runner:
             self._prefill(distinct)
             answers: dict[Job, torch.Tensor] = {}
             for group in self._groups(distinct):
-                self._pass(group, answers)
+                self._try(group, answers)
             return [answers[job] for job in jobs]
         finally:
             self.stats.seconds += perf_counter() - start
@@ -102,10 +102,10 @@ class Runner:
             if level < 3:  # stems of stems; deeper, feeding a little twice beats another pass
                 self._prefill(list(stems), level + 1)
             for group in self._groups(list(stems)):
-                self._pass(group, {})
+                self._try(group, {})
         for job in long:
             for end in range(self._depth(job) + _CHUNK, len(job.past), _CHUNK):
-                self._pass([Job(job.past[:end])], {})
+                self._try([Job(job.past[:end])], {})
 
     def _groups(self, jobs: list[Job]) -> Iterator[list[Job]]:
         """Split jobs into passes: as few as possible, but not at the price of much padding."""
@@ -134,6 +134,28 @@ class Runner:
         if group:
             yield group
 
+    def _try(self, jobs: list[Job], answers: dict[Job, torch.Tensor]) -> None:
+        """A pass; if the memory is not enough for it, two halves of it."""
+        try:
+            self._pass(jobs, answers)
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            told = str(error).strip().partition("\n")[0]
+        # Here and not in the handler: the error's traceback holds on to what did not fit.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(jobs) == 1:
+            raise AwrsError(
+                f"out of memory in a forward pass of one context of {len(jobs[0].fed)} tokens "
+                f"({told}): give the engine less with memory=..., or load the model with "
+                "dtype='bfloat16'"
+            )
+        middle = len(jobs) // 2
+        self._try(jobs[:middle], answers)
+        self._try(jobs[middle:], answers)
+
     def _pass(self, jobs: list[Job], answers: dict[Job, torch.Tensor]) -> None:
         """One forward pass; its answers are added to `answers`."""
         with View.over(self.store, jobs) as view:
@@ -157,6 +179,13 @@ class Runner:
         self.stats.tokens += sum(map(len, view.new))
         for job, row in zip(view.jobs, logits, strict=True):
             answers[job] = job.answer(row)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # The allocator of the CPU raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "can't allocate memory" in str(error)
+    )
 
 
 class _Slots:
