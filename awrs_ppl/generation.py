@@ -99,26 +99,31 @@ class Advance:
 
 @dataclass(slots=True)
 class Meter:
-    """What an inference has cost: `seconds` by part, `checks` and `refusals` by potential."""
+    """What an inference has cost: `seconds` by part, the rest by potential."""
 
     tokens: int = 0
     checks: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
+    check_seconds: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def count(self, questions: Iterable[Knowledge]) -> None:
         """Charge what was asked to the potentials, which are named once: names may be long."""
         names: dict[int, str] = {}
         for knowledge in questions:
-            for counts, total in (
-                (knowledge.checks, self.checks),
-                (knowledge.rejections, self.refusals),
-            ):
-                for i, count in counts.items():
-                    potential = knowledge.target.boolean[i].potential
-                    if id(potential) not in names:
-                        names[id(potential)] = repr(potential)
-                    total[names[id(potential)]] += count
+            # Whoever was asked has taken time.
+            for i, seconds in knowledge.seconds.items():
+                potential = knowledge.target.boolean[i].potential
+                name = names.get(id(potential))
+                if name is None:
+                    name = names[id(potential)] = repr(potential)
+                self.check_seconds[name] = self.check_seconds.get(name, 0.0) + seconds
+                for asked, total in (
+                    (knowledge.checks, self.checks),
+                    (knowledge.rejections, self.refusals),
+                ):
+                    if i in asked:
+                        total[name] += asked[i]
 
     def lap(self, part: str, started: float) -> float:
         """Charge the time since `started` to a part; returns the time now."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +36,8 @@ class Knowledge:
     Masks are asked first and are complete for the tokens; a factor without a mask is checked
     one outcome at a time, and its verdicts are kept in `memory`, by its key in `keys` and its
     state, for all that come to the same state. `checks` and `rejections` count questions and
-    refusals, by the place of the factor in `target.boolean`.
+    refusals, and `seconds` the time that answers took, by the place of the factor in
+    `target.boolean`.
     """
 
     target: Target
@@ -47,6 +49,7 @@ class Knowledge:
     allowed: np.ndarray | None = None
     checks: Counter[int] = field(default_factory=Counter)
     rejections: Counter[int] = field(default_factory=Counter)
+    seconds: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     known: dict[int, Verdicts] = field(default_factory=dict)
     # Beginnings of tokens that were asked about.
     beginnings: int = 0
@@ -78,6 +81,7 @@ class Knowledge:
         knowledge = cls(target, text, states, closings, memory, keys)
         masked = set()
         for i, factor in enumerate(target.boolean):
+            started = time.perf_counter()
             mask = factor.mask(states[i], knowledge.vocabulary)
             if mask is None:
                 found = memory.verdicts(keys[i], states[i], knowledge.vocabulary)
@@ -85,6 +89,7 @@ class Knowledge:
                 ahead = getattr(factor.potential, "speculation", 1)
                 knowledge.speculation = max(knowledge.speculation, ahead)
             else:
+                knowledge.seconds[i] = time.perf_counter() - started
                 masked.add(i)
                 allowed = knowledge.allowed
                 knowledge.allowed = mask if allowed is None else allowed & mask
@@ -110,22 +115,28 @@ class Knowledge:
 
     def accepted(self) -> np.ndarray:
         """The outcomes known to be allowed by every factor that is checked."""
-        if not self.known:
-            return np.empty(0, dtype=np.int32)
-        first, *others = self.known.values()
-        tokens = first.arrays(self.vocabulary)[0]
-        if others:
-            both = [t for t in tokens.tolist() if all(t in other.accepted for other in others)]
-            tokens = np.array(both, dtype=np.int32)
-        if deadly := self._deadly():
-            tokens = tokens[~np.isin(tokens, list(deadly))]
-        return np.concatenate([tokens, self._known_ends(True)])
+        if (shared := self._shared()) is not None:
+            return shared[0]
+        deadly = self._deadly()
+        first = next(iter(self.known.values()), None)
+        candidates = () if first is None else first.accepted
+        tokens = [t for t in candidates if t not in deadly and self._is_accepted(t)]
+        return np.array([*tokens, *self._known_ends(True)], dtype=np.int32)
 
     def rejected(self) -> np.ndarray:
         """The outcomes known to be refused by some factor, or to lead to a dead end."""
+        if (shared := self._shared()) is not None:
+            return shared[1]
         parts = [verdicts.arrays(self.vocabulary)[1] for verdicts in self.known.values()]
-        parts.append(np.array(sorted(self._deadly()), dtype=np.int32))
-        return np.concatenate([*parts, self._known_ends(False)])
+        others = [*sorted(self._deadly()), *self._known_ends(False)]
+        return np.concatenate([*parts, np.array(others, dtype=np.int32)])
+
+    def _shared(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Both, where they are the same for all contexts at this state: the usual case."""
+        if len(self.known) != 1 or self._deadly():
+            return None
+        (verdicts,) = self.known.values()
+        return verdicts.arrays(self.vocabulary, self._known_ends(True), self._known_ends(False))
 
     def news(self, since: tuple[int, ...]) -> tuple[list[int], list[int]]:
         """The outcomes learned to be accepted, and to be rejected, `since` an earlier version."""
@@ -145,17 +156,16 @@ class Knowledge:
                     rejected.append(what)
         deadly = self._deadly()
         accepted = [t for t in candidates if t not in deadly and self._is_accepted(t)]
-        accepted += self._known_ends(True).tolist()
-        return accepted, [*rejected, *deadly, *self._known_ends(False).tolist()]
+        accepted += self._known_ends(True)
+        return accepted, [*rejected, *deadly, *self._known_ends(False)]
 
-    def _known_ends(self, verdict: bool) -> np.ndarray:
+    def _known_ends(self, verdict: bool) -> list[int]:
         """The ways to end whose verdict is known and is this one."""
-        found = [
+        return [
             self.vocabulary.size + j
             for j, end in enumerate(self.closings.ends)
             if self._end_verdict(j, end) is verdict
         ]
-        return np.array(found, dtype=np.int32)
 
     def _end_verdict(self, j: int, end: Closing) -> bool | None:
         """Of a way to end: by all factors, if they are all checked ones and have been asked."""
@@ -357,10 +367,10 @@ class Knowledge:
             state: State | None = self.states[i]
             if end.drop:
                 # The stop began in tokens whose bytes the states have already seen.
-                state = await ask(factor, factor.begin(Text(text)), text)
+                state = await self._timed(i, factor.begin(Text(text)), text)
             elif end.keep:
-                state = await ask(factor, factor.advance(state, None, end.keep), text)
-            verdict = state is not None and await ask(factor, factor.accepts(state), text)
+                state = await self._timed(i, factor.advance(state, None, end.keep), text)
+            verdict = state is not None and await self._timed(i, factor.accepts(state), text)
             if known is not None and not end.drop:
                 known.ends[end.keep] = verdict
                 known.cost += 100 + len(end.keep)
@@ -372,7 +382,14 @@ class Knowledge:
     async def _advance(self, i: int, token: int | None, data: bytes) -> State | None:
         factor = self.target.boolean[i]
         answer = factor.advance(self.states[i], token, data)
-        return await ask(factor, answer, self.text.data + data)
+        return await self._timed(i, answer, self.text.data + data)
+
+    async def _timed(self, i: int, answer: Awaitable[Any], text: bytes) -> Any:
+        started = time.perf_counter()
+        try:
+            return await ask(self.target.boolean[i], answer, text)
+        finally:
+            self.seconds[i] += time.perf_counter() - started
 
     # --- dead ends ------------------------------------------------------------------------
 

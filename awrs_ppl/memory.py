@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ class Verdicts:
         self.ends: dict[bytes, bool] = {}
         self.journal: list[int | tuple[int, int]] = []
         self.cost, self.paid = _TABLE, 0
-        self._arrays: tuple[np.ndarray, np.ndarray] | None = None
+        self._arrays: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 
     def verdict(self, token: int, vocabulary: Vocabulary) -> bool | None:
         """Whether a token is allowed; None if that is not known."""
@@ -91,24 +91,30 @@ class Verdicts:
         self.cost += _TOKEN
 
     def _learned(self, what: int | tuple[int, int], cost: int) -> None:
-        self._arrays = None
+        self._arrays.clear()
         self.journal.append(what)
         self.cost += cost
 
-    def arrays(self, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of the accepted and of the rejected tokens."""
-        if self._arrays is None:
+    def arrays(
+        self, vocabulary: Vocabulary, more: Sequence[int] = (), less: Sequence[int] = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of the accepted tokens, and of the rejected ones, each with more behind them.
+
+        They are the same objects until something is learned, so that contexts that share them
+        can be seen to do so.
+        """
+        key = (*more, -1, *less)
+        if key not in self._arrays:
             parts = [np.fromiter(self.rejected, np.int32, len(self.rejected))]
-            if self.ranges:
-                parts += [vocabulary.lexicon.ids[first:last] for first, last in self.ranges]
-            rejected = np.concatenate(parts) if len(parts) > 1 else parts[0]
-            accepted = np.fromiter(self.accepted, np.int32, len(self.accepted))
-            self._arrays = accepted, rejected
-        return self._arrays
+            parts += [vocabulary.lexicon.ids[first:last] for first, last in self.ranges]
+            rejected = np.concatenate([*parts, np.array(less, np.int32)])
+            accepted = np.fromiter((*self.accepted, *more), np.int32)
+            self._arrays[key] = accepted, rejected
+        return self._arrays[key]
 
     def forget_arrays(self) -> None:
         """Drop what is made anew when it is asked for: ranges may be large."""
-        self._arrays = None
+        self._arrays.clear()
 
 
 class Memory:

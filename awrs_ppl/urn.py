@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-__all__ = ["BLOCK", "Urn", "block_sums", "pick"]
+__all__ = ["BLOCK", "Urn", "block_sums", "likeliest", "pick"]
 
 BLOCK = 512
-_TOP = 64
+_TOP = 16
 
 
 def block_sums(weights: torch.Tensor) -> np.ndarray:
@@ -20,6 +20,19 @@ def block_sums(weights: torch.Tensor) -> np.ndarray:
     """
     blocks = weights.unflatten(-1, (-1, BLOCK)).sum(-1)
     return blocks.cpu().numpy().astype(np.float64)
+
+
+def likeliest(weights: torch.Tensor) -> list[list[int]]:
+    """The few heaviest places of each row, `[n, width]`, heaviest first.
+
+    They are in the blocks with the heaviest maxima, and the rest need not be ranked.
+    """
+    blocks = weights.unflatten(-1, (-1, BLOCK))
+    count = min(_TOP, blocks.shape[1])
+    first = blocks.amax(-1).topk(count).indices
+    rows = torch.arange(len(blocks), device=weights.device)[:, None]
+    within = blocks[rows, first].flatten(1).topk(min(_TOP, count * BLOCK)).indices
+    return (first.gather(1, within // BLOCK) * BLOCK + within % BLOCK).tolist()
 
 
 class Urn:
@@ -40,12 +53,12 @@ class Urn:
         self,
         weights: torch.Tensor,
         sums: np.ndarray | None = None,
-        likeliest: Callable[[], list[int]] | None = None,
+        top: Callable[[], list[int]] | None = None,
     ) -> None:
         self._row = weights
         self._sums = block_sums(weights) if sums is None else sums
         self._mass: float | None = None
-        self._likeliest = likeliest
+        self._top = top
         self._on_host = weights.device.type == "cpu"
         self._host = weights.numpy() if self._on_host else np.empty(0)
         self._fetched: dict[int, np.ndarray] = {}
@@ -119,24 +132,23 @@ class Urn:
     def ranked(self) -> Iterator[int]:
         """The outcomes with mass, heaviest first; what was removed meanwhile is left out."""
         given: set[int] = set()
-        count = min(_TOP, len(self._row))
-        while True:
-            if self._likeliest is not None and not given:
-                top = self._likeliest()
-            else:
+        count = 0
+        while self.mass > 0.0 and count < len(self._row):
+            if count:
+                count = min(32 * count, len(self._row))
                 top = torch.topk(self._row, count).indices.tolist()
+            else:
+                count = min(_TOP, len(self._row))
+                top = self._top() if self._top is not None else likeliest(self._row[None])[0]
             for outcome in top:
                 if outcome not in given and self.weight(outcome) > 0.0:
                     given.add(outcome)
                     yield outcome
-            if self.mass == 0.0 or count == len(self._row):
-                return
-            count = min(32 * count, len(self._row))
 
     def copy(self) -> Urn:
         """Another urn with the same weights."""
         self._refresh()
-        return Urn(self._row.clone(), self._sums.copy(), self._likeliest)
+        return Urn(self._row.clone(), self._sums.copy(), self._top)
 
     def _refresh(self) -> None:
         # Summed anew, not subtracted: no rounding is left behind where mass was.

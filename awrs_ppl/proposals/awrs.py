@@ -185,7 +185,8 @@ class AWRS:
             for tail, rng in zip(tails, rngs, strict=True):
                 if head.visits == 1.0 or rng.random() < head.visits:
                     tail += [head.unknown.draw(rng) for _ in range(head.draws)]
-        verdicts = iter(await knowledge.check_all([o for tail in tails for o in tail]))
+        drawn = [outcome for tail in tails for outcome in tail]
+        verdicts = iter(await knowledge.check_all(drawn) if drawn else ())
         draws = []
         for tail, place in zip(tails, _strata(len(rngs), rngs[0]), strict=True):
             # Repeated draws count again: merging them would halve the weight of their sum.
@@ -228,6 +229,8 @@ class _Head:
         return int(self._accepted[place]) if place < first else self._more[place - first]
 
     def cumulative(self) -> np.ndarray:
+        if not self._more:
+            return np.cumsum(self._weights)
         return np.cumsum(np.concatenate([self._weights, self._more_weights]))
 
 
@@ -245,4 +248,6 @@ def _strata(members: int, rng: np.random.Generator) -> np.ndarray:
 
     Each alone is uniform; together they spread the outcomes as evenly as their weights.
     """
+    if members == 1:
+        return rng.random(1)
     return (rng.permutation(members) + rng.random(members)) / members
