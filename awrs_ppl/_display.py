@@ -36,8 +36,8 @@ def line(posterior: Posterior) -> str:
         facts += [f"{found} value{plural(found)}", f"ESS {posterior.ess:.1f}"]
     if posterior.is_proper:
         facts.append(f"log_ml {posterior.log_ml:.2f}")
-    if posterior.timed_out:
-        facts.append("timed out")
+    if posterior.stopped:
+        facts.append(posterior.stopped)
     return f"<Posterior: {', '.join(facts)}>"
 
 
@@ -108,8 +108,9 @@ def _note(posterior: Posterior) -> str:
             count, every = posterior.kills[killer], sum(posterior.kills.values())
             told += f"; {safe(killer, _NAME_CELLS)} killed the most ({count:,} of {every:,})"
         return f"{told}. Try more particles, a looser constraint or a larger max_tokens."
-    if posterior.timed_out:
-        return "Stopped by the timeout: the results are those of the particles that had finished."
+    if posterior.stopped:
+        why = posterior.stopped.capitalize()
+        return f"{why}: the results are those of the particles that had finished."
     if len(posterior) > 2 and posterior.ess < max(2.0, 0.1 * len(posterior)):
         return (
             "Nearly all of the weight lies on few particles, so the probabilities are rough: "
@@ -120,7 +121,7 @@ def _note(posterior: Posterior) -> str:
 
 def _of(posterior: Posterior) -> str:
     n = len(posterior)
-    return f"of {n:,} particle{plural(n)}{', timed out' if posterior.timed_out else ''}"
+    return f"of {n:,} particle{plural(n)}{f', {posterior.stopped}' if posterior.stopped else ''}"
 
 
 def _headline(posterior: Posterior) -> list[tuple[str, str]]:
@@ -154,8 +155,8 @@ def _facts(posterior: Posterior) -> list[tuple[str, str]]:
     evidence = f"{posterior.log_ml:.2f}"
     if not posterior.is_proper:
         evidence = "none (a proposal whose weights are not proper)"
-    elif posterior.timed_out:
-        evidence += " (too low in expectation: timed out)"
+    elif posterior.stopped:
+        evidence += f" (too low in expectation: {posterior.stopped})"
     particles = f"{posterior.alive:,} alive, {posterior.dead:,} dead"
     if unfinished := posterior.alive - len(posterior.values):
         share = percent(posterior.unfinished)

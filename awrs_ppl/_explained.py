@@ -106,7 +106,7 @@ def _rows(explanation: Explanation, width: int) -> list[Row]:
     if explanation.unfinished:
         loss = explanation.unfinished
         left = (_number(loss), _factor(loss), "", "", "", "")
-        rows.append(("left unfinished at the timeout", left))
+        rows.append(("left unfinished at the stop", left))
     if not rows:
         rows.append(("no statement has changed the weight", ("", "", "", "", "", "")))
     return rows
@@ -135,7 +135,7 @@ def _sections(explanation: Explanation) -> list[tuple[str, list[str]]]:
         asked = list(explanation.checks.items())
         told = [
             f"{safe(name, 60)} was asked {count:,} time{plural(count)} and refused "
-            f"{explanation.refusals.get(name, 0):,}"
+            f"{explanation.refusals.get(name, 0):,}, in {explanation.seconds.get(name, 0.0):.2f} s"
             for name, count in asked[:_LINES]
         ]
         if rest := asked[_LINES:]:

@@ -238,6 +238,8 @@ def _infer(model: Callable[..., Any], options: argparse.Namespace) -> Posterior:
         ess_threshold=options.ess_threshold,
         seed=options.seed,
         remember=options.remember,
+        timeout=options.timeout,
+        partial=options.partial,
         progress=sys.stderr.isatty(),
     )
 
@@ -450,6 +452,10 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
     add("--ess-threshold", metavar="X", type=_SHARE, default=0.5, help=what)
     what = "share what is learned with inferences inside the program; a seed then fixes nothing"
     add("--remember", action="store_true", help=what)
+    what = "stop after so long, with the texts that are finished"
+    add("--timeout", metavar="SECONDS", type=_SECONDS, help=what)
+    what = "stop at an interrupt (Ctrl-C) with the texts that are finished"
+    add("--partial", action="store_true", help=what)
     add("--json", action="store_true", help="print the whole posterior as JSON")
 
 
@@ -466,6 +472,7 @@ def _number(kind: type[float], least: float, most: float, wanted: str, text: str
 _COUNT = partial(_number, int, 1, math.inf, "a whole number of at least 1")
 _SEED = partial(_number, int, 0, math.inf, "a whole number of at least 0")
 _SHARE = partial(_number, float, 0, 1, "a number from 0 to 1")
+_SECONDS = partial(_number, float, 0, sys.float_info.max, "a number of seconds")
 # The limits are those of `LM`.
 _TEMPERATURE = partial(_number, float, 1e-6, sys.float_info.max, "a number of at least 1e-6")
 

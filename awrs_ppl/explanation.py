@@ -96,10 +96,11 @@ class Explanation:
     """What `Posterior.explain()` gives: as text, as HTML in a notebook, and as data.
 
     `checks` and `refusals` count questions to potentials without a mask, and refusals, by
-    potential; `deaths` are the largest groups first. `lineages` is how many of the first
-    particles those with weight descend from. `accepted` is the share of runs of the program by
-    the language model alone that would have ended with weight, where statements only filter,
-    else None. `importance` is None where this run cannot tell it, and `why_not` says why.
+    potential, and `seconds` is how long their answers took; `deaths` are the largest groups
+    first. `lineages` is how many of the first particles those with weight descend from.
+    `accepted` is the share of runs of the program by the language model alone that would have
+    ended with weight, where statements only filter, else None. `importance` is None where this
+    run cannot tell it, and `why_not` says why.
     """
 
     n_particles: int
@@ -108,6 +109,7 @@ class Explanation:
     deaths: list[Deaths]
     checks: dict[str, int]
     refusals: dict[str, int]
+    seconds: dict[str, float]
     resamplings: int
     lineages: int
     unfinished: float
@@ -130,7 +132,7 @@ def explain(posterior: Posterior) -> Explanation:
     statements = _statements(posterior)
     importance = _importance(posterior)
     told = sum(cost.log_evidence for cost in statements)
-    left = told > -math.inf and posterior.timed_out and posterior.is_proper
+    left = told > -math.inf and posterior.stopped is not None and posterior.is_proper
     return Explanation(
         n_particles=len(posterior),
         log_ml=posterior.log_ml,
@@ -138,6 +140,7 @@ def explain(posterior: Posterior) -> Explanation:
         deaths=_deaths(posterior),
         checks=dict(Counter(posterior.stats.checks).most_common()),
         refusals=dict(posterior.stats.refusals),
+        seconds=dict(posterior.stats.check_seconds),
         resamplings=sum(sync.ancestors is not None for sync in posterior.history),
         lineages=len({root for root, t in _rooted(posterior) if t.log_weight > -math.inf}),
         unfinished=posterior.log_ml - told if left else 0.0,
@@ -193,7 +196,7 @@ def _rooted(posterior: Posterior) -> list[tuple[int, Trace]]:
 
 def _accepted(posterior: Posterior) -> float | None:
     filters = [effort.filters for effort in posterior.efforts.values()]
-    if not filters or not all(filters) or posterior.timed_out or not posterior.is_proper:
+    if not filters or not all(filters) or posterior.stopped or not posterior.is_proper:
         return None
     return min(1.0, math.exp(posterior.log_ml))
 
@@ -202,7 +205,7 @@ def _importance(posterior: Posterior) -> Importance | str:
     """See `Importance`; or why it cannot be told."""
     if not posterior.is_proper:
         return "the weights of a proposal are not proper"
-    if posterior.timed_out:
+    if posterior.stopped:
         return "the run was stopped before its end"
     rooted = [(root, t) for root, t in _rooted(posterior) if t.log_weight > -math.inf]
     roots = np.array([root for root, _ in rooted], dtype=np.int64)

@@ -99,7 +99,7 @@ class Inference:
                 particle.run = None
         await self._unwind()
 
-    def posterior(self, *, timed_out: bool) -> Posterior:
+    def posterior(self, *, stopped: str | None) -> Posterior:
         """What the particles are now."""
         from awrs_ppl.posterior import Posterior, Stats
 
@@ -116,6 +116,7 @@ class Inference:
             checks=dict(self.meter.checks),
             seconds=seconds,
             refusals=dict(self.meter.refusals),
+            check_seconds=dict(self.meter.check_seconds),
         )
         return Posterior(
             [particle.trace() for particle in self.particles],
@@ -123,7 +124,7 @@ class Inference:
             kills=dict(self.kills),
             stats=stats,
             seed=self._streams.seed,
-            timed_out=timed_out,
+            stopped=stopped,
             is_proper=self.is_proper,
             deaths=self._ledger.deaths,
             efforts=self._ledger.efforts,

@@ -35,6 +35,8 @@ _COLUMNS = ("value", "log_weight", "probability", "finished")
 class Stats:
     """What an inference has cost: `checks` and `refusals` by potential, `seconds` by part.
 
+    `check_seconds` is how long Boolean potentials took to answer, masks included: a part of
+    the proposal's seconds, and with slow checks side by side more than the clock's.
     `tokens` counts those of all particles, the ends of texts and dropped lineages included;
     `lm_rows` the contexts that went through the language model, in `lm_passes` forward passes.
 
@@ -48,6 +50,7 @@ class Stats:
     checks: dict[str, int]
     seconds: dict[str, float]
     refusals: dict[str, int] = field(default_factory=dict)
+    check_seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def checks_per_token(self) -> float:
@@ -62,7 +65,8 @@ class Posterior:
     above zero: they are what `probabilities`, `mode`, `sample`, `expect`, `probability` and
     `ess` look at. Nothing else is hidden: `len` and indexing are over all particles, each a
     `Trace`; `dead` counts those of weight zero, and `unfinished` is the share of the weight
-    that a timeout left in particles that had not finished.
+    that a timeout or an interrupt left in particles that had not finished (`stopped` says
+    which; None after a whole run).
 
     `history` has the ESS of each synchronization and the ancestors of each resampling;
     `kills` says how many particles each potential took to weight zero, those replaced
@@ -91,7 +95,7 @@ class Posterior:
         kills: Mapping[str, int],
         stats: Stats,
         seed: int,
-        timed_out: bool,
+        stopped: str | None = None,
         is_proper: bool,
         deaths: Sequence[Death] = (),
         efforts: Mapping[str, Effort] | None = None,
@@ -101,7 +105,7 @@ class Posterior:
         self.kills = dict(kills)
         self.stats = stats
         self.seed = seed
-        self.timed_out = timed_out
+        self.stopped = stopped
         self.is_proper = is_proper
         self.deaths = list(deaths)
         self.efforts = dict(efforts or {})
@@ -215,7 +219,7 @@ class Posterior:
         everything = {
             "n_particles": len(self),
             "seed": self.seed,
-            "timed_out": self.timed_out,
+            "stopped": self.stopped,
             "log_ml": self.log_ml,
             "ess": self.ess,
             "alive": self.alive,

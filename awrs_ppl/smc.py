@@ -11,6 +11,7 @@ from awrs_ppl.engine import Model, Run, alike
 from awrs_ppl.errors import ModelError, ReplayError
 from awrs_ppl.inference import Inference, whole
 from awrs_ppl.memory import REMEMBERED, Memory
+from awrs_ppl.recheck import recheck
 from awrs_ppl.streams import Streams
 from awrs_ppl.trace import Log
 
@@ -30,6 +31,7 @@ async def infer(
     remember: bool = False,
     progress: bool = True,
     timeout: float | None = None,
+    partial: bool = False,
 ) -> Posterior:
     """The posterior of `model(ctx, *args)`, by sequential Monte Carlo.
 
@@ -41,7 +43,8 @@ async def infer(
     is learned about constraints is kept for later runs, which then need fewer checks, and
     shared with those that go on at the same time; a seed then no longer fixes the result.
     After `timeout` seconds the particles that have finished are returned, and the posterior
-    says how much is missing.
+    says how much is missing; with `partial=True` an interrupt (Ctrl-C, the stop button of a
+    notebook, a cancellation) does the same instead of being raised.
 
     The evidence `exp(posterior.log_ml)` is unbiased. An exception in the model comes out as
     itself. Raises `ModelError` for wrong options, `PotentialError` for a broken potential.
@@ -53,9 +56,19 @@ async def infer(
     Source: Del Moral, Doucet, Jasra, "Sequential Monte Carlo samplers", 2006; Lew et al.,
     "Sequential Monte Carlo steering of large language models using probabilistic programs",
     2023.
+
+    >>> from awrs_ppl import ToyLM
+    >>> from awrs_ppl.potentials import Regex
+    >>> lm = ToyLM(["a", "b"], weights=lambda context: [1, 1, 2])
+    >>> async def model(ctx):
+    ...     return await ctx.generate(lm("a") * Regex("a|ab"))
+    >>> posterior = asyncio.run(infer(model, n_particles=20, seed=0, progress=False))
+    >>> {text: round(p, 1) for text, p in posterior.probabilities.items()}
+    {'a': 0.8, 'ab': 0.2}
     """
-    if not isinstance(remember, bool):
-        raise ModelError(f"remember={remember!r}: it must be True or False")
+    for name, flag in (("remember", remember), ("partial", partial)):
+        if not isinstance(flag, bool):
+            raise ModelError(f"{name}={flag!r}: it must be True or False")
     if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
         raise ModelError(f"timeout={timeout!r}: it must be seconds, or None")
     # Weights hang on what is known: the random numbers that made it must not be used again.
@@ -64,23 +77,50 @@ async def infer(
     inference = Inference(
         model, args, n_particles, ess_threshold, resampling, streams, progress, memory
     )
-    timed_out = False
+    stopped = None
     scope = asyncio.timeout(timeout)
     try:
         async with scope:
             await inference.run()
-    except TimeoutError:
-        if not scope.expired():
+    except (TimeoutError, asyncio.CancelledError) as error:
+        stopped = _reason(error, scope, partial)
+        if stopped is None:
             raise
-        timed_out = True
         inference.collect()  # those that have just ended count
     finally:
-        await inference.close()
-    return inference.posterior(timed_out=timed_out)
+        try:
+            await inference.close()
+        except asyncio.CancelledError:
+            # All that there is to return is there by now.
+            if not (partial and _take_back()):
+                raise
+    return inference.posterior(stopped=stopped)
+
+
+def _reason(error: BaseException, scope: asyncio.Timeout, partial: bool) -> str | None:
+    """Why an inference ends early, if that was asked for."""
+    if isinstance(error, TimeoutError):
+        return "timed out" if scope.expired() else None
+    return "interrupted" if partial and _take_back() else None
+
+
+def _take_back() -> bool:
+    """Let the cancellation of this task end here."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+    return task is not None
 
 
 def run(model: Model, *args: Any, **options: Any) -> Posterior:
-    """`infer` for scripts: starts an event loop of its own. Options are those of `infer`."""
+    """`infer` for scripts: starts an event loop of its own. Options are those of `infer`.
+
+    >>> from awrs_ppl import Bernoulli
+    >>> async def coin(ctx):
+    ...     return await ctx.sample(Bernoulli(0.5))
+    >>> run(coin, n_particles=4, seed=0, progress=False)
+    <Posterior: 4 particles, 4 values, ESS 4.0, log_ml 0.00>
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -95,7 +135,16 @@ async def check_replay(model: Model, *args: Any, seed: int = 0) -> None:
     """Run one particle of a model, then the model again on its record.
 
     Raises `ReplayError` if the second run makes other requests or weighs a `factor` or
-    `condition` otherwise, as a model does that uses `random`, the time or the order of a set.
+    `condition` otherwise, as a model does that uses `random`, the time or the order of a set;
+    and `PotentialError` if a Boolean potential refuses now what it had allowed (it is asked
+    again about the finished texts and some of their beginnings).
+
+    >>> import random
+    >>> async def model(ctx):
+    ...     await ctx.factor(-random.random())
+    >>> asyncio.run(check_replay(model))
+    Traceback (most recent call last):
+    awrs_ppl.errors.ReplayError: ...
     """
     inference = Inference(model, args, 1, 0.0, "stratified", _streams(seed), False, Memory())
     try:
@@ -103,6 +152,7 @@ async def check_replay(model: Model, *args: Any, seed: int = 0) -> None:
     finally:
         await inference.close()
     records = Log.records(inference.particles[0].log)
+    await recheck(records, seed)
     blocked = asyncio.Event()
     again = Run(model, args, records, blocked.set, strict=True)
     try:

@@ -126,11 +126,11 @@ async def test_what_a_timeout_leaves_unfinished() -> None:
 
     posterior = await infer(model, n_particles=40, seed=0, timeout=0.5, progress=False)
     explanation = posterior.explain()
-    assert posterior.timed_out
+    assert posterior.stopped == "timed out"
     assert 0 < posterior.unfinished < 1
     assert explanation.statements[0].log_evidence == pytest.approx(-1)
     assert explanation.unfinished == pytest.approx(math.log(1 - posterior.unfinished))
-    assert "left unfinished at the timeout" in str(explanation)
+    assert "left unfinished at the stop" in str(explanation)
     assert len(posterior.history) == 1
     assert explanation.importance is None
     assert "stopped before its end" in explanation.why_not

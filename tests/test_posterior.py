@@ -49,7 +49,6 @@ def posterior_of(traces: Sequence[Trace], **options: Any) -> Posterior:
         "kills": {},
         "stats": STATS,
         "seed": 7,
-        "timed_out": False,
         "is_proper": True,
     }
     return Posterior(traces, **(defaults | options))
@@ -59,7 +58,7 @@ def after_timeout() -> Posterior:
     """Weights 3 and 1 finished, 4 unfinished, one dead."""
     return posterior_of(
         [trace("a", 3), trace(None, 4, finished=False), trace("b"), trace(None, 0, finished=False)],
-        timed_out=True,
+        stopped="timed out",
     )
 
 
@@ -181,7 +180,7 @@ def test_an_all_dead_posterior_can_still_be_shown() -> None:
 
 
 def test_nothing_finished_before_the_timeout() -> None:
-    posterior = posterior_of([trace(None, finished=False)] * 2, timed_out=True)
+    posterior = posterior_of([trace(None, finished=False)] * 2, stopped="timed out")
     assert posterior.unfinished == 1
     assert posterior.log_ml == DEAD
     assert "timed out" in repr(posterior)
@@ -300,7 +299,7 @@ def test_json_round_trip(tmp_path: Path) -> None:
     assert float(found["particles"][2]["log_weight"]) == DEAD
     assert found["history"][1] == {"ess": 1.0, "alive": 2, "ancestors": [0, 0, 1]}
     assert found["stats"]["checks_per_token"] == 2.5
-    assert (found["seed"], found["kills"], found["timed_out"]) == (7, {"no_bb": 1}, False)
+    assert (found["seed"], found["kills"], found["stopped"]) == (7, {"no_bb": 1}, None)
 
 
 def test_checks_per_token() -> None:

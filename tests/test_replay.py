@@ -222,7 +222,7 @@ async def test_a_timeout_returns_what_has_finished() -> None:
     posterior = await infer(
         model, n_particles=30, ess_threshold=0, seed=0, timeout=0.5, progress=False
     )
-    assert posterior.timed_out
+    assert posterior.stopped == "timed out"
     assert 0 < posterior.unfinished < 1
     assert all("b" not in value for value in posterior.values)
     assert len(posterior) == 30
@@ -231,6 +231,53 @@ async def test_a_timeout_returns_what_has_finished() -> None:
     )
     assert posterior.log_ml < whole.log_ml
     assert "timed out" in repr(posterior)
+
+
+async def test_an_interrupt_returns_what_has_finished_when_asked() -> None:
+    async def model(ctx: Context) -> str:
+        text = await ctx.generate(LM("go"), max_tokens=3)
+        if "b" in text:
+            await asyncio.sleep(60)
+        return text
+
+    options: dict[str, Any] = {"n_particles": 30, "ess_threshold": 0, "progress": False}
+
+    async def interrupted(**more: Any) -> tuple[Any, int]:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_later(0.5, task.cancel)
+        posterior = await infer(model, seed=0, **options, **more)
+        await asyncio.sleep(0)  # a cancellation that was not taken back would come here
+        return posterior, task.cancelling()
+
+    posterior, pending = await asyncio.create_task(interrupted(partial=True))
+    assert (posterior.stopped, pending) == ("interrupted", 0)
+    assert posterior.values
+    assert all("b" not in value for value in posterior.values)
+    assert 0 < posterior.unfinished < 1
+    assert "interrupted" in repr(posterior)
+    timed = await infer(model, seed=0, timeout=0.5, **options)
+    assert (posterior.log_ml, posterior.values) == (timed.log_ml, timed.values)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(interrupted())
+
+
+def test_ctrl_c_in_a_script_returns_what_has_finished() -> None:
+    program = """
+import asyncio, os, signal, threading
+from awrs_ppl import Categorical, run
+
+async def model(ctx):
+    seconds = await ctx.sample(Categorical([0, 60]))
+    await asyncio.sleep(seconds)
+    return seconds
+
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+posterior = run(model, n_particles=8, seed=0, progress=False, partial=True)
+print(posterior.stopped, dict(posterior.probabilities), 0 < posterior.unfinished < 1)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("interrupted {0: 1.0} True\n", "")
 
 
 async def _plain(ctx: Context) -> str:
