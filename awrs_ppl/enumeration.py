@@ -32,7 +32,11 @@ __all__ = ["Exact", "continuations", "enumerate_posterior", "enumerate_texts", "
 
 @dataclass(frozen=True)
 class Exact:
-    """The posterior of a program by enumeration: probabilities by value, and the evidence."""
+    """The posterior of a program by enumeration: probabilities by value, and the evidence.
+
+    >>> Exact({"a": 1.0}, log_ml=-0.5).probabilities["a"]
+    1.0
+    """
 
     probabilities: dict[Any, float]
     log_ml: float

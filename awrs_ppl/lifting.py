@@ -269,6 +269,10 @@ def boolean(potential: Potential) -> Potential:
 
     Only needed for potentials of your own: those of genlm-control that are Boolean are known.
     Returns the same potential.
+
+    >>> from genlm.control import BoolFSA
+    >>> is_boolean(boolean(BoolFSA.from_regex("a+")))
+    True
     """
     potential._awrs_ppl_boolean = True  # pyright: ignore[reportAttributeAccessIssue]
     return potential

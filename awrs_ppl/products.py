@@ -135,6 +135,11 @@ class Product(Multiplicative):
 
     Its vocabulary is that of its language model, or the bytes if it has none. A token that a
     factor cannot spell weighs 0; nothing is renormalized.
+
+    >>> from awrs_ppl.potentials import Contains, Regex
+    >>> import asyncio
+    >>> asyncio.run((Regex("[a-z]+") * Contains("ab")).complete(b"cab"))
+    0.0
     """
 
     def __init__(self, factors: Sequence[Potential]) -> None:
@@ -231,5 +236,9 @@ def product(*potentials: Potential) -> Product:
     """The product of potentials, in any order, genlm-control's included.
 
     Boolean ones filter, others weigh. Raises `VocabularyError` if they share no token.
+
+    >>> from awrs_ppl.potentials import Contains, Regex
+    >>> product(Regex("[a-z]+"), Contains("ab"))
+    Regex('[a-z]+') * Contains('ab')
     """
     return Product(potentials)

@@ -62,6 +62,16 @@ class Context:
     a statement; `await` it before the next one. A model must do the same again when it is run
     again with the same values: take randomness from `ctx.sample`, and use `ctx.call` for
     whatever looks at the world outside.
+
+    >>> from awrs_ppl import Bernoulli, ToyLM, run
+    >>> lm = ToyLM(["a", "b"], weights=lambda context: [1, 1, 2])
+    >>> async def model(ctx):
+    ...     text = await ctx.generate(lm("a"), max_tokens=3)
+    ...     await ctx.observe(Bernoulli(0.9), "a" in text)
+    ...     await ctx.condition(text != "bb")
+    ...     return text
+    >>> "bb" in run(model, n_particles=50, seed=0, progress=False).probabilities
+    False
     """
 
     def __init__(self, runner: Runner) -> None:

@@ -15,7 +15,6 @@ from awrs_ppl.enumeration import (
     Exact,
     continuations,
     enumerate_posterior,
-    enumerate_texts,
     is_allowed,
 )
 from awrs_ppl.generation import place_of
@@ -34,7 +33,6 @@ __all__ = [
     "assert_properly_weighted",
     "assert_unbiased",
     "enumerate_posterior",
-    "enumerate_texts",
 ]
 
 
@@ -47,6 +45,14 @@ async def assert_unbiased(
     a value, per particle, is unbiased for its probability times the evidence: a z-test for the
     evidence and for every value of at least 5 %. Raises `AssertionError` naming the value.
     Weights with heavy tails need more runs than a z-test knows.
+
+    >>> from awrs_ppl import Bernoulli
+    >>> async def coin(ctx):
+    ...     heads = await ctx.sample(Bernoulli(0.5))
+    ...     await ctx.observe(Bernoulli(0.9), heads)
+    ...     return heads
+    >>> import asyncio
+    >>> asyncio.run(assert_unbiased(coin, n_particles=4))
     """
     exact = await enumerate_posterior(model, *args)
     evidence = math.exp(exact.log_ml)
@@ -130,6 +136,14 @@ async def assert_properly_weighted(
     of draws knows what those before it learned. The chance that a right
     proposal fails is below 7e-6 times the number of outcomes at the default `z`, apart from
     heavy tails. Raises `AssertionError` naming the outcome.
+
+    >>> from awrs_ppl import LocalAWRS, ToyLM
+    >>> from awrs_ppl.potentials import OneOf
+    >>> import asyncio
+    >>> target = ToyLM(["a", "b"])("a") * OneOf(["a"])
+    >>> asyncio.run(assert_properly_weighted(LocalAWRS(), target))
+    Traceback (most recent call last):
+    AssertionError: LocalAWRS(): token 0 giving b'a' has the mean weight 1.00000, not ...
     """
     target = target_of(potential)
     vocabulary = target.vocabulary

@@ -36,6 +36,9 @@ class Predicate(BooleanPotential):
 
     On a text that ends inside a UTF-8 character the verdict waits for the rest of it, and no
     text can end there; bytes that are no UTF-8 are rejected. The function is still callable.
+
+    >>> Predicate(str.islower)("a")
+    True
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from awrs_ppl import BooleanPotential, Context, ToyLM, infer, predicate, product
+from awrs_ppl.enumeration import enumerate_texts
 from awrs_ppl.generation import Generation
 from awrs_ppl.lifting import decode, is_boolean
 from awrs_ppl.potentials import Product, Regex, Soft, boolean
@@ -23,7 +24,6 @@ from awrs_ppl.testing import (
     assert_prefix_closed,
     assert_unbiased,
     enumerate_posterior,
-    enumerate_texts,
 )
 
 SNOW, FACE = "雪".encode(), "🙂".encode()

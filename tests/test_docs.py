@@ -1,0 +1,22 @@
+"""Every public name says what it is, and shows it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import pytest
+
+MODULES = ("awrs_ppl", "awrs_ppl.potentials", "awrs_ppl.testing", "awrs_ppl.genlm")
+NAMES = [(module, name) for module in MODULES for name in importlib.import_module(module).__all__]
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES, ids=".".join)
+def test_a_public_name_has_a_docstring_with_an_example(module: str, name: str) -> None:
+    thing = getattr(importlib.import_module(module), name)
+    docstring = inspect.getdoc(thing) or ""
+    assert docstring
+    # Modules and exceptions are told in words; examples of all others run as doctests.
+    told = inspect.ismodule(thing) or (inspect.isclass(thing) and issubclass(thing, Exception))
+    if not told:
+        assert ">>>" in docstring, f"{module}.{name} has no example"
