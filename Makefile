@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test check bench tutorials docs clean
 
 install: .venv/installed
 
@@ -30,6 +30,14 @@ bench: install
 	$(BIN)/python tests/benchmarks/agreement.py --quick
 	$(BIN)/python tests/benchmarks/overhead.py --quick
 	$(BIN)/python tests/benchmarks/scaling.py --quick
+
+tutorials: install
+	$(BIN)/python tests/tutorials.py
+
+# The examples in it are run by the tests.
+docs: install
+	$(BIN)/python -m pdoc --output-directory build/docs awrs_ppl awrs_ppl.potentials awrs_ppl.models \
+		awrs_ppl.testing awrs_ppl.errors awrs_ppl.genlm
 
 clean:
 	rm -rf .venv build dist

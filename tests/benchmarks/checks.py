@@ -63,7 +63,8 @@ MAX_REMEMBERED = 0.5
 
 # Runs side by side; of a remembering method, so many in a row.
 CHUNK, IN_A_ROW = 20, 5
-ROW_BYTES = 3 * 2**30
+# What is kept at most, so that both models can be run side by side in 16 GB.
+ROW_BYTES, MASK_BYTES = 2 * 2**30, 2**29
 # Seconds of a run on two cores, until there are some from the run itself.
 EXPECTED = {"smollm2-135m": 0.5, "gemma3-270m": 1.5}
 
@@ -362,7 +363,7 @@ class Scanned(BooleanPotential):
 
     def mask(self, state: Any, vocabulary: Any) -> np.ndarray:
         if state not in self.masks:
-            if len(self.masks) >= 2000:
+            if len(self.masks) * vocabulary.size >= MASK_BYTES:
                 self.masks.clear()
             self.masks[state] = self._scan(state, vocabulary)
         return self.masks[state]

@@ -1,0 +1,197 @@
+"""What masking token by token does to a distribution, against the exact one.
+
+In each of five domains the constraint is a choice between a few texts, so that every way in which
+the language model can spell an allowed text can be walked. Exact, up to the small mass stated, are
+then the law that the program asks for (the model's, given the constraint) and the law of locally
+constrained decoding, which renormalizes over the allowed tokens at every step. AWRS-SMC is
+measured: the mean of its posterior over runs.
+
+    python tests/benchmarks/bias.py --data FOLDER [--quick] [--check] [--model NAME] [--json FILE]
+
+`FOLDER` has the data: see the README here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, cast
+
+from tqdm import tqdm
+
+from awrs_ppl import LM, Context, infer
+from awrs_ppl.enumeration import continuations
+from awrs_ppl.lifting import Text
+from awrs_ppl.models import goal_inference, json_schema, molecules, pattern_matching, text_to_sql
+from awrs_ppl.potentials import OneOf
+from awrs_ppl.products import Target
+
+MODELS = ("smollm2-135m", "gemma3-270m")
+PARTICLES, RUNS = 5, 40
+# What is left unwalked, at most, of either law.
+LEFT = 0.005
+# AWRS-SMC must be nearer to the exact law than local decoding, in so many of the domains.
+BAR = 2
+
+Case = tuple[Any, tuple[Any, ...], list[str]]
+
+
+def cases(data: Path) -> dict[str, Case]:
+    """By domain: the program, its arguments, and the texts that are allowed."""
+    spider = data / "spider"
+    questions = text_to_sql.load(spider / "questions.jsonl", spider / "concert_singer.sqlite")
+    blocks = data / "blocksworld"
+    goals = goal_inference.load(blocks / "tasks.jsonl", blocks / "domain.pddl")
+    smiles = data / "molecules" / "gdb17_sample.smi"
+    sizes = {"enum": ["small", "medium", "large", "extra large"]}
+    return {
+        "pattern matching": (
+            pattern_matching.pattern_matching,
+            ("(?(?=a)abc|xyz)",),
+            ["abc", "xyz"],
+        ),
+        "json": (
+            json_schema.json_schema,
+            (sizes,),
+            [json.dumps(size) for size in sizes["enum"]],
+        ),
+        "text-to-SQL": (
+            text_to_sql.text_to_sql,
+            (questions[0],),
+            [
+                " SELECT COUNT(*) FROM singer",
+                " SELECT COUNT(*) FROM concert",
+                " SELECT MAX(age) FROM singer",
+                " SELECT name FROM singer",
+            ],
+        ),
+        "molecules": (
+            molecules.molecules,
+            (molecules.load(smiles, seed=0),),
+            [f" {found}" for found in molecules.load(smiles, seed=1, count=6)],
+        ),
+        "goal inference": (
+            goal_inference.goal_inference,
+            (goals[1], goals[0]),
+            [f" {task.goal}" for task in goals[1:7]],
+        ),
+    }
+
+
+async def laws(target: Target, tail: float) -> tuple[dict[str, float], dict[str, float], float]:
+    """The exact law, that of local decoding, and what was left unwalked of either, at most.
+
+    `target` has one language model and one factor with a mask. The heaviest beginnings are
+    walked first, by either law.
+    """
+    (factor,) = target.boolean
+    vocabulary: Any = target.vocabulary
+    found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    frontier: list[tuple[tuple[int, ...], bytes, Any, float, float]] = [
+        ((), b"", await factor.begin(Text()), 1.0, 1.0)
+    ]
+    while frontier:
+        walked = sum(p for p, _ in found.values())
+        ahead, local = sum(node[3] for node in frontier), sum(node[4] for node in frontier)
+        if ahead <= tail * walked and local <= tail:
+            break
+        frontier.sort(key=lambda node: max(node[4], node[3] / (walked + ahead)))
+        ids, data, state, p, q = frontier.pop()
+        mask: Any = factor.mask(state, vocabulary)
+        allowed = [
+            (token, text, math.exp(weight))
+            for token, text, weight in await continuations(target, ids, data, forced=False)
+            if (await factor.accepts(state) if token is None else mask[token])
+        ]
+        total = sum(weight for *_, weight in allowed)
+        for token, text, weight in allowed:
+            if token is None:
+                mass = found[text.decode()]
+                mass[0] += p * weight
+                mass[1] += q * weight / total
+                continue
+            after = await factor.advance(state, token, bytes(vocabulary.tokens[token]))
+            longer = (*ids, token), text, after, p * weight, q * weight / total
+            frontier.append(longer)
+    walked = sum(p for p, _ in found.values())
+    local = sum(q for _, q in found.values())
+    left = max(sum(node[3] for node in frontier) / walked, 1 - local)
+    exact = {text: p / walked for text, (p, _) in found.items()}
+    return exact, {text: q / local for text, (_, q) in found.items()}, left
+
+
+def distance(first: dict[str, float], second: dict[str, float]) -> float:
+    """The total variation between two laws."""
+    texts = first.keys() | second.keys()
+    return 0.5 * sum(abs(first.get(text, 0.0) - second.get(text, 0.0)) for text in texts)
+
+
+async def measure(lm: LM, case: Case, runs: int) -> dict[str, Any]:
+    """The laws of a case, by text."""
+    program, arguments, texts = case
+    asked: list[Any] = []
+
+    class Spy:
+        async def generate(self, potential: Any, **_: Any) -> str:
+            asked.append(potential)
+            return ""
+
+    await program(cast(Any, Spy()), lm, *arguments, allowed=OneOf(texts))
+    exact, local, left = await laws(asked[0].target, LEFT)
+
+    async def choose(ctx: Context) -> str:
+        return await ctx.generate(asked[0], max_tokens=100)
+
+    means: dict[str, float] = defaultdict(float)
+    options: dict[str, Any] = {"n_particles": PARTICLES, "progress": False}
+    for seed in tqdm(range(runs), leave=False):
+        posterior = await infer(choose, seed=seed, **options)
+        for text, share in posterior.probabilities.items():
+            means[text] += share / runs
+    return {"exact": exact, "local": local, "left": left, "smc": dict(means)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true", help="SmolLM2 alone")
+    parser.add_argument("--model", choices=MODELS, action="append")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a bar is missed")
+    options = parser.parse_args()
+    results: dict[str, Any] = {}
+    missed = []
+    for model in options.model or (MODELS[:1] if options.quick else MODELS):
+        lm = LM.embedded(cast(Any, model), dtype="float32")
+        nearer = 0
+        for name, case in cases(options.data).items():
+            found = results[f"{model}, {name}"] = asyncio.run(measure(lm, case, RUNS))
+            local = distance(found["exact"], found["local"])
+            smc = distance(found["exact"], found["smc"])
+            nearer += smc < local
+            print(
+                f"\n{model}, {name}: total variation from the exact law {local:.3f} (local "
+                f"decoding, exactly), {smc:.3f} (AWRS-SMC, {PARTICLES} particles, mean of {RUNS} "
+                f"runs); {found['left']:.2%} of the mass left unwalked"
+            )
+            print(f"  {'exact':>7} {'local':>7} {'SMC':>7}")
+            for text, share in sorted(found["exact"].items(), key=lambda one: -one[1]):
+                others = (found["local"].get(text, 0.0), found["smc"].get(text, 0.0))
+                print(f"  {share:7.4f} {others[0]:7.4f} {others[1]:7.4f}  {text!r}", flush=True)
+        if nearer < BAR:
+            missed.append(f"{model}: nearer than local decoding in {nearer} domains, not {BAR}")
+    if options.json:
+        Path(options.json).write_text(json.dumps(results, indent=2))
+    for line in missed:
+        print("missed:", line)
+    raise SystemExit(1 if options.check and missed else 0)
+
+
+if __name__ == "__main__":
+    main()
