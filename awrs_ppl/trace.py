@@ -32,7 +32,10 @@ class Request:
 
     def shows(self, whole: bool = False) -> str:
         """The request as text, for messages; `whole` with its arguments."""
-        parts = [*map(str, self.fingerprint), *([repr(self.arguments)] if whole else [])]
+        parts = [*map(str, self.fingerprint)]
+        # Of a text to generate the fingerprint tells all that a reader can use.
+        if whole and self.kind != "generate":
+            parts.append(repr(getattr(self.arguments, "compared", self.arguments)))
         return f"{self.kind} {self.name!r} ({', '.join(parts) or '-'})"
 
 
