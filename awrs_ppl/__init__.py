@@ -5,6 +5,8 @@ is allowed, expensive potentials say what is better; `infer` gives a weighted po
 unbiased estimate of the evidence.
 """
 
+import sys
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,13 @@ if TYPE_CHECKING:
     from awrs_ppl.trace import Trace
 
 __version__ = "0.1.0"
+
+if "ipykernel" in sys.modules:
+    # In a notebook without ipywidgets tqdm warns when it is imported, as transformers does; its
+    # bars are drawn as text there, which will do.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import_module("tqdm.auto")
 
 __all__ = [
     "AWRS",

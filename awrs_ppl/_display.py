@@ -14,6 +14,7 @@ from awrs_ppl._svg import ess_svg, genealogy_svg
 from awrs_ppl._values import safe_repr
 
 if TYPE_CHECKING:
+    from awrs_ppl.explanation import Explanation
     from awrs_ppl.posterior import Posterior
 
 __all__ = ["html", "line", "table"]
@@ -28,7 +29,7 @@ _NAME_CELLS = 60
 
 def line(posterior: Posterior) -> str:
     """The `repr` of a posterior."""
-    n, found = len(posterior), len(posterior.values)
+    n, found = len(posterior), len(posterior._results)
     facts = [f"{n} particle{plural(n)}"]
     if posterior.alive == 0:
         facts.append("no survivors")
@@ -79,9 +80,10 @@ def html(posterior: Posterior) -> str:
     if not shown:
         rows.append(f'<tr><td class="awrs-value" colspan="3">{e(_nothing(posterior))}</td></tr>')
     head = " · ".join(f"{label} <b>{e(fact)}</b>" for label, fact in _headline(posterior))
-    note = _note(posterior)
+    explanation = posterior.explain() if posterior.efforts else None
+    note = _note(posterior, explanation)
     facts = "".join(f"<dt>{e(label)}</dt><dd>{e(fact)}</dd>" for label, fact in _facts(posterior))
-    explained = _explained.body(posterior.explain()) if posterior.efforts else ""
+    explained = _explained.body(explanation) if explanation else ""
     parts = [
         f"<p><b>Posterior</b> {_of(posterior)}<br>{head}</p>",
         f'<p class="awrs-note">{e(note)}</p>' if note else "",
@@ -99,7 +101,7 @@ def html(posterior: Posterior) -> str:
     return page("".join(parts))
 
 
-def _note(posterior: Posterior) -> str:
+def _note(posterior: Posterior, explanation: Explanation | None) -> str:
     """What should worry a reader, and what to do about it."""
     if not posterior.alive:
         killer = max(posterior.kills, key=posterior.kills.__getitem__, default=None)
@@ -115,6 +117,11 @@ def _note(posterior: Posterior) -> str:
         return (
             "Nearly all of the weight lies on few particles, so the probabilities are rough: "
             "try more particles."
+        )
+    if len(posterior) > 2 and explanation and explanation.lineages == 1:
+        return (
+            f"All particles descend from one of the first {len(posterior):,}, so what was drawn "
+            "early stands for a single draw: try more particles, or weigh earlier."
         )
     return ""
 

@@ -164,7 +164,7 @@ def _comparisons(explanation: Explanation) -> list[str]:
     n, count = explanation.n_particles, explanation.resamplings
     importance, accepted = explanation.importance, explanation.accepted
     told = []
-    if count:
+    if count and explanation.lineages:
         told.append(
             f"resampled {count:,} time{plural(count)}; those with weight at the end descend from "
             f"{explanation.lineages:,} of the first {n:,}"

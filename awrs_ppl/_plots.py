@@ -92,7 +92,7 @@ def plot_weights(posterior: Posterior, ax: Axes | None) -> Axes:
     title = f"ESS {posterior.ess:,.1f} of {n:,}, {posterior.dead:,} dead"
     ax.set_title(title, fontsize="small")
     ax.set(xlabel=f"particle{plural(n)} by weight", ylabel="share of the weight", xlim=(0, n))
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(bottom=0, auto=True)  # shared axes must still grow with other plots
     return ax
 
 

@@ -119,7 +119,7 @@ def run(model: Model, *args: Any, **options: Any) -> Posterior:
     >>> async def coin(ctx):
     ...     return await ctx.sample(Bernoulli(0.5))
     >>> run(coin, n_particles=4, seed=0, progress=False)
-    <Posterior: 4 particles, 4 values, ESS 4.0, log_ml 0.00>
+    <Posterior: 4 particles, 2 values, ESS 4.0, log_ml 0.00>
     """
     try:
         asyncio.get_running_loop()

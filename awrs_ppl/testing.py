@@ -61,21 +61,23 @@ async def assert_unbiased(
         for value, probability in exact.probabilities.items()
         if probability >= 0.05
     }
-    masses, n = np.zeros((runs, len(wanted) + 1)), 1
+    masses, n, squares = np.zeros((runs, len(wanted) + 1)), 1, 0.0
     for number in range(runs):
         posterior = await infer(model, *args, seed=seed + number, progress=False, **options)
         weights = np.exp(posterior.log_weights)
         masses[number, -1] = weights.sum()
+        squares += float(np.square(weights).sum())
         for j, value in enumerate(wanted):
             masses[number, j] = weights[[v == value for v in posterior.values]].sum()
         n = len(posterior)
         masses[number] /= n
+    whole = masses[:, -1].sum() * n
+    typical = max(evidence, squares / whole) if whole else evidence
     for j, (name, target) in enumerate([*wanted.items(), ("the evidence", evidence)]):
         mean = masses[:, j].mean()
-        # A value rarely seen has too small a sample variance: at best every particle has the
-        # weight of the evidence, and its mass the variance of a proportion. The evidence
-        # itself can be without variance.
-        floor = 0.0 if name == "the evidence" else target * (evidence - target) / n
+        # A value rarely seen has too small a sample variance. Its particles weigh what all do, in
+        # the mean by weight: at best the evidence. The evidence itself can be without variance.
+        floor = 0.0 if name == "the evidence" else target * (typical - target) / n
         error = math.sqrt(max(masses[:, j].var(), floor) / runs) + 1e-9 * evidence
         if abs(mean - target) > z * error:
             raise AssertionError(
@@ -164,6 +166,7 @@ async def assert_properly_weighted(
     sums: dict[tuple[int | None, bytes], float] = defaultdict(float)
     squares: dict[tuple[int | None, bytes], float] = defaultdict(float)
     rounds = -(-draws // together)
+    whole = whole_squares = 0.0
     batch: list[Outcomes] = []
     memory = Memory()
     for number in range(rounds):
@@ -185,15 +188,19 @@ async def assert_properly_weighted(
                     what = (token, here.data + bytes(vocabulary.tokens[token]))
                 else:
                     what = (None, closings.ends[draw.outcome - vocabulary.size].apply(here.data))
-                seen[what] += math.exp(draw.log_weight) / together
+                weight = math.exp(draw.log_weight)
+                seen[what] += weight / together
+                whole, whole_squares = whole + weight, whole_squares + weight * weight
         for what, weight in seen.items():
             sums[what] += weight
             squares[what] += weight * weight
+    typical = max(total, whole_squares / whole) if whole else total
     for what in sorted({*wanted, *sums}, key=str):
         mean = sums[what] / rounds
         variance = max(squares[what] / rounds - mean * mean, 0.0)
-        # An outcome rarely seen has too small a sample variance: at best W is the allowed mass.
-        floor = wanted[what] * (total - wanted[what]) / together
+        # An outcome rarely seen has too small a sample variance. It weighs what all do, in the
+        # mean by weight: at best the allowed mass.
+        floor = wanted[what] * (typical - wanted[what]) / together
         error = math.sqrt(max(variance, floor) / rounds) + 1e-9
         if abs(mean - wanted[what]) > z * error:
             name = "the end as" if what[0] is None else f"token {what[0]} giving"

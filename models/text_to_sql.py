@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from awrs_ppl import LM, Context
+from awrs_ppl import LM, Context, PotentialError
 from awrs_ppl.potentials import Soft, Sql
 
 
@@ -44,9 +44,16 @@ async def text_to_sql(
 
 
 def finds_rows(task: Task) -> Soft:
-    """A critic that runs the query: one that finds nothing weighs a tenth."""
+    """A critic that runs the query: one that finds nothing, or fails, weighs a tenth."""
     database = Sql(task.database)
-    return Soft(lambda query: 0.0 if database.rows(query) else -2.3)
+
+    def weight(query: str) -> float:
+        try:
+            return 0.0 if database.rows(query) else -2.3
+        except (ValueError, PotentialError):
+            return -2.3
+
+    return Soft(weight)
 
 
 def score(task: Task, query: str) -> float:

@@ -5,14 +5,15 @@ from awrs_ppl.potentials import Regex
 
 
 async def two_prompts(ctx: Context, lm: LM, one: str, other: str) -> str:
-    """A word that is likely after `one` and after `other`: a product of two language models."""
-    word = await ctx.generate(lm(one) * lm(other) * Regex(r" [a-z]{3,12}"), max_tokens=8)
+    """A word that goes on both lists: from a product of two language models."""
+    both = lm(one, stop=",") * lm(other, stop=",")
+    word = await ctx.generate(both * Regex(r" [a-z]{3,12}"), max_tokens=8)
     return word.strip()
 
 
 def main() -> None:
     """Run the program on the embedded model and print its posterior."""
-    one, other = "A fruit, for example the", "Something yellow, for example the"
+    one, other = "Animals: dog, horse, lion,", "What lives in the sea: coral, shark, crab,"
     print(run(two_prompts, LM.embedded(), one, other, n_particles=32, seed=0))
 
 

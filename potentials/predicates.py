@@ -213,7 +213,8 @@ def predicate(function: Any = None, /, **options: Any) -> Any:
     `f` may be `async`. It must be prefix-closed: what it rejects it rejects however the text
     goes on. `complete=g` adds a rule for whole texts; `state=h` says that a hashable `h(text)`
     is all the future depends on, so that texts with equal states share what is learned. If
-    `f` raises, that is a `PotentialError`, or a rejection with `on_error="reject"`.
+    `f` raises, that is a `PotentialError`, or a rejection with `on_error="reject"`. What is learned
+    holds for this code with these values of what it names: a list that grows makes it another.
 
     For slow functions: with `workers=n` the functions run in `n` other processes, which share
     no variables with this one, and several texts are checked at once. A check that takes more

@@ -221,8 +221,9 @@ async def test_gemma(gemma: TransformersEngine):
         ["<bos>", "The", "▁cat", "\n\n", "▁sat", "▁▁", "1", "2"]
     )
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    assert len(special) == 6249  # the control tokens of the GGUF file
-    assert special >= {0, 1, 2, 3, 4, 105, 106}
+    assert len(special) == 6251  # the control tokens of the GGUF file, and two around pictures
+    assert special >= {0, 1, 2, 3, 4, 105, 106, 255_999, 256_000}
+    assert tokenizer.added_tokens_decoder[255_999].content == "<start_of_image>"
     assert tokenizer.added_tokens_decoder[106].content == "<end_of_turn>"
     assert 107 not in special  # a newline: added, but text
     text = await greedy(gemma, tokenizer.encode("Once upon a time"), 11)

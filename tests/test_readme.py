@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import math
 import re
 from pathlib import Path
 from typing import Any
 
+import regex
+
+from awrs_ppl import LM, infer
+from awrs_ppl.models import json_schema, molecules
+from awrs_ppl.potentials import PddlGoal, Sql
 from awrs_ppl.testing import assert_prefix_closed
 
+DATA = Path(__file__).parent / "data"
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
@@ -44,3 +51,34 @@ async def test_the_potentials() -> None:
     assert await even.complete(b"ab") == 0.0
     assert await even.complete(b"abc") == -math.inf
     assert await namespace["short"].complete(b"four") == -0.4
+
+
+async def test_the_five_domains() -> None:
+    namespace: dict[str, Any] = {"lm": LM.embedded()}
+    (block,) = (block for block in BLOCKS if "async def molecule" in block)
+    await _run(block, namespace)
+    for source in re.findall(r"^async def .*?(?=\n\n|\Z)", block, flags=re.DOTALL | re.MULTILINE):
+        assert len(source.splitlines()) <= 5
+
+    async def results(name: str, *args: Any, n: int = 4) -> list[str]:
+        posterior = await infer(namespace[name], *args, n_particles=n, seed=0, progress=False)
+        assert posterior.values
+        return posterior.values
+
+    for text in await results("date"):
+        assert regex.fullmatch(r" (\d{4})-\d\d-11 \(\1\)", text)
+    fields = {"name": {"type": "string"}, "age": {"type": "integer"}}
+    for text in await results("person"):
+        assert json_schema.score({"properties": fields, "required": [*fields]}, text) == 1.0
+    path = DATA / "concert_singer.sqlite"
+    for text in await results("query", path, "How many singers are there?"):
+        Sql(path).rows(text)
+    known = (DATA / "molecules.smi").read_text().split()[:20]
+    for text in await results("molecule", known, n=8):
+        assert molecules.score([], text.strip()) > 0.0
+    domain = (DATA / "blocksworld" / "domain.pddl").read_text()
+    line = (DATA / "blocksworld" / "problems.jsonl").read_text().splitlines()[0]
+    problem = json.loads(line)["problem"]
+    beginning = problem[: problem.index("(and") + len("(and")]
+    for text in await results("goal", "", beginning, domain):
+        assert await PddlGoal(domain, beginning).complete(text.encode()) == 0.0

@@ -29,7 +29,7 @@ __all__ = ["embedded_path"]
 
 _log = logging.getLogger(__name__)
 
-_FORMAT = 2  # raise when the conversion changes, so that older folders are not used
+_FORMAT = 3  # raise when the conversion changes, so that older folders are not used
 _MARK = "awrs_ppl.json"  # written last: a folder without it is no conversion
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -223,7 +223,20 @@ def _convert(gguf: Path, folder: Path) -> None:
         plain.generation_config = model.generation_config
         plain.save_pretrained(folder)
         _restore_pre_tokenizer(tokenizer, gguf)
+        _flag_controls(tokenizer)
         tokenizer.save_pretrained(folder)
+
+
+def _flag_controls(tokenizer: Any) -> None:
+    """Make the tokens around pictures control tokens, as they are in Gemma's own tokenizer.
+
+    Its file does not say so, and they would be taken for text that a model may write.
+    """
+    from tokenizers import AddedToken
+
+    known = tokenizer.get_vocab()
+    around = [name for name in ("<start_of_image>", "<end_of_image>") if name in known]
+    tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in around])
 
 
 def _restore_pre_tokenizer(tokenizer: Any, gguf: Path) -> None:
