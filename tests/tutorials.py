@@ -49,6 +49,7 @@ def execute(notebook: Any) -> float:
         notebook,
         timeout=SECONDS,
         kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(FOLDER)}},
         record_timing=False,
         store_widget_state=False,
