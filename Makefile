@@ -36,8 +36,7 @@ tutorials: install
 
 # The examples in it are run by the tests.
 docs: install
-	$(BIN)/python -m pdoc --output-directory build/docs awrs_ppl awrs_ppl.potentials awrs_ppl.models \
-		awrs_ppl.testing awrs_ppl.errors awrs_ppl.genlm
+	$(BIN)/python -m pdoc --output-directory build/docs awrs_ppl awrs_ppl.models awrs_ppl.genlm
 
 clean:
 	rm -rf .venv build dist
