@@ -1,0 +1,228 @@
+"""Broken versions of parts of the library, for `statistical_faults.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from awrs_ppl import AWRS, generation, inference
+from awrs_ppl.generation import Generation
+from awrs_ppl.inference import Inference
+from awrs_ppl.knowledge import Knowledge
+from awrs_ppl.population import Particle, continued
+from awrs_ppl.potentials.predicates import Predicate
+from awrs_ppl.proposals import DEAD, Draw, paper
+from awrs_ppl.trace import Log
+from awrs_ppl.urn import pick
+from awrs_ppl.weights import log_mean
+
+# --- the proposal -------------------------------------------------------------------------
+
+
+def proposal_that(fault: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Head and tail, written the short way, with one thing wrong."""
+
+    async def one(head: Any, outcomes: Any, knowledge: Knowledge, rng: Any) -> Draw:
+        rest, mass = head.unknown.mass, head.mass
+        visit = rng.random()
+        place = visit if fault == "shares" else rng.random()
+        tail = [head.unknown.draw(rng) for _ in range(head.draws) if visit < head.visits]
+        worth = rest / max(head.draws, 1) / (1.0 if fault == "visits" else head.visits)
+        found = [outcome for outcome in tail if await knowledge.check(outcome)]
+        while fault == "insists" and tail and not found and not mass:
+            found = [v for v in [head.unknown.draw(rng)] if await knowledge.check(v)]
+        if fault == "merges":
+            found = list(dict.fromkeys(found))
+        early = sum(head.unknown.weight(v) for v in set(found)) if fault == "looks" else 0.0
+        total = mass + early + worth * len(found)
+        if total <= 0.0:
+            return DEAD
+        if place * total < mass or not found:
+            outcome = head.accepted(pick(head.cumulative(), min(place * total, mass * (1 - 1e-9))))
+        else:
+            outcome = found[int((place * total - mass) / (total - mass) * len(found))]
+        return Draw(outcome, outcomes.log_scale + math.log(total))
+
+    async def draw(self: Any, head: Any, outcomes: Any, knowledge: Any, rngs: Any) -> list[Draw]:
+        return [await one(head, outcomes, knowledge, rng) for rng in rngs]
+
+    return lambda: patch.object(AWRS, "_draw", draw)
+
+
+def unpermuted(members: int, rng: np.random.Generator) -> np.ndarray:
+    return (np.arange(members) + rng.random(members)) / members
+
+
+right_draw = AWRS.draw
+
+
+async def free_end(self: Any, outcomes: Any, knowledge: Any, rngs: Any) -> list[Draw]:
+    draws = await right_draw(self, outcomes, knowledge, rngs)
+    if not outcomes.place.forced:
+        return draws
+    return [draw if draw is DEAD else Draw(draw.outcome, 0.0) for draw in draws]
+
+
+async def one_loop(outcomes: Any, knowledge: Any, rng: Any) -> Draw:
+    """The second loop is left out."""
+    urn = outcomes.urn().copy()
+    accepted, rejections = await paper._until_accepted(urn, knowledge, rng)
+    if accepted is None:
+        return DEAD
+    return Draw(accepted, outcomes.log_scale + math.log(urn.mass) - math.log1p(rejections))
+
+
+async def put_back(outcomes: Any, knowledge: Any, rng: Any) -> Draw:
+    """The further draw is made with the accepted outcome still in the urn."""
+    urn = outcomes.urn().copy()
+    accepted, _ = await paper._until_accepted(urn, knowledge, rng)
+    if accepted is None:
+        return DEAD
+    allowed = await knowledge.check(urn.draw(rng))
+    weight = urn.mass if allowed else urn.weight(accepted)
+    return Draw(accepted, outcomes.log_scale + math.log(weight))
+
+
+async def one_success(outcomes: Any, knowledge: Any, rng: Any) -> Draw:
+    """One over the number of trials until the first success."""
+    urn = outcomes.urn().copy()
+    mass, trials = urn.mass, 0
+    while mass > 0.0:
+        trials += 1
+        outcome = urn.draw(rng)
+        if await knowledge.check(outcome):
+            return Draw(outcome, outcomes.log_scale + math.log(mass / trials))
+    return DEAD
+
+
+# --- knowledge ----------------------------------------------------------------------------
+
+
+async def across_characters(self: Any, i: int, data: bytes, urn: Any, worth: float) -> list[int]:
+    first, last = self.vocabulary.lexicon.range(data[:1])
+    self.known[i].reject_range(first, last)
+    urn.remove_all(self.vocabulary.lexicon.ids[first:last])
+    return []
+
+
+def longer_accepted(self: Any, data: bytes, urn: Any) -> list[int]:
+    alike = self.vocabulary.lexicon.ids[slice(*self.vocabulary.lexicon.range(data))].tolist()
+    for verdicts in self.known.values():
+        for token in alike:
+            verdicts.accept(token, self.text.data + bytes(self.vocabulary.tokens[token]))
+    return [token for token in alike if urn.weight(token) > 0.0]
+
+
+right_accepted = Knowledge.accepted
+
+
+def dead_prefix(self: Knowledge) -> np.ndarray:
+    lexicon = self.vocabulary.lexicon
+    for token in self._deadly():
+        first, last = lexicon.range(bytes(self.vocabulary.tokens[token]))
+        for verdicts in self.known.values():
+            for alike in lexicon.ids[first:last].tolist():
+                verdicts.accepted.pop(alike, None)
+            verdicts.reject_range(first, last)
+    return right_accepted(self)
+
+
+right_state = Predicate._state
+
+
+def stale(self: Any, data: bytes, text: str, pending: bytes) -> Any:
+    return replace(right_state(self, data, text, pending), future="")  # pyright: ignore
+
+
+async def any_end(self: Any, end: Any) -> bool:
+    return True
+
+
+def by_constraint(self: Generation) -> None:
+    object.__setattr__(self, "key", self.target.key)
+    object.__setattr__(self, "keys", self.target.keys)
+    object.__setattr__(self, "law", (self.target.keys, self.proposal))
+
+
+# --- weights and particles ----------------------------------------------------------------
+
+
+def of_survivors(log_weights: list[float]) -> float:
+    return log_mean([weight for weight in log_weights if weight > -math.inf])
+
+
+def children_that(change: Callable[[Particle, Particle, bool], None]) -> Any:
+    """Children changed after a resampling: (child, parent, whether it is a further child)."""
+
+    def wrong(particles: list[Particle], ancestors: np.ndarray) -> Any:
+        children, lost = continued(particles, ancestors)
+        for i, (child, ancestor) in enumerate(zip(children, ancestors, strict=True)):
+            change(child, particles[ancestor], ancestor in ancestors[:i])
+        return children, lost
+
+    return lambda: patch.object(inference, "continued", wrong)
+
+
+def keep_weight(child: Particle, parent: Particle, further: bool) -> None:
+    child.log_weight = parent.log_weight
+
+
+def weigh_again(child: Particle, parent: Particle, further: bool) -> None:
+    if further:
+        child.log_weight += sum(record.log_weight for record in Log.records(child.log))
+
+
+def ignore_condition(child: Particle, parent: Particle, further: bool) -> None:
+    if further and child.request is not None and child.request.kind == "condition":
+        child.request = replace(child.request, arguments=True)
+
+
+right_weigh = Particle.weigh
+
+
+def keep_twist(self: Particle, log_weight: float, twist: float, killer: str | None) -> None:
+    right_weigh(self, log_weight + twist, 0.0, killer)
+
+
+def largest_rests(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    n = len(weights)
+    copies = np.floor(n * weights + 1e-12).astype(int)
+    copies[np.argsort(copies - n * weights)[: n - copies.sum()]] += 1
+    return np.repeat(np.arange(n), copies)
+
+
+right_weighers = generation._apply_weighers
+
+
+async def undivided(items: Any, advances: Any) -> Any:
+    bare = [
+        replace(item, progress=replace(item.progress, weights=(0.0,) * len(item.progress.weights)))
+        for item in items
+    ]
+    return await right_weighers(bare, advances)
+
+
+async def by_beginning(asked: Any) -> list[float]:
+    return await generation.weigh([(weigher, text, False) for weigher, text, _ in asked])
+
+
+def unweighed(target: Any, proposal: Any, rng: Any) -> tuple[Any, float]:
+    return proposal.sample(rng), 0.0
+
+
+def streams_by(*kept: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Random streams that leave out a part of the key: the round, the slot or the index."""
+
+    def stream(self: Any, particle: Particle, purpose: Any) -> np.random.Generator:
+        key = {"round": self._round, "slot": particle.slot, "index": 0}
+        key["index"] = particle.log.length if particle.log else 0
+        sync, slot, index = (key[part] * (part in kept) for part in ("round", "slot", "index"))
+        return self._streams.at(sync, slot, purpose, index)
+
+    return lambda: patch.object(Inference, "_stream", stream)

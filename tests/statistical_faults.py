@@ -1,0 +1,295 @@
+"""Faults to plant in the library, each with a program on which it shows.
+
+A fault is a context manager; inside it the library is wrong, by a part of `statistical_broken.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import statistical_broken as wrong
+from statistical_programs import Program
+
+from awrs_ppl import (
+    AWRS,
+    Bernoulli,
+    BooleanPotential,
+    Categorical,
+    Context,
+    ToyLM,
+    generation,
+    population,
+    predicate,
+    rounds,
+    smc,
+)
+from awrs_ppl.generation import Generation
+from awrs_ppl.knowledge import Knowledge
+from awrs_ppl.population import Particle
+from awrs_ppl.potentials import Soft
+from awrs_ppl.potentials.predicates import Predicate
+from awrs_ppl.proposals import awrs, paper
+from awrs_ppl.resampling import SCHEMES
+from awrs_ppl.vocabulary import Closing
+
+__all__ = ["FAULTS", "Fault"]
+
+Planted = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong, how it is planted, and where it shows."""
+
+    name: str
+    planted: Planted
+    program: Program
+    runs: int = 600
+
+
+# --- programs -----------------------------------------------------------------------------
+
+
+def lm(tokens: list[str], *weights: float) -> ToyLM:
+    """A language model with one law at all contexts; the end's weight is the last."""
+    return ToyLM(tokens, weights=lambda context: weights)
+
+
+UNEVEN, EVEN = lm(["a", "b", "c"], 4, 3.5, 1.5, 1)("a"), lm(["a", "b"], 1, 1, 1)("a")
+NARROW = lm(["a", "ab", "c", "cc"], 6, 1, 1, 1, 1)("c")
+TWO_LAWS = ToyLM(["a", "b"], weights=lambda context: [8, 1, 1] if context[0] == 0 else [1, 8, 1])
+anything = predicate(lambda text: True)
+only_b = predicate(lambda text: "a" not in text and "c" not in text)
+no_c = predicate(lambda text: "c" not in text)
+
+
+@predicate(state=lambda text: text[-1:])
+def no_pairs(text: str) -> bool:
+    return all(a != b for a, b in pairwise(text))
+
+
+class OneOf(BooleanPotential):
+    """Some texts, as a check without a mask."""
+
+    def __init__(self, *texts: str) -> None:
+        super().__init__()
+        self.texts = [text.encode() for text in texts]
+
+    def start(self) -> bytes:
+        return b""
+
+    def advance(self, state: bytes, data: bytes) -> bytes | None:
+        text = state + data
+        return text if any(known.startswith(text) for known in self.texts) else None
+
+    def accepts(self, state: bytes) -> bool:
+        return state in self.texts
+
+
+LISTED = OneOf("ab", "c", "cab")
+
+
+class OneDraw(AWRS):
+    """A single draw from the tail, so that it matters."""
+
+    def _plan(self, head: Any, mass: float, members: int) -> None:
+        head.draws = int(head.unknown.mass > 0.0)
+
+
+def text_of(potential: Any, max_tokens: int = 2, again: bool = False, **options: Any) -> Program:
+    """A program of one text; `proposal` and `critic` are those of the statement."""
+    asked = {name: options.pop(name, None) for name in ("proposal", "critic")}
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(potential, max_tokens=max_tokens, **asked)
+
+    return Program(model, {"n_particles": 2, **options}, again=again)
+
+
+async def same_twice(ctx: Context) -> bool:
+    """Whether two texts of one law agree."""
+    first = await ctx.generate(EVEN * anything, max_tokens=2)
+    return first == await ctx.generate(EVEN * anything, max_tokens=2)
+
+
+async def narrow(ctx: Context) -> tuple[str, str]:
+    """After "a" no token goes on: a dead end, which the second text knows."""
+    first = await ctx.generate(NARROW * LISTED, max_tokens=4)
+    return first, await ctx.generate(NARROW * LISTED, max_tokens=4)
+
+
+async def coin(ctx: Context) -> bool:
+    return await ctx.sample(Bernoulli(0.5))
+
+
+async def coins(ctx: Context) -> tuple[bool, bool]:
+    return await coin(ctx), await coin(ctx)
+
+
+async def imported(ctx: Context) -> str:
+    return await ctx.sample(Categorical("abc", [1, 2, 3]), proposal=Categorical("abc"))
+
+
+async def weighed(ctx: Context) -> tuple[bool, bool]:
+    """Uneven weights, and a coin after they were made even."""
+    heads = await coin(ctx)
+    await ctx.factor(0.8 if heads else -0.4)
+    return heads, await coin(ctx)
+
+
+async def halved(ctx: Context) -> bool:
+    """Half of the particles die at once."""
+    await ctx.condition(await coin(ctx))
+    return await coin(ctx)
+
+
+async def ahead(ctx: Context) -> tuple[bool, str]:
+    """Some particles wait at a condition while others, at a text, make a resampling due."""
+    short, heads = await coins(ctx)
+    if short:
+        await ctx.factor(0.0)
+        await ctx.condition(heads)
+        return heads, ""
+    return heads, await ctx.generate(EVEN * only_b, max_tokens=3)
+
+
+async def two_prompts(ctx: Context) -> tuple[bool, str]:
+    """One constraint and no text yet, but two laws."""
+    heads = await coin(ctx)
+    prompt = TWO_LAWS("a" if heads else "b")
+    return heads, await ctx.generate(prompt * anything, max_tokens=2)
+
+
+# --- all of them --------------------------------------------------------------------------
+
+
+def of(owner: Any, name: str, instead: Any) -> Planted:
+    return lambda: patch.object(owner, name, instead)
+
+
+def of_estimator(name: str, estimator: Any, instead: Any) -> Fault:
+    """A fault in one of the paper's estimators."""
+    program = text_of(UNEVEN * only_b, proposal=AWRS(estimator=estimator))
+    return Fault(name, lambda: patch.dict(paper.ESTIMATORS, {estimator: instead}), program)
+
+
+def length(text: str) -> float:
+    return -0.6 * len(text)
+
+
+def misleading(text: str) -> float:
+    return 0.5 * len(text) - text.startswith("b")
+
+
+ONE_CHECK = text_of(UNEVEN * only_b, proposal=AWRS(max_checks=1))
+FOUR_DRAWS = text_of(UNEVEN * only_b, proposal=AWRS(max_checks=1), n_particles=1)
+ONE_DRAW = text_of(UNEVEN * only_b, proposal=OneDraw(max_checks=1))
+ROULETTE = text_of(
+    lm(["a", "b", "c"], 10, 3, 1, 3)("a") * no_c,
+    2,
+    proposal=AWRS(fair_share=1.0, negligible=0.95),
+    n_particles=1,
+)
+CHINESE = lm(["丁", "七", "a"], 5, 3, 2, 1)("a")
+REMEMBERING: dict[str, Any] = {
+    "again": True,
+    "remember": True,
+    "n_particles": 1,
+    "proposal": OneDraw(fair_share=1.0, max_checks=1),
+}
+EVENED: dict[str, Any] = {"n_particles": 4, "ess_threshold": 1.0}
+DEAD_ENDS = Program(narrow, {"n_particles": 8})
+SAME = Program(same_twice, EVENED)
+WEIGHED, HALVED, AHEAD = Program(weighed, EVENED), Program(halved, EVENED), Program(ahead, EVENED)
+CRITIC = text_of(EVEN * anything, 4, critic=Soft(length, prefix=misleading), **EVENED)
+
+FAULTS = [
+    Fault("tail verdicts enter A before W", wrong.proposal_that("looks"), ONE_CHECK),
+    Fault("drawn until accepted", wrong.proposal_that("insists"), ONE_DRAW),
+    Fault("repeated draws merged", wrong.proposal_that("merges"), FOUR_DRAWS),
+    Fault("roulette without its weight", wrong.proposal_that("visits"), ROULETTE, runs=2400),
+    Fault("roulette shares its number", wrong.proposal_that("shares"), ROULETTE, runs=2400),
+    Fault("strata not permuted", of(awrs, "_strata", wrong.unpermuted), SAME),
+    of_estimator("two-loop without its second", "two-loop", wrong.one_loop),
+    of_estimator("recursive with x put back", "recursive", wrong.put_back),
+    of_estimator("geometric with one success", "geometric", wrong.one_success),
+    Fault(
+        "verdicts of another state",
+        of(Predicate, "_state", wrong.stale),
+        text_of(UNEVEN * no_pairs, 4),
+    ),
+    Fault(
+        "closure across part of a character",
+        of(Knowledge, "_reject_alike", wrong.across_characters),
+        text_of(CHINESE * predicate(lambda text: "丁" not in text)),
+    ),
+    Fault(
+        "longer tokens accepted, too",
+        of(Knowledge, "_accept_beginnings", wrong.longer_accepted),
+        text_of(lm(["a", "ab", "b"], 5, 2, 2, 1)("b") * predicate(lambda text: "ab" not in text)),
+    ),
+    Fault("dead end as rejected prefix", of(Knowledge, "accepted", wrong.dead_prefix), DEAD_ENDS),
+    Fault(
+        "remembered with the same numbers",
+        of(smc, "secrets", SimpleNamespace(randbits=lambda bits: 0)),
+        text_of(lm(["a", "b", "c"], 3, 4, 2, 1)("a") * only_b, **REMEMBERING),
+    ),
+    Fault(
+        "rejected end accepted",
+        of(Knowledge, "_ask_end", wrong.any_end),
+        text_of(EVEN * predicate(lambda text: True, complete=lambda text: text != "b")),
+    ),
+    Fault("end forced without its weight", of(AWRS, "draw", wrong.free_end), ONE_CHECK),
+    Fault(
+        "stop not trimmed",
+        of(Closing, "apply", lambda self, text: text + self.keep),
+        text_of(lm(["a", "b"], 2, 2, 1)("a", stop="ab"), 4),
+    ),
+    Fault(
+        "two prompts drawn as one",
+        of(Generation, "__post_init__", wrong.by_constraint),
+        Program(two_prompts, EVENED),
+    ),
+    Fault(
+        "weight of beginnings not divided out",
+        of(generation, "_apply_weighers", wrong.undivided),
+        text_of(EVEN * Soft(length, prefix=misleading), 3),
+    ),
+    Fault("twist not undone", of(Particle, "weigh", wrong.keep_twist), CRITIC),
+    Fault("critic's last word left out", of(rounds, "weigh", wrong.by_beginning), CRITIC),
+    Fault("mean over the survivors", of(population, "log_mean", wrong.of_survivors), HALVED),
+    Fault("weights kept in resampling", wrong.children_that(wrong.keep_weight), WEIGHED),
+    Fault("replay weighs again", wrong.children_that(wrong.weigh_again), WEIGHED),
+    Fault("condition ignored on replay", wrong.children_that(wrong.ignore_condition), AHEAD),
+    Fault(
+        "residual without chance",
+        lambda: patch.dict(SCHEMES, residual=wrong.largest_rests),
+        Program(weighed, {"n_particles": 2, "ess_threshold": 1.0, "resampling": "residual"}),
+    ),
+    Fault(
+        "draw from a proposal unweighed",
+        of(rounds, "_imported", wrong.unweighed),
+        Program(imported, EVENED),
+    ),
+    Fault(
+        "numbers of a round used again",
+        wrong.streams_by("slot"),
+        Program(same_twice, {"n_particles": 1}),
+    ),
+    Fault(
+        "numbers of a sample used again",
+        wrong.streams_by("round", "slot"),
+        Program(coins, {"n_particles": 2}),
+    ),
+    Fault(
+        "numbers copied to other particles",
+        wrong.streams_by("round", "index"),
+        Program(coin, {"n_particles": 2}, jointly=True),
+    ),
+]
