@@ -19,7 +19,6 @@ from statistical_programs import Program
 from awrs_ppl import (
     AWRS,
     Bernoulli,
-    BooleanPotential,
     Categorical,
     Context,
     ToyLM,
@@ -74,25 +73,11 @@ def no_pairs(text: str) -> bool:
     return all(a != b for a, b in pairwise(text))
 
 
-class OneOf(BooleanPotential):
-    """Some texts, as a check without a mask."""
-
-    def __init__(self, *texts: str) -> None:
-        super().__init__()
-        self.texts = [text.encode() for text in texts]
-
-    def start(self) -> bytes:
-        return b""
-
-    def advance(self, state: bytes, data: bytes) -> bytes | None:
-        text = state + data
-        return text if any(known.startswith(text) for known in self.texts) else None
-
-    def accepts(self, state: bytes) -> bool:
-        return state in self.texts
-
-
-LISTED = OneOf("ab", "c", "cab")
+TEXTS = ("ab", "c", "cab")
+LISTED = predicate(
+    lambda text: any(known.startswith(text) for known in TEXTS),
+    complete=lambda text: text in TEXTS,
+)
 
 
 class OneDraw(AWRS):
