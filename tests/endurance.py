@@ -58,9 +58,7 @@ def memory() -> int:
 
 def cached(lm: LM) -> int:
     """Bytes of the keys and values that an engine keeps."""
-    store = cast(Any, lm.engine)._runner.store
-    tensors = [t for layer in (*store.slots, *store.cells) for t in layer]
-    return sum(t.numel() * t.element_size() for t in tensors)
+    return cast(Any, lm.engine)._runner.store.nbytes
 
 
 def many(count: int) -> tuple[dict[str, Any], list[str]]:

@@ -120,9 +120,7 @@ def bytes_per_token(engine: TransformersEngine) -> int:
 
 
 def bytes_held(engine: TransformersEngine) -> int:
-    store = engine._runner.store
-    tensors = [t for layer in (*store.slots, *store.cells) for t in layer]
-    return sum(t.numel() * t.element_size() for t in tensors)
+    return engine._runner.store.nbytes
 
 
 @torch.inference_mode()

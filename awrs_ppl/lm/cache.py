@@ -98,6 +98,12 @@ class Store:
             )
         self.clear()
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes that keys and values take, the workspace included."""
+        tensors = [tensor for layer in (*self.slots, *self.cells) for tensor in layer]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
     def clear(self) -> None:
         self.root = Node(None, -1, -1)
         self.clock = 0

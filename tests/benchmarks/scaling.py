@@ -200,8 +200,7 @@ def memory(lm: LM, particles: int, tokens: int) -> dict[str, float]:
 
     def seen(contexts: Sequence[Any], is_answered: bool) -> None:
         if is_answered:
-            tensors = [t for layer in (*store.slots, *store.cells) for t in layer]
-            held.append(sum(t.numel() * t.element_size() for t in tensors))
+            held.append(store.nbytes)
 
     looking = threading.Thread(target=look)
     looking.start()
