@@ -13,7 +13,7 @@ import numpy as np
 from awrs_ppl.errors import AwrsError, PotentialError
 from awrs_ppl.lexicon import boundaries
 from awrs_ppl.lifting import ByteFactor, Factor, Text
-from awrs_ppl.memory import Memory, Verdicts
+from awrs_ppl.memory import Memory, Tail, Verdicts
 from awrs_ppl.potential import State, show
 from awrs_ppl.products import Target
 from awrs_ppl.tasks import together
@@ -24,6 +24,9 @@ __all__ = ["Knowledge", "ask", "start"]
 
 EMPTY = Text()
 _FEW = 32  # so many tokens are cheaper kept one by one than as a range
+
+# What was drawn at other states counts for so many draws at most.
+_ELSEWHERE = 64
 
 # The verdicts of the factors asked, in their order, up to the first that rejects.
 _Answer = list[tuple[int, State | None]]
@@ -60,6 +63,9 @@ class Knowledge:
     # Answers that were fetched ahead, and have not been needed yet.
     _ahead: dict[int, _Answer] = field(default_factory=dict)
     _masked: frozenset[int] = frozenset()
+    # Draws from what is unknown: before, at all states and at this one, and now.
+    _tails: tuple[Tail, Tail] = field(default_factory=lambda: (Tail(), Tail()))
+    _drawn: Tail = field(default_factory=Tail)
 
     def __post_init__(self) -> None:
         assert self.target.vocabulary is not None
@@ -94,6 +100,10 @@ class Knowledge:
                 allowed = knowledge.allowed
                 knowledge.allowed = mask if allowed is None else allowed & mask
         knowledge._masked = frozenset(masked)
+        for i, found in knowledge.known.items():
+            # All factors together were asked: their draws are kept with the first.
+            knowledge._tails = memory.tail(keys[i]), found.tail
+            break
         return knowledge
 
     @property
@@ -110,6 +120,15 @@ class Knowledge:
     def version(self) -> tuple[int, ...]:
         """How much is known by each factor that is checked: see `news`."""
         return tuple(len(verdicts.journal) for verdicts in self.known.values())
+
+    def share(self, before: float) -> float:
+        """What share of the unknown outcomes is allowed: by those that were drawn at this state,
+        and at others of the constraint, up to the last step. With nothing seen it is `before`."""
+        return self._tails[1].share(self._tails[0].share(before, _ELSEWHERE))
+
+    def note_drawn(self, verdicts: Sequence[bool]) -> None:
+        """Count outcomes drawn from the unknown ones; that is seen from the next step on."""
+        self._drawn += Tail(len(verdicts), sum(verdicts))
 
     # --- what is known --------------------------------------------------------------------
 
@@ -447,8 +466,10 @@ class Knowledge:
 
     def settle(self) -> None:
         """Charge the memory for what was learned."""
+        tail = self._drawn
         for i in self.known:
-            self.memory.settle(self.keys[i], self.states[i], self.vocabulary)
+            self.memory.settle(self.keys[i], self.states[i], self.vocabulary, tail)
+            tail = Tail()
 
 
 async def ask(factor: Factor, answer: Awaitable[Any], text: bytes) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,32 @@ _DEAD_ENDS = 65_536
 _CONSTRAINTS = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """How many outcomes of unknown verdict were drawn somewhere, and how many of them were
+    allowed."""
+
+    drawn: int = 0
+    allowed: int = 0
+
+    def __add__(self, other: Tail) -> Tail:
+        return Tail(self.drawn + other.drawn, self.allowed + other.allowed)
+
+    def share(self, before: float, most: float = math.inf) -> float:
+        """What share of them is allowed, if the guess was `before`; they count for `most` draws
+        at most, and the guess for one."""
+        weight = min(1.0, most / self.drawn) if self.drawn else 0.0
+        return (weight * self.allowed + before) / (weight * self.drawn + 1.0)
+
+
 class Verdicts:
     """What is known of the next tokens at one state of one constraint.
 
     `accepted` maps tokens to the state after them, or None where it was not computed;
     `rejected` are single tokens, `ranges` ranks in the vocabulary's `lexicon` all of whose tokens
     are rejected; `begun` beginnings of tokens that are allowed; `ends` whether the text may end
-    after some last bytes. `journal` has the tokens and ranges in the order they were learned.
+    after some last bytes. `journal` has the tokens and ranges in the order they were learned,
+    `tail` counts the draws from the tokens and ends that were not known.
     """
 
     __slots__ = (
@@ -41,6 +61,7 @@ class Verdicts:
         "paid",
         "ranges",
         "rejected",
+        "tail",
     )
 
     def __init__(self) -> None:
@@ -50,6 +71,7 @@ class Verdicts:
         self.begun: set[bytes] = set()
         self.ends: dict[bytes, bool] = {}
         self.journal: list[int | tuple[int, int]] = []
+        self.tail = Tail()
         self.cost, self.paid = _TABLE, 0
         self._arrays: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 
@@ -141,11 +163,19 @@ class Memory:
         self._shelves.move_to_end(key)
         return shelf.find((state, vocabulary))
 
-    def settle(self, key: Hashable, state: State, vocabulary: Vocabulary) -> None:
-        """Charge for what was learned at a state, and forget others if it is too much."""
+    def tail(self, key: Hashable) -> Tail:
+        """The draws at all states of a constraint together."""
+        shelf = self._shelves.get(key)
+        return shelf.tail if shelf else Tail()
+
+    def settle(
+        self, key: Hashable, state: State, vocabulary: Vocabulary, tail: Tail | None = None
+    ) -> None:
+        """Charge for what was learned at a state, and forget others if it is too much; count
+        the draws from its `tail`."""
         shelf = self._shelves.get(key)
         if shelf is not None:
-            shelf.charge((state, vocabulary))
+            shelf.charge((state, vocabulary), tail or Tail())
 
     def cost(self, key: Hashable) -> int:
         """The bytes that the verdicts of a constraint take, about."""
@@ -187,6 +217,7 @@ class _Shelf:
         self._limit = limit
         self._known: OrderedDict[tuple[State, Vocabulary], Verdicts] = OrderedDict()
         self.cost = 0
+        self.tail = Tail()
 
     def find(self, key: tuple[State, Vocabulary]) -> Verdicts:
         found = self._known.get(key)
@@ -196,10 +227,12 @@ class _Shelf:
         self._known.move_to_end(key)
         return found
 
-    def charge(self, key: tuple[State, Vocabulary]) -> None:
+    def charge(self, key: tuple[State, Vocabulary], tail: Tail) -> None:
+        self.tail += tail
         verdicts = self._known.get(key)
         if verdicts is None:
             return
+        verdicts.tail += tail
         verdicts.forget_arrays()
         self.cost += verdicts.cost - verdicts.paid
         verdicts.paid = verdicts.cost

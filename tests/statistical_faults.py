@@ -83,7 +83,7 @@ LISTED = predicate(
 class OneDraw(AWRS):
     """A single draw from the tail, so that it matters."""
 
-    def _plan(self, head: Any, mass: float, members: int) -> None:
+    def _plan(self, head: Any, members: int) -> None:
         head.draws = int(head.unknown.mass > 0.0)
 
 
@@ -178,7 +178,7 @@ ONE_DRAW = text_of(UNEVEN * only_b, proposal=OneDraw(max_checks=1))
 ROULETTE = text_of(
     lm(["a", "b", "c"], 10, 3, 1, 3)("a") * no_c,
     2,
-    proposal=AWRS(fair_share=1.0, negligible=0.95),
+    proposal=AWRS(effort=0.1),
     n_particles=1,
 )
 CHINESE = lm(["丁", "七", "a"], 5, 3, 2, 1)("a")
@@ -186,7 +186,7 @@ REMEMBERING: dict[str, Any] = {
     "again": True,
     "remember": True,
     "n_particles": 1,
-    "proposal": OneDraw(fair_share=1.0, max_checks=1),
+    "proposal": OneDraw(effort=0.1, max_checks=1),
 }
 EVENED: dict[str, Any] = {"n_particles": 4, "ess_threshold": 1.0}
 DEAD_ENDS = Program(narrow, {"n_particles": 8})

@@ -263,8 +263,7 @@ class Maker:
         if kind != "head-tail":
             return AWRS(estimator=kind)
         return AWRS(
-            fair_share=self.one([0.02, 0.15, 0.5, 1.0]),
-            negligible=self.one([0.0, 0.05, 0.3, 0.8]),
+            effort=self.one([0.1, 0.5, 4.0, 100.0]),
             trifle=self.one([1e-4, 0.0, 0.1]),
             max_checks=self.one([1, 2, 4, 512]),
         )

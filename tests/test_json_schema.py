@@ -411,7 +411,7 @@ async def test_every_text_of_a_model_is_valid():
     async def model(ctx: Context) -> str:
         return await ctx.generate(TOY("{") * JsonSchema(POINT) * Regex(r".*[2}]"), max_tokens=8)
 
-    posterior = await infer(model, n_particles=60, seed=0, progress=False)
+    posterior = await infer(model, n_particles=200, seed=0, progress=False)
     found = [
         v for v, w in zip(posterior.values, posterior.log_weights, strict=True) if w > -math.inf
     ]

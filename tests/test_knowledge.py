@@ -4,6 +4,7 @@ it is, and each way to get it wrong is caught."""
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from itertools import pairwise
 from typing import Any
@@ -50,10 +51,10 @@ TOY = ToyLM(TOKENS, seed=2, scale=1.2)
 
 SETTINGS = {
     "all": AWRS(),
-    "closure": AWRS(fair_share=0.02, negligible=0.0),
-    "roulette": AWRS(fair_share=1.0, negligible=0.5),
+    "closure": AWRS(effort=100.0),
+    "roulette": AWRS(effort=0.1),
     "budget": AWRS(max_checks=1),
-    "small budget": AWRS(max_checks=3, negligible=0.3),
+    "small budget": AWRS(max_checks=3, effort=0.5),
 }
 
 
@@ -168,7 +169,7 @@ def test_all_that_is_known_is_true(forbidden: set[str], text: str, seed: int, in
 
     data = text.encode() + (b"\xe4\xb8" if inside else b"")  # in the middle of a character
     if none_of(text):
-        proposal = AWRS(fair_share=0.01, negligible=0.0)
+        proposal = AWRS(effort=200.0)
         assert asyncio.run(_wrong(TOY("go") * none_of, data, proposal, seed)) == []
 
 
@@ -319,14 +320,14 @@ async def test_runs_at_the_same_time_may_share_knowledge() -> None:
 class OneDraw(AWRS):
     """A single draw from the tail, so that it matters."""
 
-    def _plan(self, head: Any, mass: float, members: int) -> None:
+    def _plan(self, head: Any, members: int) -> None:
         head.draws = int(head.unknown.mass > 0.0)
 
 
 async def second_runs(seeds: int) -> tuple[float, float, float]:
     """Evidence of a run after one with the same seed: mean, its error, and the true value."""
     lm = ToyLM(["a", "b", "c"], weights=lambda context: [0.3, 0.4, 0.2, 0.1])
-    proposal = OneDraw(fair_share=1.0, max_checks=1)
+    proposal = OneDraw(effort=0.1, max_checks=1)
     found = []
     target = 0.0
     for seed in range(seeds):
@@ -356,6 +357,29 @@ async def test_remembered_knowledge_never_meets_the_numbers_that_made_it(
     monkeypatch.setattr("awrs_ppl.smc.secrets.randbits", lambda bits: 0)
     mean, error, target = await second_runs(600)
     assert abs(mean - target) > 4.5 * error, "the fault would not be seen"
+
+
+async def test_a_constraint_that_changes_is_not_remembered_in_silence() -> None:
+    seen: dict[str, bool] = {}
+
+    @predicate
+    def rule(text: str) -> bool:
+        return seen.setdefault(text, "b" not in text)
+
+    @predicate
+    @functools.cache
+    def kept(text: str) -> bool:
+        return "b" not in text
+
+    async def model(ctx: Context, constraint: Any) -> str:
+        return await ctx.generate(TOY("x") * constraint, max_tokens=3)
+
+    with pytest.warns(UserWarning, match=r"nothing of predicate\(rule\): a list, dict"):
+        await infer(model, rule, n_particles=2, seed=0, remember=True, progress=False)
+    await infer(model, rule, n_particles=2, seed=0, progress=False)
+    first = await infer(model, kept, n_particles=2, remember=True, progress=False)
+    again = await infer(model, kept, n_particles=2, remember=True, progress=False)
+    assert again.stats.checks.get("predicate(kept)", 0) < first.stats.checks["predicate(kept)"]
 
 
 @pytest.mark.parametrize("together", [False, True])

@@ -20,9 +20,9 @@ LM = ToyLM(TOKENS, seed=3, scale=1.5, special=["<pad>"])
 
 PROPOSALS = [
     AWRS(),
-    AWRS(negligible=0.0),
+    AWRS(effort=50.0),
     AWRS(max_checks=1),
-    AWRS(fair_share=1.0, negligible=0.9),
+    AWRS(effort=0.1),
     AWRS(estimator="two-loop"),
     AWRS(estimator="recursive"),
     AWRS(estimator="geometric"),
@@ -141,8 +141,8 @@ class Broken(AWRS):
 
     async def draw(self, outcomes: Any, knowledge: Any, rngs: Any) -> list[Draw]:
         everything = outcomes.urn().copy()
-        head = await self._learn(outcomes, knowledge)
-        self._plan(head, outcomes.mass, len(rngs))
+        head = await self._learn(outcomes, knowledge, len(rngs))
+        self._plan(head, len(rngs))
         return [await self._broken(head, everything, outcomes, knowledge, rng) for rng in rngs]
 
     async def _broken(

@@ -18,6 +18,9 @@ from awrs_ppl.urn import Urn, pick
 
 __all__ = ["AWRS"]
 
+_MOST = 4  # draws from the tail for one particle
+_HEAVIEST = 4.0
+_LEAST = 0.01  # nobody knows that less of a tail is allowed
 _FEW = 8  # so many outcomes are removed faster one by one
 
 
@@ -30,14 +33,14 @@ class AWRS:
     frozen before the first random number, an accepted one of k draws from U weighs
     T = p(U)/(rho k); W = p(A) + sum T, and the outcome is one of A with probability p(A)/W,
     else one of the accepted draws. Given the knowledge at the freeze, E[W 1{x = v}] = p(v)c(v).
-    Particles at one context learn once, and the places where they look up their outcome are
-    stratified; each draw keeps its law.
+    Particles at one context learn once and share the k draws and W; the places where they look
+    up their outcome are stratified. Each draw keeps its law.
 
-    - `fair_share`: an outcome is checked while it holds this share of p(U), and so is the
-      beginning of a rejected token, for all tokens that begin so (while nothing is accepted,
-      what is likeliest is checked next, token or beginning);
-    - `negligible`: the tail is small beside the head below this ratio p(U)/p(A), and then
-      visited only now and then (roulette), such that W <= (1 + negligible) p(A);
+    - `effort`: the price of variance in checks. For each particle rho k = effort sd/E[W], with sd
+      the standard deviation that one draw leaves, by a guess of the share of U that is allowed:
+      of all ways to spend so many checks that leaves the least variance. An outcome is checked,
+      or the beginning of a rejected token for all tokens that begin so, while that saves more
+      than it costs (while nothing is accepted, what is likeliest is checked next);
     - `trifle`: where nothing is accepted, learning ends when what is left of the particle's
       weight is this small beside the other particles';
     - `max_checks`: outcomes and beginnings checked in the head, per context.
@@ -51,8 +54,7 @@ class AWRS:
     """
 
     estimator: Literal["head-tail", "two-loop", "recursive", "geometric"] = "head-tail"
-    fair_share: float = 0.15
-    negligible: float = 0.05
+    effort: float = 4.0
     trifle: float = 1e-4
     max_checks: int = 512
 
@@ -63,16 +65,11 @@ class AWRS:
         names = ["head-tail", *ESTIMATORS]
         if self.estimator not in names:
             raise ValueError(f"AWRS got estimator={self.estimator!r}: choose one of {names}")
-        if not (
-            0 < self.fair_share <= 1
-            and 0 <= self.negligible < 1
-            and 0 <= self.trifle < 1
-            and self.max_checks >= 1
-        ):
+        if not (0 < self.effort < math.inf and 0 <= self.trifle < 1 and self.max_checks >= 1):
             raise ValueError(
-                f"AWRS got fair_share={self.fair_share}, negligible={self.negligible}, "
-                f"trifle={self.trifle}, max_checks={self.max_checks}: they must be in (0, 1], "
-                "[0, 1), [0, 1) and at least 1"
+                f"AWRS got effort={self.effort}, trifle={self.trifle}, "
+                f"max_checks={self.max_checks}: they must be positive and finite, in [0, 1), "
+                "and at least 1"
             )
 
     @property
@@ -90,10 +87,10 @@ class AWRS:
             left = urn.mass
             draws = _draw_known(outcomes, urn, len(rngs), rngs[0])
         elif self.estimator == "head-tail":
-            head = await self._learn(outcomes, knowledge)
+            head = await self._learn(outcomes, knowledge, len(rngs))
             left, draws = head.mass + head.unknown.mass, [DEAD] * len(rngs)
             if not outcomes.is_faint(left):
-                self._plan(head, outcomes.mass, len(rngs))
+                self._plan(head, len(rngs))
                 draws = await self._draw(head, outcomes, knowledge, rngs)
             # Results must not depend on how much was asked ahead.
             knowledge.drop_fetched()
@@ -108,14 +105,14 @@ class AWRS:
                 return await self.draw(rescaled, knowledge, rngs)
         return draws
 
-    async def _learn(self, outcomes: Outcomes, knowledge: Knowledge) -> _Head:
+    async def _learn(self, outcomes: Outcomes, knowledge: Knowledge, members: int) -> _Head:
         """Check the likeliest outcomes while it pays. No random number is used here."""
         unknown = outcomes.urn()
-        head = _Head(unknown, outcomes.accepted, outcomes.accepted_weights)
+        head = _Head(unknown, outcomes, knowledge)
         # Others that came to the same state may have learned meanwhile.
         accepted, rejected = knowledge.news(outcomes.place.version)
         for token in accepted:
-            head.accept(token, unknown.remove(token))
+            head.accept(token)
         if len(rejected) > _FEW:
             unknown.remove_all(np.array(rejected))
         else:
@@ -126,7 +123,7 @@ class AWRS:
         ahead: list[int] = []
         while learned + knowledge.beginnings - before < self.max_checks:
             rest = unknown.mass
-            if rest <= self.negligible * head.mass:
+            if rest == 0.0:
                 break
             if head.mass == 0.0 and outcomes.is_trifle(rest, self.trifle):
                 break
@@ -136,38 +133,47 @@ class AWRS:
                 await knowledge.fetch(ahead)
             if not ahead:
                 break
-            if head.mass > 0.0 and unknown.weight(ahead[0]) < self.fair_share * rest:
+            fair = self._fair(head, members)
+            if head.mass > 0.0 and unknown.weight(ahead[0]) < fair:
                 break
             outcome = ahead.pop(0)
-            weight = unknown.remove(outcome)
             allowed = await knowledge.check(outcome)
             learned += 1
             if allowed:
-                head.accept(outcome, weight)
+                head.accept(outcome)
+            else:
+                unknown.remove(outcome)
             ahead += islice(ranked, 0 if ahead else 1)
             # Of a beginning: what it could settle, beside what the next likeliest token would.
-            fair = self.fair_share * unknown.mass
+            fair = self._fair(head, members)
             worth = fair if head.mass > 0.0 or not ahead else unknown.weight(ahead[0])
             for token in await knowledge.follow(outcome, allowed, unknown, worth):
-                head.accept(token, unknown.remove(token))
+                head.accept(token)
         return head
 
-    def _plan(self, head: _Head, mass: float, members: int) -> None:
+    def _fair(self, head: _Head, members: int) -> float:
+        """The weight that pays for a check.
+
+        Checks and variance of each member's tail come to 2 effort sd(W)/E[W] checks, and sd(W)
+        is in proportion to the tail's weight.
+        """
+        share = head.share()
+        return head.mean(share) / (2.0 * self.effort * math.sqrt(share) * members)
+
+    def _plan(self, head: _Head, members: int) -> None:
         """How many draws from the tail, and with what probability it is visited at all."""
-        rest, known = head.unknown.mass, head.mass
+        rest = head.unknown.mass
         if rest == 0.0:
             return
-        if rest <= self.negligible * known:
-            head.draws, head.visits = 1, rest / (self.negligible * known)
-            return
-        # The share of the tail that is allowed is guessed from the verdicts so far; enough
-        # draws that the standard deviation of W is a quarter of its mean, but at most four.
-        rejected = max(mass - known - rest, 0.0)
-        share = (known + 0.5 * rest) / (known + rejected + rest)
-        mean = known + share * rest
-        # Of W beside its mean: squared only now, or small masses would underflow.
-        spread = rest * math.sqrt(share * (1.0 - share)) / (0.25 * mean)
-        head.draws = min(4, max(1, math.ceil(spread * spread / members)))
+        share = head.share()
+        # Of n draws W has the variance rest^2 share (1/n - share) if n <= 1, and rest^2 share
+        # (1 - share)/n if n >= 1.
+        mean = head.mean(share)
+        wanted = self.effort * members * rest * math.sqrt(share) / mean
+        # However low the effort, no visit weighs many times what W is expected to be.
+        wanted = max(wanted, rest / (_HEAVIEST * mean))
+        head.visits = min(wanted, 1.0)
+        head.draws = min(_MOST * members, max(1, round(wanted * math.sqrt(1.0 - share))))
 
     async def _draw(
         self,
@@ -176,31 +182,27 @@ class AWRS:
         knowledge: Knowledge,
         rngs: Sequence[np.random.Generator],
     ) -> list[Draw]:
-        """The draws from the tail, all of them before any of their verdicts counts."""
-        mass, cumulative = head.mass, head.cumulative()
-        tails: list[list[int]] = [[] for _ in rngs]
-        worth = 0.0
-        if head.draws:
+        """The draws from the tail, all of them before any of their verdicts counts, and then
+        the outcomes of all particles from what was found."""
+        rng, found, worth = rngs[0], [], 0.0
+        if head.draws and (head.visits == 1.0 or rng.random() < head.visits):
             worth = head.unknown.mass / (head.visits * head.draws)
-            for tail, rng in zip(tails, rngs, strict=True):
-                if head.visits == 1.0 or rng.random() < head.visits:
-                    tail += [head.unknown.draw(rng) for _ in range(head.draws)]
-        drawn = [outcome for tail in tails for outcome in tail]
-        verdicts = iter(await knowledge.check_all(drawn) if drawn else ())
-        draws = []
-        for tail, place in zip(tails, _strata(len(rngs), rngs[0]), strict=True):
+            tail = [head.unknown.draw(rng) for _ in range(head.draws)]
+            verdicts = await knowledge.check_all(tail)
+            knowledge.note_drawn(verdicts)
             # Repeated draws count again: merging them would halve the weight of their sum.
-            found = [outcome for outcome in tail if next(verdicts)]
-            total = mass + worth * len(found)
-            if total <= 0.0:
-                draws.append(DEAD)
-                continue
-            log_weight = outcomes.log_scale + math.log(total)
-            reach = place * total
-            if reach < mass or not found:
+            found = [outcome for outcome, allowed in zip(tail, verdicts, strict=True) if allowed]
+        total = head.mass + worth * len(found)
+        if total <= 0.0:
+            return [DEAD] * len(rngs)
+        log_weight = outcomes.log_scale + math.log(total)
+        cumulative = head.cumulative()
+        draws = []
+        for reach in _strata(len(rngs), rng) * total:
+            if reach < head.mass or not found:
                 outcome = head.accepted(pick(cumulative, reach))
             else:
-                outcome = found[min(int((reach - mass) / worth), len(found) - 1)]
+                outcome = found[min(int((reach - head.mass) / worth), len(found) - 1)]
             draws.append(Draw(outcome, log_weight))
         return draws
 
@@ -211,15 +213,29 @@ class _Head:
     Of A, what was known at first stays in arrays, for there may be thousands.
     """
 
-    def __init__(self, unknown: Urn, accepted: np.ndarray, weights: np.ndarray) -> None:
-        self.unknown = unknown
-        self._accepted, self._weights = accepted, weights
+    def __init__(self, unknown: Urn, outcomes: Outcomes, knowledge: Knowledge) -> None:
+        self.unknown, self._all, self._knowledge = unknown, outcomes.mass, knowledge
+        self._accepted, self._weights = outcomes.accepted, outcomes.accepted_weights
         self._more: list[int] = []
         self._more_weights: list[float] = []
-        self.mass = float(weights.sum())
+        self.mass = float(self._weights.sum())
         self.draws, self.visits = 0, 1.0
 
-    def accept(self, outcome: int, weight: float) -> None:
+    def share(self) -> float:
+        """What share of U is allowed: a guess, by the verdicts so far and by earlier draws."""
+        rest, known = self.unknown.mass, self.mass
+        rejected = max(self._all - known - rest, 0.0)
+        total = known + rejected + rest
+        before = (known + 0.5 * rest) / total if total > 0.0 else 0.5
+        return max(self._knowledge.share(before), _LEAST)
+
+    def mean(self, share: float) -> float:
+        """What W is expected to be."""
+        return self.mass + share * self.unknown.mass
+
+    def accept(self, outcome: int) -> None:
+        """Move an outcome from U to A."""
+        weight = self.unknown.remove(outcome)
         self._more.append(outcome)
         self._more_weights.append(weight)
         self.mass += weight
