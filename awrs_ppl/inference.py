@@ -16,7 +16,7 @@ from awrs_ppl._progress import Bar
 from awrs_ppl.engine import Model, Run
 from awrs_ppl.errors import ModelError
 from awrs_ppl.failures import report
-from awrs_ppl.generation import Meter
+from awrs_ppl.generation import Generation, Meter
 from awrs_ppl.ledger import Ledger
 from awrs_ppl.memory import Memory
 from awrs_ppl.population import Particle, Sync, continued
@@ -67,6 +67,7 @@ class Inference:
         self._round = 0
         self._due = False
         self._lost: list[Run] = []
+        self._generations: dict[int, Generation] = {}
         self._ledger = Ledger()
         self._wakeup = asyncio.Event()
         self._started = time.perf_counter()
@@ -128,6 +129,19 @@ class Inference:
             is_proper=self.is_proper,
             deaths=self._ledger.deaths,
             efforts=self._ledger.efforts,
+        )
+
+    def changed(self) -> list[str]:
+        """The constraints that are others now than when they were asked, by what they name."""
+        return list(
+            dict.fromkeys(
+                repr(factor.potential)
+                for asked in self._generations.values()
+                for factor, key, now in zip(
+                    asked.target.boolean, asked.keys, asked.target.keys, strict=True
+                )
+                if key != now
+            )
         )
 
     # --- user code ------------------------------------------------------------------------
@@ -205,6 +219,7 @@ class Inference:
             asked = particle.request.arguments
             if particle.request.kind == "generate":
                 self.is_proper &= asked.proposal.is_proper
+                self._generations[id(asked)] = asked
             for lm in getattr(getattr(asked, "target", None), "dense", ()):
                 self.lms.setdefault(lm.lm, _counts(lm.lm))
         steer = self._ess_threshold > 0

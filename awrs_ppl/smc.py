@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,13 @@ async def infer(
             # All that there is to return is there by now.
             if not (partial and _take_back()):
                 raise
+    if remember and (changed := inference.changed()):
+        warnings.warn(
+            f"remember=True keeps nothing of {', '.join(changed)}: a list, dict, set or global "
+            "that it names has changed, and it may decide otherwise now. To keep results of your "
+            "own in it, use functools.cache",
+            stacklevel=2,
+        )
     return inference.posterior(stopped=stopped)
 
 
