@@ -537,3 +537,42 @@ def test_an_embedded_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Paris" in out
     assert "awrs-ppl: loading smollm2-135m" in err
     assert "log evidence" in err
+
+
+# --- ends before the end --------------------------------------------------------------------
+
+UNEVEN = """
+import asyncio
+import signal
+
+from awrs_ppl import Bernoulli
+
+
+async def model(ctx):
+    if await ctx.sample(Bernoulli(0.5)):
+        return "quick"
+    await ctx.call(%s)
+    return "late"
+
+
+async def wait():
+    await asyncio.sleep(60)
+
+
+async def interrupt():
+    signal.raise_signal(signal.SIGINT)
+    await asyncio.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("waits", "options", "stopped"),
+    [("wait", ["--timeout", "0.5"], "timed out"), ("interrupt", ["--partial"], "interrupted")],
+)
+def test_what_has_finished_is_printed(
+    command: Command, tmp_path: Path, waits: str, options: list[str], stopped: str
+) -> None:
+    (tmp_path / "uneven.py").write_text(UNEVEN % waits)
+    asked = ["run", "uneven.py:model", "--particles", "20", "--seed", "0", *options]
+    assert rows(command(*asked)) == {"'quick'": 1.0}
+    assert json.loads(command(*asked, "--json").out)["stopped"] == stopped
