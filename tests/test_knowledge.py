@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statistical_broken import dead_prefix
 
 from awrs_ppl import (
     AWRS,
@@ -477,25 +478,9 @@ async def test_dead_ends_are_met_once_and_leave_the_law_as_it_is() -> None:
     assert posterior.history[-1].alive == 8
 
 
-def taken_for_a_prefix(patch: pytest.MonkeyPatch) -> None:
-    """Reject all tokens that begin like the one that led to the dead end."""
-    right = Knowledge.accepted
-
-    def wrong(self: Knowledge) -> np.ndarray:
-        lexicon = self.vocabulary.lexicon
-        for token in self._deadly():
-            first, last = lexicon.range(bytes(self.vocabulary.tokens[token]))
-            for verdicts in self.known.values():
-                for alike in lexicon.ids[first:last].tolist():
-                    verdicts.accepted.pop(alike, None)
-                verdicts.reject_range(first, last)
-        return right(self)
-
-    patch.setattr(Knowledge, "accepted", wrong)
-
-
 async def test_a_dead_end_is_no_rejected_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken_for_a_prefix(monkeypatch)
+    # All tokens that begin like the one that led to the dead end are rejected.
+    monkeypatch.setattr(Knowledge, "accepted", dead_prefix)
     with pytest.raises(AssertionError, match="mean over"):
         await assert_unbiased(narrow, runs=150, n_particles=8)
 
