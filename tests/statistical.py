@@ -21,8 +21,8 @@ seeds; what a later one has above it is cut off, and reported (the only approxim
 
 *The mean* (sharp). Hotelling's T-squared of the mean masses sees far smaller biases, for it has
 no noise of coins; but its law is a limit. The error of a quadratic statistic is of the order of
-1/R, and larger where tails are heavy: classes that were rare in the pilot are put together, and
-programs whose evidence was rare there are left to the coin.
+1/R, and larger where tails are heavy. Classes whose masses in the pilot came from few inferences
+are put together, and programs whose evidence did are left to the coin.
 Masses that do not vary (all verdicts known by masks) must equal the truth, but for rare events
 that no run may have seen.
 
@@ -73,7 +73,7 @@ ALPHA = 1e-3  # of each of the eight tests
 FOUND = 1e-5  # a fault must give a p-value below this
 SIMULATED = 1_000_000  # counts at most for one p-value of the coin
 COMMON = 0.03  # a class of its own has this share of the evidence at least
-SEEN = 0.1  # for the mean it is of some mass in this share of the pilot at least
+SEEN = 0.2  # for the mean, the share of the pilot's inferences that count at least (Kish)
 
 
 @dataclass(frozen=True)
@@ -220,21 +220,27 @@ def by_coins(
     return (above + rng.random() * ties) / simulated, float(1.0 - counts[-1] / runs)
 
 
+def counting(masses: np.ndarray) -> np.ndarray:
+    """The effective share of the inferences (Kish); of an event, the share that saw it."""
+    squares = np.maximum((masses**2).mean(0), 1e-300)
+    return masses.mean(0) ** 2 / squares
+
+
 def merged(
     found: np.ndarray, targets: np.ndarray, pilot: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Classes that are small, or were rare in the pilot, put together as one.
+    """Classes that are small, or came from few inferences of the pilot, put together as one.
 
-    No class at all if even the evidence was rare: the law of the mean is then far from its limit.
+    No class at all if even the evidence did: the law of the mean is then far from its limit.
     """
     least = COMMON * targets.sum()
-    common = (targets >= least) & ((pilot > 0).mean(0) >= SEEN)
+    common = (targets >= least) & (counting(pilot) >= SEEN)
     largest = np.arange(len(targets)) == targets.argmax()
     for keep in (common, common & ~largest, np.zeros_like(common)):
         rest = ~keep
         if not rest.any():
             return found, targets
-        if targets[rest].sum() >= least and pilot[:, rest].any(1).mean() >= SEEN:
+        if targets[rest].sum() >= least and counting(pilot[:, rest].sum(1)) >= SEEN:
             found = np.column_stack([found[:, keep], found[:, rest].sum(1)])
             return found, np.append(targets[keep], targets[rest].sum())
     return found[:, :0], targets[:0]

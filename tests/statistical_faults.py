@@ -224,6 +224,7 @@ FAULTS = [
         "remembered with the same numbers",
         of(smc, "secrets", SimpleNamespace(randbits=lambda bits: 0)),
         text_of(lm(["a", "b", "c"], 3, 4, 2, 1)("a") * only_b, **REMEMBERING),
+        runs=2400,
     ),
     Fault(
         "rejected end accepted",
