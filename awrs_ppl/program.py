@@ -93,7 +93,8 @@ class Context:
         `potential` is a language model after a prompt, alone or in a product. `max_tokens`
         counts the end: after `max_tokens - 1` tokens of text the end is forced and weighed.
         `proposal` is `AWRS()` by default. `critic` is an expensive potential over the text:
-        its `prefix` steers provisionally, its `complete` weighs when all have ended.
+        its `prefix` steers provisionally (without what may be the beginning of a stop), its
+        `complete` weighs when all have ended.
 
         Gives a `str`; bytes that are not UTF-8 stand as `surrogateescape`.
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,13 @@ import numpy as np
 
 from awrs_ppl.errors import ModelError
 from awrs_ppl.generation import Generation, Item, Meter, Progress, begin, step, weigh
-from awrs_ppl.lifting import Weigher
+from awrs_ppl.lifting import Text, Weigher
 from awrs_ppl.memory import Memory
 from awrs_ppl.population import Particle
 from awrs_ppl.statements import log_prob, score
 from awrs_ppl.streams import Purpose
 from awrs_ppl.tasks import together
+from awrs_ppl.vocabulary import stop_tail
 
 __all__ = ["Change", "play"]
 
@@ -110,7 +111,7 @@ async def _grow(
         changes[i].progress, changes[i].killer = advance.progress, advance.killer
     started = time.perf_counter()
     steered = [
-        (c, critic, c.progress.text)
+        (c, critic, _lasting(c.progress, generation))
         for c, generation in zip(changes, asked, strict=True)
         if c.progress is not None
         and (critic := generation.critic) is not None
@@ -124,6 +125,13 @@ async def _grow(
             change.killer = _name(critic)
     meter.lap("critic", started)
     return changes
+
+
+def _lasting(progress: Progress, generation: Generation) -> Text:
+    """The part of a text that no stop can take away: what it ends as begins with this."""
+    text = progress.text
+    tail = b"" if progress.ended else stop_tail(text.data, generation.target.stops)
+    return replace(text, data=text.data[: len(text.data) - len(tail)])
 
 
 async def _end(texts: Sequence[Particle], meter: Meter) -> list[Change]:

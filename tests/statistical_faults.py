@@ -5,6 +5,7 @@ A fault is a context manager; inside it the library is wrong, by a part of `stat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -172,6 +173,10 @@ def misleading(text: str) -> float:
     return 0.5 * len(text) - text.startswith("b")
 
 
+def without_a(text: str) -> float:
+    return -math.inf if "a" in text else 0.5
+
+
 ONE_CHECK = text_of(UNEVEN * only_b, proposal=AWRS(max_checks=1))
 FOUR_DRAWS = text_of(UNEVEN * only_b, proposal=AWRS(max_checks=1), n_particles=1)
 ONE_DRAW = text_of(UNEVEN * only_b, proposal=OneDraw(max_checks=1))
@@ -192,6 +197,7 @@ EVENED: dict[str, Any] = {"n_particles": 4, "ess_threshold": 1.0}
 DEAD_ENDS = Program(narrow, {"n_particles": 8})
 SAME = Program(same_twice, EVENED)
 WEIGHED, HALVED, AHEAD = Program(weighed, EVENED), Program(halved, EVENED), Program(ahead, EVENED)
+NO_A = Soft(without_a, prefix=without_a)
 CRITIC = text_of(EVEN * anything, 4, critic=Soft(length, prefix=misleading), **EVENED)
 
 FAULTS = [
@@ -249,6 +255,11 @@ FAULTS = [
     ),
     Fault("twist not undone", of(Particle, "weigh", wrong.keep_twist), CRITIC),
     Fault("critic's last word left out", of(rounds, "weigh", wrong.by_beginning), CRITIC),
+    Fault(
+        "critic asked about a stop's beginning",
+        of(rounds, "_lasting", lambda progress, generation: progress.text),
+        text_of(lm(["a", "b"], 2, 2, 1)("a", stop="aa"), 3, critic=NO_A, **EVENED),
+    ),
     Fault("mean over the survivors", of(population, "log_mean", wrong.of_survivors), HALVED),
     Fault("weights kept in resampling", wrong.children_that(wrong.keep_weight), WEIGHED),
     Fault("replay weighs again", wrong.children_that(wrong.weigh_again), WEIGHED),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from awrs_ppl import AWRS, Bernoulli, Categorical, Context, LocalAWRS, Prior, ToyLM, infer
+from awrs_ppl import AWRS, Bernoulli, Categorical, Context, LocalAWRS, Prior, ToyLM, infer, rounds
 from awrs_ppl import predicate as predicate_of
 from awrs_ppl.population import Particle
 from awrs_ppl.potentials import Soft
@@ -66,6 +66,16 @@ async def twisted(ctx: Context) -> str:
     )
 
 
+def without_a(text: str) -> float:
+    return -math.inf if "a" in text else 0.5
+
+
+async def stop_the_critic_refuses(ctx: Context) -> str:
+    """No text with an "a", and yet "ba" may go on: the stop takes it away."""
+    critic = Soft(without_a, prefix=without_a)
+    return await ctx.generate(LM("go", stop="aa"), max_tokens=3, critic=critic)
+
+
 async def soft_product(ctx: Context) -> str:
     weigh = Soft(length, prefix=lambda text: 0.3 * text.count("a"))
     return await ctx.generate(weigh * LM("go") * no_bb, max_tokens=3)
@@ -78,7 +88,14 @@ async def longer_and_shorter(ctx: Context) -> str:
     return text[:2] + await ctx.generate(LM("then"), max_tokens=2)
 
 
-PROGRAMS = [two_texts, choices, twisted, soft_product, longer_and_shorter]
+PROGRAMS = [
+    two_texts,
+    choices,
+    twisted,
+    stop_the_critic_refuses,
+    soft_product,
+    longer_and_shorter,
+]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -237,3 +254,10 @@ async def test_stops_kept_in_the_text_are_caught(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Closing, "apply", lambda self, text: text + self.keep + b".")
     await _is_caught(twisted)
+
+
+async def test_a_critic_asked_about_the_beginning_of_a_stop_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rounds, "_lasting", lambda progress, generation: progress.text)
+    await _is_caught(stop_the_critic_refuses)
