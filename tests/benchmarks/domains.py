@@ -287,6 +287,9 @@ class Runs:
     def measure(self, jobs: list[Job], places: dict[str, Domain]) -> None:
         """Do all that have not been done."""
         left = [job for job in jobs if job not in self.found]
+        # Methods side by side: what else the machine does in these hours meets all of them.
+        models = list(dict.fromkeys(job.model for job in left))
+        left.sort(key=lambda job: (models.index(job.model), job.seed, job.task, job.domain))
         lm, loaded = cast(LM, None), None
         for job in (bar := tqdm(left, file=sys.stderr, mininterval=1.0)):
             bar.set_description(f"{job.model}, {job.domain}, {job.method}")
