@@ -100,10 +100,9 @@ class Knowledge:
                 allowed = knowledge.allowed
                 knowledge.allowed = mask if allowed is None else allowed & mask
         knowledge._masked = frozenset(masked)
-        for i, found in knowledge.known.items():
+        if (first := next(iter(knowledge.known), None)) is not None:
             # All factors together were asked: their draws are kept with the first.
-            knowledge._tails = memory.tail(keys[i]), found.tail
-            break
+            knowledge._tails = memory.tail(keys[first]), knowledge.known[first].tail
         return knowledge
 
     @property

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -53,6 +54,16 @@ def proposal_that(fault: str) -> Callable[[], AbstractContextManager[Any]]:
         return [await one(head, outcomes, knowledge, rng) for rng in rngs]
 
     return lambda: patch.object(AWRS, "_draw", draw)
+
+
+right_tail = AWRS._draw
+
+
+async def weighed_alone(self: Any, head: Any, outcomes: Any, knowledge: Any, rngs: Any) -> Any:
+    """The draws that particles pool, weighed as if each had made only its own."""
+    urn = head.unknown
+    head.unknown = SimpleNamespace(mass=urn.mass * len(rngs), draw=urn.draw)
+    return await right_tail(self, head, outcomes, knowledge, rngs)
 
 
 def unpermuted(members: int, rng: np.random.Generator) -> np.ndarray:

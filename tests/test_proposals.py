@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from statistical_broken import weighed_alone
 
 from awrs_ppl import AWRS, BooleanPotential, LocalAWRS, Prior, ToyLM, predicate
 from awrs_ppl.potentials import Regex
@@ -189,6 +190,16 @@ async def test_broken_twins_are_caught(fault: str, options: dict[str, Any]) -> N
     await assert_properly_weighted(AWRS(**options), product, "", draws=6000)
     with pytest.raises(AssertionError, match="mean weight"):
         await assert_properly_weighted(Broken(fault=fault, **options), product, "", draws=6000)
+
+
+async def test_pooled_draws_weighed_alone_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = ToyLM(["a", "b", "c"], weights=lambda context: [0.4, 0.35, 0.15, 0.1])
+    product = lm("a") * predicate(lambda text: "a" not in text)
+    proposal = AWRS(max_checks=1)
+    await assert_properly_weighted(proposal, product, "", together=3, draws=6000)
+    monkeypatch.setattr(AWRS, "_draw", weighed_alone)
+    with pytest.raises(AssertionError, match="mean weight"):
+        await assert_properly_weighted(proposal, product, "", together=3, draws=6000)
 
 
 @pytest.mark.parametrize("estimator", ["two-loop", "recursive", "geometric"])
