@@ -7,7 +7,7 @@ import math
 import operator
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from awrs_ppl._progress import Bar
 from awrs_ppl.engine import Model, Run
 from awrs_ppl.errors import ModelError
 from awrs_ppl.failures import report
-from awrs_ppl.generation import Generation, Meter
+from awrs_ppl.generation import Meter
 from awrs_ppl.ledger import Ledger
 from awrs_ppl.memory import Memory
 from awrs_ppl.population import Particle, Sync, continued
@@ -28,6 +28,7 @@ from awrs_ppl.trace import Log
 from awrs_ppl.weights import ess, log_sum, normalize
 
 if TYPE_CHECKING:
+    from awrs_ppl.lifting import Factor
     from awrs_ppl.lm import LM
     from awrs_ppl.posterior import Posterior
 
@@ -67,7 +68,8 @@ class Inference:
         self._round = 0
         self._due = False
         self._lost: list[Run] = []
-        self._generations: dict[int, Generation] = {}
+        # By the keys that they had when they were asked.
+        self._constraints: dict[tuple[Hashable, ...], tuple[Factor, ...]] = {}
         self._ledger = Ledger()
         self._wakeup = asyncio.Event()
         self._started = time.perf_counter()
@@ -136,11 +138,9 @@ class Inference:
         return list(
             dict.fromkeys(
                 repr(factor.potential)
-                for asked in self._generations.values()
-                for factor, key, now in zip(
-                    asked.target.boolean, asked.keys, asked.target.keys, strict=True
-                )
-                if key != now
+                for keys, factors in self._constraints.items()
+                for factor, key in zip(factors, keys, strict=True)
+                if key != factor.key
             )
         )
 
@@ -219,7 +219,8 @@ class Inference:
             asked = particle.request.arguments
             if particle.request.kind == "generate":
                 self.is_proper &= asked.proposal.is_proper
-                self._generations[id(asked)] = asked
+                if particle.progress is None:
+                    self._constraints[asked.keys] = asked.target.boolean
             for lm in getattr(getattr(asked, "target", None), "dense", ()):
                 self.lms.setdefault(lm.lm, _counts(lm.lm))
         steer = self._ess_threshold > 0

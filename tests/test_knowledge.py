@@ -378,8 +378,8 @@ async def test_a_constraint_that_changes_is_not_remembered_in_silence() -> None:
     with pytest.warns(UserWarning, match=r"nothing of predicate\(rule\): a list, dict"):
         await infer(model, rule, n_particles=2, seed=0, remember=True, progress=False)
     await infer(model, rule, n_particles=2, seed=0, progress=False)
-    first = await infer(model, kept, n_particles=2, remember=True, progress=False)
-    again = await infer(model, kept, n_particles=2, remember=True, progress=False)
+    first = await infer(model, kept, n_particles=50, remember=True, progress=False)
+    again = await infer(model, kept, n_particles=50, remember=True, progress=False)
     assert again.stats.checks.get("predicate(kept)", 0) < first.stats.checks["predicate(kept)"]
 
 
