@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-__all__ = ["Bernoulli", "Categorical", "Distribution", "Uniform"]
+__all__ = ["Bernoulli", "Categorical", "Distribution", "Uniform", "as_number"]
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Categorical(Generic[T]):
     """One of `values`, with probabilities proportional to `weights` (equal by default).
 
     Values need not be hashable; equal ones add up. Raises `ValueError` on no values, on a
-    negative or non-finite weight, and if all weights are zero.
+    negative or non-finite weight, and if all weights are zero; `TypeError` on what is no list.
 
     >>> coin = Categorical(["heads", "tails"], weights=[3, 1])
     >>> round(math.exp(coin.log_prob("heads")), 3)
@@ -48,11 +48,21 @@ class Categorical(Generic[T]):
     """
 
     def __init__(self, values: Iterable[T], weights: Sequence[float] | None = None) -> None:
-        self.values = tuple(values)
+        try:
+            self.values = tuple(values)
+        except TypeError as error:
+            raise TypeError(
+                f"Categorical got {values!r}: give it the values, such as a list"
+            ) from error
         if not self.values:
             raise ValueError("Categorical needs at least one value, got none")
         weights = [1.0] * len(self.values) if weights is None else weights
-        array = np.array(weights, dtype=np.float64)
+        try:
+            array = np.array(weights, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"Categorical got weights {weights!r}: weights must be numbers"
+            ) from error
         if array.shape != (len(self.values),):
             raise ValueError(
                 f"Categorical got {len(self.values)} values and weights {weights!r}: "
@@ -88,7 +98,7 @@ class Bernoulli:
     """
 
     def __init__(self, p: float) -> None:
-        if not 0.0 <= p <= 1.0:
+        if not 0.0 <= as_number(p) <= 1.0:
             raise ValueError(f"Bernoulli got p={p!r}: give a probability between 0 and 1")
         self.p = float(p)
 
@@ -98,7 +108,8 @@ class Bernoulli:
 
     def log_prob(self, x: Any) -> float:
         """The log-probability of `x` (anything equal to `True` or `False`)."""
-        p = self.p if x == 1 else 1.0 - self.p if x == 0 else 0.0
+        number = as_number(x)
+        p = self.p if number == 1.0 else 1.0 - self.p if number == 0.0 else 0.0
         return math.log(p) if p > 0 else -math.inf
 
     def __repr__(self) -> str:
@@ -113,7 +124,7 @@ class Uniform:
     """
 
     def __init__(self, low: float, high: float) -> None:
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        if not -math.inf < as_number(low) < as_number(high) < math.inf:
             raise ValueError(f"Uniform got low={low!r}, high={high!r}: give finite low < high")
         self.low, self.high = float(low), float(high)
 
@@ -123,7 +134,16 @@ class Uniform:
 
     def log_prob(self, x: Any) -> float:
         """The log-density at `x`."""
-        return -math.log(self.high - self.low) if self.low <= x < self.high else -math.inf
+        inside = self.low <= as_number(x) < self.high
+        return -math.log(self.high - self.low) if inside else -math.inf
 
     def __repr__(self) -> str:
         return f"Uniform({self.low!r}, {self.high!r})"
+
+
+def as_number(value: Any) -> float:
+    """A value as a float; NaN if it is no number."""
+    try:
+        return math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Inference"]
 
+MOST = 1_000_000  # particles: a slip of the keyboard shall not eat the memory
+
 
 class Inference:
     """The state of one inference: particles, random streams, history, costs."""
@@ -49,7 +51,11 @@ class Inference:
         progress: bool,
         memory: Memory,
     ) -> None:
+        if not callable(model):
+            raise ModelError(f"the model {model!r} is no function: define it with `async def`")
         n_particles = whole("n_particles", n_particles, least=1)
+        if n_particles > MOST:
+            raise ModelError(f"n_particles={n_particles!r}: it must be at most {MOST:,}")
         if not isinstance(ess_threshold, int | float) or not 0 <= ess_threshold <= 1:
             raise ModelError(f"ess_threshold={ess_threshold!r}: it must be between 0 and 1")
         if not isinstance(resampling, str) or resampling not in SCHEMES:

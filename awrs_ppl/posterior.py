@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -171,6 +172,9 @@ class Posterior:
         The same `seed` gives the same values. Raises `NoSurvivors` if there are none.
         """
         self._require()
+        for name, number in (("n", n), ("seed", seed)):
+            if number is not None and (not isinstance(number, Integral) or number < 0):
+                raise ValueError(f"{name}={number!r}: it must be an int of at least 0, or None")
         rng = np.random.default_rng(seed)
         drawn = rng.choice(len(self.values), size=n, p=self._shares)
         return self.values[drawn] if n is None else [self.values[i] for i in drawn]
@@ -182,6 +186,8 @@ class Posterior:
         for numbers, an array for arrays. Raises `NoSurvivors` if there are no values.
         """
         self._require()
+        if not callable(f):
+            raise TypeError(f"got {f!r}: give a function of a value")
         # A weight can underflow to zero, and zero times an infinite f would be NaN.
         found = [
             share * np.asarray(f(value), dtype=np.float64)
@@ -193,6 +199,8 @@ class Posterior:
 
     def probability(self, predicate: Callable[[Any], object]) -> float:
         """The probability that `predicate(value)` is true: `expect` of 0 and 1."""
+        if not callable(predicate):
+            raise TypeError(f"got {predicate!r}: give a function of a value")
         return self.expect(lambda value: bool(predicate(value)))
 
     def to_dataframe(self) -> pd.DataFrame:

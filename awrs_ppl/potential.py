@@ -130,7 +130,7 @@ def check_workers(
     """Raise `ValueError` if functions cannot be asked so in worker processes."""
     if workers is not None and (not isinstance(workers, int) or workers < 1):
         raise ValueError(f"{name} got workers={workers!r}: give a number of processes")
-    if time_limit is not None and not time_limit > 0:
+    if time_limit is not None and not (isinstance(time_limit, int | float) and time_limit > 0):
         raise ValueError(f"{name} got time_limit={time_limit!r}: give a number of seconds")
     if time_limit is not None and workers is None:
         raise ValueError(

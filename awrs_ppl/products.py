@@ -63,6 +63,12 @@ class Target:
     @classmethod
     def of(cls, factors: Sequence[Potential]) -> Target:
         """Sort the factors. Raises `VocabularyError` if they share no token."""
+        for factor in factors:
+            if isinstance(factor, type) or not isinstance(factor, Potential):
+                raise TypeError(
+                    f"a product got {factor!r}: its factors are potentials, such as Regex('a+') "
+                    "or predicate(f)"
+                )
         factors = tuple(
             PromptedLM.from_genlm(factor) if isinstance(factor, PromptedLLM) else factor
             for factor in factors

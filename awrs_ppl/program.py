@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from awrs_ppl.distributions import Distribution
+from awrs_ppl.distributions import Distribution, as_number
 from awrs_ppl.errors import ModelError
 from awrs_ppl.trace import Request
 
@@ -115,9 +116,9 @@ class Context:
         With a `proposal`, draw from that one and multiply the weight by the ratio.
         """
         for given in (distribution, proposal):
-            if given is not None and (
-                isinstance(given, type) or not isinstance(given, Distribution)
-            ):
+            if given is None and given is not distribution:
+                continue
+            if isinstance(given, type) or not isinstance(given, Distribution):
                 raise ModelError(
                     f"ctx.sample got {given!r}: it needs an object with sample(rng), rng a numpy "
                     "Generator, and log_prob(x), such as Categorical(['a', 'b'])"
@@ -148,12 +149,8 @@ class Context:
 
     def factor(self, log_weight: float, *, name: str | None = None) -> Statement[None]:
         """Multiply the weight by exp(`log_weight`), a number or -inf."""
-        try:
-            wrong = isinstance(log_weight, str | bytes | bool)
-            number = float("nan") if wrong else float(log_weight)
-        except (TypeError, ValueError):
-            number = float("nan")
-        if number != number or number == float("inf"):
+        number = as_number(log_weight)
+        if isinstance(log_weight, bool) or math.isnan(number) or number == math.inf:
             raise ModelError(
                 f"ctx.factor got {log_weight!r}: a log-weight is a number or -inf; "
                 "for a probability p write ctx.factor(math.log(p))"
@@ -189,6 +186,8 @@ class Context:
         is_weighted: bool,
     ) -> Statement[Any]:
         self._statements += 1
+        if name is not None and not isinstance(name, str):
+            raise ModelError(f"ctx.{kind} got name={name!r}: a name is a str")
         if name is None:
             name = f"{kind} {self._statements}"
         base = name

@@ -67,7 +67,7 @@ async def infer(
     >>> {text: round(p, 1) for text, p in posterior.probabilities.items()}
     {'a': 0.8, 'ab': 0.2}
     """
-    for name, flag in (("remember", remember), ("partial", partial)):
+    for name, flag in (("remember", remember), ("progress", progress), ("partial", partial)):
         if not isinstance(flag, bool):
             raise ModelError(f"{name}={flag!r}: it must be True or False")
     if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):

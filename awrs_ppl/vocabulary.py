@@ -89,7 +89,11 @@ class Vocabulary:
         is_text[[i for i in special if 0 <= i < self.size]] = False
         is_text[self.ends] = False
         if not is_text.any():
-            raise VocabularyError("the vocabulary has no text token: all are empty or special")
+            few = [bytes(token) for token in self.tokens[:5]]
+            raise VocabularyError(
+                "the vocabulary has no text token, all are empty or special: it begins with "
+                f"{few!r}"
+            )
         self.is_text = is_text
         self._closings: dict[tuple[tuple[bytes, ...], bytes], Closings] = {}
         self._hidden: dict[str, torch.Tensor] = {}

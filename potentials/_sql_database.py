@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 from urllib.parse import quote
 
@@ -218,6 +219,8 @@ def stamp(path: str) -> Stamp:
     """What the file is now. Raises `OSError`."""
     path = os.path.abspath(path)
     found = os.stat(path)
+    if not S_ISREG(found.st_mode):
+        raise OSError("it is no file")
     return (path, found.st_ino, found.st_mtime_ns, found.st_size)
 
 

@@ -54,7 +54,7 @@ class Predicate(BooleanPotential):
         for given in (function, complete, state):
             if given is not None and not callable(given):
                 raise TypeError(f"predicate got {given!r}: it needs a function over text")
-        if on_error not in ("raise", "reject"):
+        if not isinstance(on_error, str) or on_error not in ("raise", "reject"):
             raise ValueError(f"predicate got on_error={on_error!r}: choose 'raise' or 'reject'")
         check_workers("predicate", workers, time_limit, (function, complete))
         super().__init__()

@@ -22,6 +22,9 @@ Engine = Literal["mask", "check"]
 
 # Seconds for one match of a pattern that backtracks.
 TIME_LIMIT = 5.0
+# Each takes about 400 bytes.
+MOST_ITEMS = 100_000
+_COUNT = regex.compile(r"\{([0-9]+)(?:,[0-9]*)?\}")
 
 
 class Regex(BooleanPotential):
@@ -36,9 +39,9 @@ class Regex(BooleanPotential):
       completed: after `(?=.*x)` at the start, any text without an x.
     - `"auto"`: a mask where the pattern is surely regular, else a check.
 
-    Raises `ValueError` for a pattern that does not compile, or that reads from the end
-    (`(?r)`), and for `engine="mask"` where there is no mask. A check that takes more than 5
-    seconds is a `PotentialError`.
+    Raises `ValueError` for a pattern that does not compile, that repeats too much
+    (`(a{1000}){1000}`), or that reads from the end (`(?r)`), and for `engine="mask"` where
+    there is no mask. A check that takes more than 5 seconds is a `PotentialError`.
 
     >>> import asyncio
     >>> date = Regex(r"\d{4}-\d\d")
@@ -51,7 +54,7 @@ class Regex(BooleanPotential):
     def __init__(self, pattern: str, *, engine: Literal["auto", "mask", "check"] = "auto") -> None:
         if not isinstance(pattern, str):
             raise TypeError(f"Regex got {pattern!r}: the pattern must be a str")
-        if engine not in ("auto", "mask", "check"):
+        if not isinstance(engine, str) or engine not in ("auto", "mask", "check"):
             raise ValueError(
                 f"Regex({pattern!r}) got engine={engine!r}: choose 'auto', 'mask' or 'check'"
             )
@@ -160,6 +163,11 @@ class _NoMask(ValueError):
 
 
 def _parse(pattern: str) -> regex.Pattern[str]:
+    if (size := _written_out(pattern)) > MOST_ITEMS:
+        raise ValueError(
+            f"Regex({pattern!r}) has {size:,} characters and sets once its repeats are written "
+            f"out, and may have {MOST_ITEMS:,}: repeat less often"
+        )
     try:
         compiled = regex.compile(pattern)
     except (regex.error, RecursionError, OverflowError, ValueError, KeyError) as error:
@@ -170,6 +178,28 @@ def _parse(pattern: str) -> regex.Pattern[str]:
             "leave out the flag r"
         )
     return compiled
+
+
+def _written_out(pattern: str) -> int:
+    """How many items a pattern has when what must be repeated is written out, as `regex` does."""
+    groups, last, at = [0], 0, 0
+    try:
+        while at < len(pattern):
+            if count := _COUNT.match(pattern, at):
+                groups[-1] += last * (max(int(count[1]), 1) - 1)
+                last *= max(int(count[1]), 1)
+                at = count.end()
+                continue
+            end = _item_end(pattern, at, 0)
+            if pattern[at:end] == "(":
+                groups.append(0)
+            else:
+                last = groups.pop() if pattern[at:end] == ")" else 1
+                groups[-1] += last
+            at = end
+    except (IndexError, ValueError):
+        return 0  # it does not parse: the error of `regex` is better
+    return groups[0]
 
 
 # Before an assertion about the next character `regex` must have one to look at: at the end of a

@@ -38,7 +38,10 @@ class OneOf(BooleanPotential):
     def __init__(self, choices: Iterable[str]) -> None:
         if isinstance(choices, str | bytes):
             raise TypeError(f"OneOf got {choices!r}: give it a list of texts")
-        choices = tuple(choices)
+        try:
+            choices = tuple(choices)
+        except TypeError as error:
+            raise TypeError(f"OneOf got {choices!r}: give it a list of texts") from error
         for choice in choices:
             if not isinstance(choice, str):
                 raise TypeError(f"OneOf got the choice {choice!r}: choices are of type str")

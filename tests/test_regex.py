@@ -433,3 +433,21 @@ def test_a_matcher_that_gives_up_raises():
     potential = Regex(r"(?:\w{1,90}\d{1,90}|\d{1,90}\w{1,90}){1,90}(?:\d{1,90}){1,90}")
     with pytest.raises(PotentialError, match=r"gave up after.*engine='check'"):
         potential.advance(b"", b"1" * 3000)
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999}", "((?:a{1000}){10}b){100}", "[a{2}]{200000,}"])
+def test_what_would_fill_the_memory_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="once its repeats are written out"):
+        Regex(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("a{0,99999999}", "aa"),
+        (r"[{9999999}]+\{9999999\}", "9{9999999}"),
+        ("(a{100}){100}", "a" * 10_000),
+    ],
+)
+async def test_what_only_looks_large_is_not_refused(pattern: str, text: str) -> None:
+    assert await Regex(pattern).complete(text.encode()) == 0.0

@@ -305,7 +305,10 @@ class LM:
 
 
 def _stops(stop: str | Sequence[str] | None) -> tuple[bytes, ...]:
-    stops = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
+    try:
+        stops = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
+    except TypeError as error:
+        raise TypeError(f"stop={stop!r}: give a text, or several") from error
     if any(not isinstance(s, str) or not s for s in stops):
         raise ValueError(f"stop={stop!r}: a stop is a text of at least one character")
     return tuple(s.encode("utf-8", "surrogateescape") for s in stops)

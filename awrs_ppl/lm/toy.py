@@ -39,6 +39,11 @@ class ToyLM(LM):
         special: Sequence[str] = (),
         weights: Callable[[tuple[int, ...]], Sequence[float] | np.ndarray] | None = None,
     ) -> None:
+        if not isinstance(tokens, Sequence) or isinstance(tokens, str | bytes):
+            raise TypeError(f"ToyLM got {tokens!r}: give it a list of tokens, str or bytes")
+        for token in tokens:
+            if not isinstance(token, str | bytes):
+                raise TypeError(f"ToyLM got the token {token!r}: tokens are str or bytes")
         spelled = [token.encode() if isinstance(token, str) else token for token in tokens]
         end = len(spelled)
         self.name = "toy"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -63,13 +64,18 @@ class AWRS:
 
     def __post_init__(self) -> None:
         names = ["head-tail", *ESTIMATORS]
-        if self.estimator not in names:
+        if not isinstance(self.estimator, str) or self.estimator not in names:
             raise ValueError(f"AWRS got estimator={self.estimator!r}: choose one of {names}")
-        if not (0 < self.effort < math.inf and 0 <= self.trifle < 1 and self.max_checks >= 1):
+        numbers = isinstance(self.effort, Real) and isinstance(self.trifle, Real)
+        if not (
+            numbers
+            and isinstance(self.max_checks, int)
+            and (0 < self.effort < math.inf and 0 <= self.trifle < 1 and self.max_checks >= 1)
+        ):
             raise ValueError(
-                f"AWRS got effort={self.effort}, trifle={self.trifle}, "
-                f"max_checks={self.max_checks}: they must be positive and finite, in [0, 1), "
-                "and at least 1"
+                f"AWRS got effort={self.effort!r}, trifle={self.trifle!r}, "
+                f"max_checks={self.max_checks!r}: they must be positive and finite, in [0, 1), "
+                "and an int of at least 1"
             )
 
     @property

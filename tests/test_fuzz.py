@@ -1,0 +1,171 @@
+"""Anything at all as an argument of what is public: it works, or a clear error quotes it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from awrs_ppl import (
+    AWRS,
+    AwrsError,
+    Bernoulli,
+    Categorical,
+    Context,
+    ToyLM,
+    Uniform,
+    infer,
+    predicate,
+    product,
+)
+from awrs_ppl.potentials import Contains, Grammar, JsonSchema, OneOf, Regex, Soft, Sql
+
+LM = ToyLM(["a", "b"], seed=1)
+
+
+class Empty:
+    """Nothing that any argument is."""
+
+
+NUMBERS = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.booleans(),
+    st.sampled_from([np.float32(0.5), np.int64(2), np.array(0.5), np.array([1.0, 2.0]), 1j]),
+)
+TEXTS = st.one_of(
+    st.text(max_size=8),
+    st.sampled_from(["\ud800", "\udc80", "\x00", "(", "[", "*", "a{99999999}", "\u202e<script>"]),
+)
+SIMPLE = st.one_of(
+    st.none(), NUMBERS, TEXTS, st.binary(max_size=4), st.sampled_from([Empty, Empty(), ..., range])
+)
+JUNK = st.one_of(
+    SIMPLE,
+    st.lists(SIMPLE, max_size=3),
+    st.lists(SIMPLE, max_size=2).map(tuple),
+    st.dictionaries(TEXTS, SIMPLE, max_size=2),
+)
+
+
+def ran(model: Any, **options: Any) -> Any:
+    return asyncio.run(infer(model, **{"n_particles": 2, "seed": 0, "progress": False, **options}))
+
+
+def asked(statement: Callable[[Context], Any]) -> Any:
+    async def model(ctx: Context) -> Any:
+        return await statement(ctx)
+
+    return ran(model)
+
+
+def text(potential: Any, **options: Any) -> Any:
+    return asked(lambda ctx: ctx.generate(potential, **{"max_tokens": 2, **options}))
+
+
+async def short(ctx: Context) -> str:
+    return await ctx.generate(LM("a"), max_tokens=2)
+
+
+POSTERIOR = ran(short)
+
+
+def always(text: str) -> bool:
+    return True
+
+
+def of(name: str, function: Callable[..., Any], *args: Any) -> Callable[[Any], Any]:
+    """The function with the junk as one of its options."""
+    return lambda junk: function(*args, **{name: junk})
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    **{f"AWRS({name})": of(name, AWRS) for name in ("estimator", "effort", "trifle", "max_checks")},
+    "Categorical": Categorical,
+    "Categorical(weights)": of("weights", Categorical, ["a", "b"]),
+    "Bernoulli": Bernoulli,
+    "Uniform(low)": lambda junk: Uniform(junk, 1),
+    "Uniform(high)": lambda junk: Uniform(0, junk),
+    "Uniform.log_prob": Uniform(0, 1).log_prob,
+    "Bernoulli.log_prob": lambda junk: Bernoulli(0.5).log_prob(junk),
+    **{
+        f"infer({name})": of(name, ran, short)
+        for name in ("ess_threshold", "resampling", "seed", "remember", "progress", "timeout")
+    },
+    # What is large runs long, and is right.
+    "infer(n_particles)": lambda junk: (
+        None if isinstance(junk, int) and 64 < junk <= 10**6 else ran(short, n_particles=junk)
+    ),
+    "infer(model)": ran,
+    "lm(prompt)": LM,
+    "lm(stop)": lambda junk: LM("a", stop=junk),
+    "lm(temperature)": lambda junk: LM("a", temperature=junk),
+    "ToyLM": ToyLM,
+    "generate": text,
+    **{
+        f"generate({name})": of(name, text, LM("a"))
+        for name in ("max_tokens", "proposal", "critic", "name")
+    },
+    "sample": lambda junk: asked(lambda ctx: ctx.sample(junk)),
+    "sample(proposal)": lambda junk: asked(lambda ctx: ctx.sample(Bernoulli(0.5), proposal=junk)),
+    "observe": lambda junk: asked(lambda ctx: ctx.observe(junk, "a")),
+    "observe(value)": lambda junk: asked(lambda ctx: ctx.observe(LM("a"), junk)),
+    "factor": lambda junk: asked(lambda ctx: ctx.factor(junk)),
+    "call": lambda junk: asked(lambda ctx: ctx.call(junk)),
+    **{
+        f"predicate({name})": lambda junk, name=name: predicate(**{name: junk})(always)
+        for name in ("complete", "state", "workers", "time_limit", "on_error")
+    },
+    "product": lambda junk: product(LM("a"), junk),
+    "Regex": lambda junk: text(LM("a") * Regex(junk)),
+    "Regex(engine)": lambda junk: Regex("a", engine=junk),
+    "OneOf": lambda junk: text(LM("a") * OneOf(junk)),
+    "Contains": lambda junk: text(LM("a") * Contains(junk)),
+    "Grammar": Grammar,
+    "JsonSchema": JsonSchema,
+    "Soft": lambda junk: text(LM("a") * Soft(junk)),
+    "Sql": Sql,
+    "posterior.sample(seed)": lambda junk: POSTERIOR.sample(seed=junk),
+    "posterior.expect": POSTERIOR.expect,
+    "posterior.probability": POSTERIOR.probability,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@settings(
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+@given(junk=JUNK)
+def test_junk_works_or_is_quoted(name: str, junk: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            CALLS[name](junk)
+            message = None
+        except (AwrsError, TypeError, ValueError) as error:
+            message = str(error)
+    if message is not None and not callable(junk):
+        assert is_quoted(junk, message), f"{message!r} does not tell of {junk!r}"
+
+
+def is_quoted(junk: Any, message: str) -> bool:
+    """Whether a message tells what was given, or the part of it that is wrong."""
+    if isinstance(junk, float) and math.isnan(junk):
+        return "nan" in message
+    parts = [junk]
+    if isinstance(junk, dict):
+        parts += [*junk, *junk.values()]
+    elif isinstance(junk, list | tuple):
+        parts += junk
+    elif isinstance(junk, np.ndarray) and junk.ndim:
+        parts += list(junk)
+    if len(parts) == 1 and isinstance(junk, list | tuple | dict | str | bytes) and not junk:
+        return True  # nothing is there to quote
+    return any(repr(part)[:20] in message or str(part)[:12] in message for part in parts)
