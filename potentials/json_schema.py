@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -168,7 +169,8 @@ def _text(schema: Any) -> str:
     try:
         return json.dumps(schema, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"JsonSchema got a schema that is not JSON: {error}") from error
+        shown = reprlib.repr(schema)  # short, however deep
+        raise TypeError(f"JsonSchema got a schema that is not JSON: {shown}: {error}") from error
 
 
 def _schema_of(kind: Any) -> Any:

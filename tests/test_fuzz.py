@@ -168,4 +168,5 @@ def is_quoted(junk: Any, message: str) -> bool:
         parts += list(junk)
     if len(parts) == 1 and isinstance(junk, list | tuple | dict | str | bytes) and not junk:
         return True  # nothing is there to quote
-    return any(repr(part)[:20] in message or str(part)[:12] in message for part in parts)
+    # Some quote without the space around it.
+    return any(repr(part)[:20] in message or str(part).strip()[:12] in message for part in parts)
