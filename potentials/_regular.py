@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import regex
 
-__all__ = ["NotRegular", "translate"]
+__all__ = ["COUNT", "NotRegular", "translate"]
 
 
 class NotRegular(Exception):
@@ -40,7 +40,7 @@ def translate(pattern: str) -> str:
 
 # Flags that only change sets of characters, and only at the start: elsewhere their scope differs.
 _FLAGS = re.compile(r"\(\?[aisu]+\)")
-_COUNT = re.compile(r"\{(?:([0-9]+)(,?)([0-9]*)|,([0-9]+))\}")
+COUNT = re.compile(r"\{(?:([0-9]+)(,?)([0-9]*)|,([0-9]+))\}")
 _GROUP = re.compile(r"\((?:\?:|\?P?<[A-Za-z_]\w*>|(?!\?))")
 _CODE = re.compile(r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})")
 _CLASS = re.compile(r"\\(?:[wWdDsStnrfva]|[pP]\{\^?\w[\w ]*(?:[=:][\w ]+)?\})")
@@ -106,7 +106,7 @@ class _Parser:
         rest = self.pattern[self.at : self.at + 1]
         if rest and rest in "*+?":
             count, width = rest, 1
-        elif found := _COUNT.match(self.pattern, self.at):
+        elif found := COUNT.match(self.pattern, self.at):
             low, comma, high, only_high = found.groups()
             count = f"{{0,{int(only_high)}}}" if only_high else f"{{{int(low)}{comma}{high}}}"
             width = len(found.group())

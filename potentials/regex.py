@@ -14,7 +14,7 @@ from awrs_ppl.errors import PotentialError
 from awrs_ppl.lifting import decode
 from awrs_ppl.potential import BooleanPotential, show
 from awrs_ppl.potentials._llguidance import Language
-from awrs_ppl.potentials._regular import NotRegular, translate
+from awrs_ppl.potentials._regular import COUNT, NotRegular, translate
 
 __all__ = ["Regex"]
 
@@ -24,7 +24,6 @@ Engine = Literal["mask", "check"]
 TIME_LIMIT = 5.0
 # Each takes about 400 bytes.
 MOST_ITEMS = 100_000
-_COUNT = regex.compile(r"\{([0-9]+)(?:,[0-9]*)?\}")
 
 
 class Regex(BooleanPotential):
@@ -185,9 +184,10 @@ def _written_out(pattern: str) -> int:
     groups, last, at = [0], 0, 0
     try:
         while at < len(pattern):
-            if count := _COUNT.match(pattern, at):
-                groups[-1] += last * (max(int(count[1]), 1) - 1)
-                last *= max(int(count[1]), 1)
+            if count := COUNT.match(pattern, at):
+                times = max(int(count[1] or 0), 1)
+                groups[-1] += last * (times - 1)
+                last *= times
                 at = count.end()
                 continue
             end = _item_end(pattern, at, 0)
