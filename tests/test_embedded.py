@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -127,6 +130,74 @@ def test_many_conversions_at_once(fake: Fake):
     assert len(set(found)) == 1
     assert len(found) == 4
     assert fake.left() == [found[0].name]
+
+
+CONVERTER = """
+import resource, sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from awrs_ppl.lm import embedded
+
+def fetch(folder):
+    path = folder / "model.gguf"
+    path.write_bytes(b"weights")
+    return path
+
+def convert(gguf, folder):
+    print("converting", flush=True)
+    sys.stdin.readline()
+    save_file({"weight": torch.ones(1_000_000)}, folder / "model.safetensors")
+
+embedded._SOURCES["fake"] = embedded._Source("json", "pip install fake", sys.argv[1], fetch)
+embedded._convert = convert
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+print(embedded.embedded_path("fake"))
+"""
+
+
+def converting(fake: Fake, largest: int = 2**30) -> subprocess.Popen[str]:
+    """A process that waits in the midst of a conversion, and writes files up to a size."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CONVERTER, digest(WEIGHTS), str(largest)],
+        env={**os.environ, "AWRS_PPL_CACHE": str(fake.cache)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "converting\n"
+    return process
+
+
+def test_no_room_for_the_weights(fake: Fake):
+    # What writes them does not raise OSError.
+    process = converting(fake, largest=1_000_000)
+    _, said = process.communicate("go on\n")
+    assert process.returncode == 1
+    assert "EmbeddedModelError: could not write the converted model 'fake' to " in said
+    assert "File too large); make room for 1.5 GB there, or set AWRS_PPL_CACHE" in said
+    assert fake.left() == []
+
+
+def test_processes_that_convert_at_once_and_one_that_is_killed(fake: Fake):
+    processes = [converting(fake) for _ in range(3)]
+    processes[0].kill()
+    said = [process.communicate("go on\n")[0] for process in processes[1:]]
+    processes[0].communicate()
+    (path,) = {Path(text.strip()) for text in said}
+    assert (path / "model.safetensors").stat().st_size > 4_000_000
+    (abandoned,) = set(fake.left()) - {path.name}
+    assert embedded_path("fake") == path
+    assert fake.converted == 0
+    # The next conversion deletes what was abandoned an hour ago, and no other.
+    for hours, left in [(0, [abandoned, path.name]), (2, [path.name])]:
+        then = time.time() - hours * 3600
+        os.utime(fake.cache / abandoned, (then, then))
+        (path / "model.safetensors").unlink()
+        assert embedded_path("fake") == path
+        assert fake.left() == left
 
 
 def test_damaged_weights(fake: Fake):

@@ -16,8 +16,10 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 _FORMAT = 3  # raise when the conversion changes, so that older folders are not used
 _MARK = "awrs_ppl.json"  # written last: a folder without it is no conversion
+_ABANDONED = 3600.0  # seconds after which a conversion that takes a minute is surely dead
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -40,7 +43,8 @@ def embedded_path(name: str = "gemma3-270m") -> Path:
     The first use takes about a minute and up to 1.3 GB of disk; afterwards only the sizes of
     the files are compared. The folder lies in `$AWRS_PPL_CACHE`, else in `awrs_ppl` within
     `$XDG_CACHE_HOME` or `~/.cache`. Processes that convert at the same time do not disturb each
-    other, and an interrupted conversion leaves nothing that would be used.
+    other, and an interrupted conversion leaves nothing that would be used; what one that was killed
+    left is deleted by the next after an hour.
 
     Raises `EmbeddedModelError` where the name is unknown, the package with the weights is not
     installed or its file is damaged, or the cache cannot be written.
@@ -154,13 +158,15 @@ def _is_complete(folder: Path, source: _Source) -> bool:
 
 def _install(name: str, source: _Source, target: Path) -> None:
     """Convert into a folder beside `target` and rename it: the target is whole or not there."""
+    _remove_abandoned(name, target.parent)
     spare = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))  # 0o700 by contract
     try:
         fresh = spare / "model"
         fresh.mkdir(mode=0o700)
         gguf = _checked_file(name, source, spare)
         _log.warning("awrs_ppl: converting %s, once; this takes about a minute", name)
-        _convert(gguf, fresh)
+        with _system_errors():
+            _convert(gguf, fresh)
         sizes = {file.name: file.stat().st_size for file in sorted(fresh.iterdir())}
         mark = json.dumps({"sha256": source.sha256, "sizes": sizes}, indent=1)
         (fresh / _MARK).write_text(mark, encoding="utf-8")
@@ -176,6 +182,28 @@ def _install(name: str, source: _Source, target: Path) -> None:
                     raise
     finally:
         shutil.rmtree(spare, ignore_errors=True)
+
+
+def _remove_abandoned(name: str, cache: Path) -> None:
+    """Delete what conversions left that were killed: a gigabyte that nobody would find."""
+    for folder in cache.glob(f".{name}-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise OSError for a full disk and the like where safetensors and tokenizers do not.
+
+    They are written in Rust, and what the system says stands in the text of errors of their own.
+    """
+    try:
+        yield
+    except Exception as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise
 
 
 def _checked_file(name: str, source: _Source, folder: Path) -> Path:
