@@ -46,7 +46,7 @@ _CODE = re.compile(r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})")
 _CLASS = re.compile(r"\\(?:[wWdDsStnrfva]|[pP]\{\^?\w[\w ]*(?:[=:][\w ]+)?\})")
 # A set without sets in it, as `[a]b]`, `[a&&[b]]` and `[[a]]` are read in different ways. Operators
 # are harmless: `regex` says what they mean.
-_SET = re.compile(r"\[\^?(?:\\.|\[:\^?\w+:\]|[^\[\]\\])(?:\\.|\[:\^?\w+:\]|[^\[\]\\])*\]", re.S)
+_SET = re.compile(r"\[\^?+(?:\\.|\[:\^?\w+:\]|[^\[\]\\])(?:\\.|\[:\^?\w+:\]|[^\[\]\\])*\]", re.S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,11 @@ class _Backtracking:
                 f"Regex({self.pattern!r}) took more than {TIME_LIMIT:g} s on the text "
                 f"{show(text.encode())}: write it with fewer nested repetitions"
             ) from error
+        except MemoryError as error:  # raised by a limit of `regex` itself
+            raise PotentialError(
+                f"Regex({self.pattern!r}) took too much memory on the text "
+                f"{show(text.encode())}: let every recursion read a character first"
+            ) from error
 
 
 @lru_cache(maxsize=256)

@@ -31,6 +31,7 @@ PATTERNS: list[tuple[str, str, list[str]]] = [
     (r"^-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?$", "mask", ["-1.5e+10", "0"]),
     (r"^(?:[01]{8}|\d{3})$", "mask", ["01010101", "123"]),
     (r"[\p{Greek}--\p{Uppercase}]", "mask", ["\u03b1", "-", "A"]),
+    (r"[^]^[]+-", "check", ["a-", "ab-"]),
     (r"(?i)[^\W\d_]{1,3}k", "mask", ["\u017f\u212a", "éßK"]),
     (r"(?s)^a.*?[[:punct:]]\Z", "mask", ["a\n\n.", "a你,"]),
     (r"(?a)\w+\s\D?", "mask", ["abc_1 ", "a\té"]),
@@ -427,6 +428,11 @@ def test_a_time_limit_raises(monkeypatch: pytest.MonkeyPatch):
     potential = Regex(r"(\w|\w\w)+\1!")
     with pytest.raises(PotentialError, match=r"more than 0\.05 s on the text 'aaaa"):
         potential.advance(b"", b"a" * 60 + b"?")
+
+
+def test_a_recursion_without_end_raises():
+    with pytest.raises(PotentialError, match=r"'\(\?R\)'\) took too much memory on the text 'a'"):
+        Regex("(?R)").advance(b"", b"a")
 
 
 def test_a_matcher_that_gives_up_raises():

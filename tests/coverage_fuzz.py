@@ -1,0 +1,179 @@
+"""What reads untrusted text, given what a fuzzer invents that sees which code it reaches.
+
+*Texts* (a model writes them): `json`, `sql`, `smiles`, `goal`. A potential says the same whether
+the bytes come at once, one by one or in two parts; what it accepts, the library that it stands
+for accepts. *Sources* (a user finds them somewhere): `pattern`, `schema`, `grammar`. They are
+refused with an error of the library, or the potential that they make says the same.
+
+    pip install --group fuzz
+    python tests/coverage_fuzz.py TARGET [--seconds 60]
+
+The exit status is 0 where nothing was found; else the input is shown, and kept in the folder
+that is named. It is not a part of the tests that pytest runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+atheris: Any = importlib.import_module("atheris")  # installed by who runs this
+
+with atheris.instrument_imports(include=["awrs_ppl"]):
+    from awrs_ppl.errors import AwrsError
+    from awrs_ppl.potentials import Grammar, JsonSchema, PddlGoal, Regex, Smiles, Sql
+
+DATA = Path(__file__).parent / "data"
+LONGEST = 200
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 2, "pattern": "^[A-Z]"},
+        "age": {"type": "integer", "minimum": 3},
+        "tags": {"type": "array", "items": {"enum": ["a", 1.5, None]}, "maxItems": 2},
+        "any": {"anyOf": [{"type": "boolean"}, {"$ref": "#/properties/tags"}]},
+    },
+    "required": ["name"],
+    "additionalProperties": False,
+}
+Judge = Callable[[bytes], None]
+
+
+def state_after(factor: Any, parts: Iterable[bytes]) -> Any:
+    """The state after bytes that come in parts; None where one is refused."""
+    state = factor.start()
+    for part in parts:
+        if state is None:
+            return None
+        state = factor.advance(state, part)
+    return state
+
+
+def accepts(potential: Any, data: bytes) -> bool:
+    """Whether a text may end, which is the same however its bytes come."""
+    product = getattr(potential, "target", None)
+    factors = [factor.potential for factor in product.boolean] if product else [potential]
+    half = len(data) // 2
+    found = True
+    for factor in factors:
+        verdicts = []
+        for parts in ([data], [data[:half], data[half:]], [bytes([byte]) for byte in data]):
+            state = state_after(factor, [part for part in parts if part])
+            verdicts.append((state is not None, state is not None and bool(factor.accepts(state))))
+        assert len(set(verdicts)) == 1, f"{factor}: at once, in halves, byte by byte: {verdicts}"
+        found = found and verdicts[0][1]
+    return found
+
+
+def texts() -> dict[str, tuple[Judge, list[bytes]]]:
+    """Judges of texts, with some to begin with."""
+    import jsonschema
+    from rdkit import Chem, rdBase
+
+    rdBase.DisableLog("rdApp.*")
+    schema, sql, smiles = JsonSchema(SCHEMA), Sql(DATA / "concert_singer.sqlite"), Smiles()
+    problem = json.loads((DATA / "blocksworld" / "problems.jsonl").read_text().splitlines()[0])
+    domain = (DATA / "blocksworld" / "domain.pddl").read_text()
+    goal = PddlGoal(domain, problem["problem"])
+
+    def is_document(data: bytes) -> None:
+        if accepts(schema, data):
+            jsonschema.validate(json.loads(data), SCHEMA)
+
+    def is_query(data: bytes) -> None:
+        if accepts(sql, data):
+            assert sql._engine.database.error(data.decode()) is None
+
+    def is_molecule(data: bytes) -> None:
+        if accepts(smiles, data):
+            assert Chem.MolFromSmiles(data.decode().strip()) is not None
+
+    def is_goal(data: bytes) -> None:
+        accepts(goal, data)
+
+    return {
+        "json": (is_document, [b'{"name": "Al", "age": 3, "tags": ["a", null], "any": true}']),
+        "sql": (is_query, [b"SELECT count(*) FROM singer WHERE age > 3"]),
+        "smiles": (is_molecule, [b"CC(=O)Oc1ccccc1C(=O)O", b"C[N+](C)(C)[C@@H]1CC1"]),
+        "goal": (is_goal, [b" (on-table b1) (clear b1)))", b" (on b1 b2) (holding b3)))"]),
+    }
+
+
+def sources() -> dict[str, tuple[Judge, list[bytes]]]:
+    """Judges of what potentials are made from: a source, a zero byte, a text."""
+
+    import regex
+
+    def made(name: str, kind: Callable[[str], Any], truth: Any = None) -> Judge:
+        def judge(data: bytes) -> None:
+            source, _, text = data.partition(b"\0")
+            try:
+                potential = kind(source.decode("utf-8", "replace"))
+            except (json.JSONDecodeError, RecursionError):
+                return
+            except (AwrsError, TypeError, ValueError) as error:
+                if name not in str(error):
+                    raise  # it does not say what is wrong with what
+                return
+            with contextlib.suppress(AwrsError, TimeoutError, UnicodeDecodeError, MemoryError):
+                accepted = accepts(potential, text)
+                assert truth is None or accepted == truth(source.decode(), text.decode())
+
+        return judge
+
+    def schema(source: str) -> Any:
+        return JsonSchema(json.loads(source))
+
+    def matches(pattern: str, text: str) -> bool:
+        return regex.fullmatch(pattern, text, timeout=1) is not None
+
+    return {
+        "pattern": (
+            made("Regex", Regex, matches),
+            [b"[a-z]{2,3}(ab|c)*$\0abc", b"(?i)\\p{Lu}+(?=a)\\b\0A"],
+        ),
+        "schema": (made("JsonSchema", schema), [json.dumps(SCHEMA).encode() + b'\0{"name":']),
+        "grammar": (made("Grammar", Grammar), [b'start: "a" start | /[b-d]+/\0ab']),
+    }
+
+
+def main() -> None:
+    found = texts() | sources()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("target", choices=sorted(found))
+    parser.add_argument("--seconds", type=int, default=60)
+    given = parser.parse_args()
+    judge, seeds = found[given.target]
+    folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{given.target}-"))
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(seeds):
+        (corpus / str(number)).write_bytes(seed)
+        judge(seed)
+    print(f"what is found is kept in {folder}", file=sys.stderr)
+    atheris.Setup(
+        [
+            sys.argv[0],
+            f"-artifact_prefix={folder}/",
+            f"-max_total_time={given.seconds}",
+            f"-max_len={LONGEST}",
+            "-timeout=60",
+            "-rss_limit_mb=6000",
+            str(corpus),
+        ],
+        judge,
+    )
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
