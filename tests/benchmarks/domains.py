@@ -154,6 +154,11 @@ PEER = "genlm-control AWRS-SMC"
 Result = dict[str, Any]
 
 
+def usual_particles(method: str) -> int:
+    """How many particles a method has if nothing else is said."""
+    return METHODS["AWRS-SMC" if method == PEER else method].particles
+
+
 def ours(
     lm: LM, domain: Domain, task: tuple[Any, ...], method: Method, particles: int, seed: int
 ) -> Result:
@@ -221,7 +226,9 @@ def genlm_control(lm: LM, domain: Domain, task: tuple[Any, ...], seed: int) -> R
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - it resamples with numpy's global generator
     started = time.perf_counter()
-    found = asyncio.run(SMC(sampler)(n_particles=5, ess_threshold=0.5, max_tokens=max_tokens))
+    found = asyncio.run(
+        SMC(sampler)(n_particles=usual_particles(PEER), ess_threshold=0.5, max_tokens=max_tokens)
+    )
     seconds = time.perf_counter() - started
     # Texts that have ended, by their probability.
     shares = {text.strip(): float(p) for text, p in found.decoded_posterior.items()}
@@ -312,7 +319,7 @@ def equal_particles(runs: Runs, model: str, domain: str, method: str) -> int:
         return mean(
             run["tokens"] / (1 if name == "AWRS-SMC" else run["particles"])
             for job, run in runs.found.items()
-            if job[:3] == (model, domain, name) and job.particles == METHODS[name].particles
+            if job[:3] == (model, domain, name) and job.particles == usual_particles(name)
         )
 
     return max(1, round(tokens("AWRS-SMC") / max(tokens(method), 1.0)))
@@ -320,9 +327,10 @@ def equal_particles(runs: Runs, model: str, domain: str, method: str) -> int:
 
 # --- figures ---------------------------------------------------------------------------------
 
+# As Markdown, that a table can be pasted into BENCHMARKS.md.
 HEAD = (
-    f"{'':24} {'n':>3} {'accuracy':>8} {'95 %':>11} {'alive':>5} {'seconds':>7} {'tokens':>6} "
-    f"{'rows':>6} {'checks':>7} {'ESS':>5}"
+    f"| {'':24} | {'n':>3} | accuracy | {'95 %':>11} | alive | seconds | tokens | {'rows':>5} "
+    "| checks | ESS |\n| --- |" + " ---: |" * 9
 )
 
 
@@ -353,7 +361,7 @@ def report(runs: Runs, jobs: list[Job]) -> dict[str, Any]:
         rows.setdefault((job.method, job.particles), []).append(runs.found[job])
     results: dict[str, Any] = {}
     for (model, domain), methods in grouped.items():
-        print(f"\n{model}, {domain}\n{HEAD}")
+        print(f"\n### {model}, {domain}\n\n{HEAD}")
         table = results.setdefault(model, {}).setdefault(domain, [])
         for (method, particles), found in methods.items():
             row = summarize(found)
@@ -361,9 +369,9 @@ def report(runs: Runs, jobs: list[Job]) -> dict[str, Any]:
             low, high = row["interval"]
             rows = "" if row["rows"] is None else f"{row['rows']:.0f}"
             print(
-                f"{method:24} {particles:3} {row['accuracy']:8.3f} {low:5.3f}-{high:5.3f} "
-                f"{row['alive']:5.2f} {row['seconds']:7.2f} {row['tokens']:6.0f} {rows:>6} "
-                f"{row['checks per token']:7.2f} {row['ess']:5.1f}"
+                f"| {method:24} | {particles:3} | {row['accuracy']:8.2f} | {low:.2f} - {high:.2f} "
+                f"| {row['alive']:5.2f} | {row['seconds']:7.2f} | {row['tokens']:6.0f} | {rows:>5} "
+                f"| {row['checks per token']:6.2f} | {row['ess']:3.1f} |"
             )
     return results
 
@@ -374,24 +382,37 @@ def plot(results: dict[str, Any], path: str) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     height, width = len(results), max(map(len, results.values()))
     figure, axes = plt.subplots(
-        height, width, figsize=(3.2 * width, 3.2 * height), squeeze=False, layout="constrained"
+        height, width, figsize=(3.2 * width, 3.0 * height), squeeze=False, layout="constrained"
     )
+    methods = [*METHODS, PEER]
+    handles: dict[str, Any] = {}
     for line, (model, table) in zip(axes, results.items(), strict=True):
         for axis, (domain, rows) in zip(line, table.items(), strict=False):
             for row in rows:
                 low, high = row["interval"]
-                accuracy = row["accuracy"]
+                accuracy, number = row["accuracy"], methods.index(row["method"])
                 error = [[max(accuracy - low, 0.0)], [max(high - accuracy, 0.0)]]
-                label = f"{row['method']} ({row['particles']})"
-                axis.errorbar(row["seconds"], accuracy, yerr=error, fmt="o", label=label)
-            axis.set(title=f"{domain}\n{model}", xlabel="seconds", xscale="log", ylim=(-0.02, 1.02))
+                usual = row["particles"] == usual_particles(row["method"])
+                drawn = axis.errorbar(
+                    row["seconds"],
+                    accuracy,
+                    yerr=error,
+                    fmt="os^vDP*"[number],
+                    color=f"C{number}",
+                    markerfacecolor=None if usual else "white",
+                )
+                handles.setdefault(row["method"] + ("" if usual else ", equal tokens"), drawn)
+            axis.set(title=f"{domain}\n{model}", xlabel="seconds", xscale="log", ylim=(-0.03, 1.03))
+            axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
         line[0].set_ylabel("accuracy")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
-    figure.savefig(path, dpi=120)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=7, fontsize="small")
+    figure.savefig(path, dpi=100)
 
 
 def main() -> None:
@@ -431,7 +452,7 @@ def main() -> None:
         ]
 
     runs = Runs(given.raw)
-    jobs = plan(lambda _, __, name: 5 if name == PEER else METHODS[name].particles, methods)
+    jobs = plan(lambda _, __, method: usual_particles(method), methods)
     runs.measure(jobs, places)
     if given.equal:
         again = [name for name in methods if name in METHODS]
