@@ -13,7 +13,8 @@ left. Tokens, rows and seconds are those of a run; *checks*: questions to the co
 token. The first run of each task warms nothing up: caches are emptied before each run.
 
     python tests/benchmarks/domains.py --data FOLDER [--quick] [--model NAME] [--domain NAME]
-        [--method NAME] [--tasks N] [--seeds N] [--equal] [--raw FILE] [--json FILE] [--plot FILE]
+        [--method NAME] [--tasks N] [--peer-tasks N] [--seeds N] [--equal] [--raw FILE]
+        [--json FILE] [--plot FILE]
 
 `FOLDER` has the data: see the README here. With `--raw` a run that was
 stopped goes on where it was.
@@ -53,7 +54,9 @@ from awrs_ppl.potentials import (
 
 MODELS = ("smollm2-135m", "gemma3-270m")
 TASKS, SEEDS = 20, 2
-QUICK = {"tasks": 2, "seeds": 1, "model": ["smollm2-135m"]}
+# genlm-control takes several times as long: it has fewer tasks.
+PEER_TASKS = 2
+QUICK = {"tasks": 2, "seeds": 1, "model": ["smollm2-135m"], "peer_tasks": 1}
 
 
 @predicate(state=lambda text: 0)
@@ -208,8 +211,9 @@ def genlm_control(lm: LM, domain: Domain, task: tuple[Any, ...], seed: int) -> R
     # A token that begins with the stop ends the text there, as the end of the model does.
     ends = [i for i in vocabulary.text_ids.tolist() if stop and vocabulary.tokens[i][:1] in stop]
     texts = dict.fromkeys(bytes(vocabulary.tokens[i]) for i in [*vocabulary.ends.tolist(), *ends])
+    backend = AsyncTransformer(engine.model, engine.tokenizer)
     llm = PromptedLLM(
-        AsyncTransformer(engine.model, engine.tokenizer),
+        backend,
         prompt_ids=list(prompt),
         eos_byte_strings=list(texts),
     )
@@ -226,12 +230,16 @@ def genlm_control(lm: LM, domain: Domain, task: tuple[Any, ...], seed: int) -> R
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - it resamples with numpy's global generator
     started = time.perf_counter()
+    # It keeps the keys and values of the prompt, but has to be told.
+    backend.cache_kv(list(prompt))
     found = asyncio.run(
         SMC(sampler)(n_particles=usual_particles(PEER), ess_threshold=0.5, max_tokens=max_tokens)
     )
     seconds = time.perf_counter() - started
-    # Texts that have ended, by their probability.
-    shares = {text.strip(): float(p) for text, p in found.decoded_posterior.items()}
+    # Texts that have ended, by their probability; without a survivor there are none.
+    alive = found.log_total > -math.inf
+    texts = found.decoded_posterior.items() if alive else ()
+    shares = {text.strip(): float(p) for text, p in texts}
     return {
         "accuracy": sum(p * domain.score(task, text) for text, p in shares.items()),
         "alive": bool(shares),
@@ -239,7 +247,7 @@ def genlm_control(lm: LM, domain: Domain, task: tuple[Any, ...], seed: int) -> R
         "tokens": sum(map(len, found.contexts)),
         "rows": None,
         "checks": questions,
-        "ess": float(found.ess) if found.log_total > -math.inf else 0.0,
+        "ess": float(found.ess) if alive else 0.0,
         "best": max(shares, key=lambda text: shares[text], default=None),
     }
 
@@ -304,11 +312,13 @@ class Runs:
                 lm, loaded = LM.embedded(cast(Any, job.model), dtype="float32"), job.model
             domain = places[job.domain]
             task = domain.tasks[job.task]
+            # Tasks are alike, and with the same random numbers they would share their luck.
+            seed = 1000 * job.seed + job.task
             if job.method == PEER:
-                result = genlm_control(lm, domain, task, job.seed)
+                result = genlm_control(lm, domain, task, seed)
             else:
                 method = METHODS[job.method]
-                result = ours(lm, domain, task, method, job.particles, job.seed)
+                result = ours(lm, domain, task, method, job.particles, seed)
             self.add(job, result)
 
 
@@ -329,7 +339,7 @@ def equal_particles(runs: Runs, model: str, domain: str, method: str) -> int:
 
 # As Markdown, that a table can be pasted into BENCHMARKS.md.
 HEAD = (
-    f"| {'':24} | {'n':>3} | accuracy | {'95 %':>11} | alive | seconds | tokens | {'rows':>5} "
+    f"| {'':31} | {'n':>3} | accuracy | {'95 %':>11} | alive | seconds | tokens | {'rows':>5} "
     "| checks | ESS |\n| --- |" + " ---: |" * 9
 )
 
@@ -368,8 +378,10 @@ def report(runs: Runs, jobs: list[Job]) -> dict[str, Any]:
             table.append({"method": method} | row)
             low, high = row["interval"]
             rows = "" if row["rows"] is None else f"{row['rows']:.0f}"
+            if method == PEER:
+                method += f", {len({run['task'] for run in found})} tasks"
             print(
-                f"| {method:24} | {particles:3} | {row['accuracy']:8.2f} | {low:.2f} - {high:.2f} "
+                f"| {method:31} | {particles:3} | {row['accuracy']:8.2f} | {low:.2f} - {high:.2f} "
                 f"| {row['alive']:5.2f} | {row['seconds']:7.2f} | {row['tokens']:6.0f} | {rows:>5} "
                 f"| {row['checks per token']:6.2f} | {row['ess']:3.1f} |"
             )
@@ -420,11 +432,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--quick", action="store_true", help="2 tasks of each, SmolLM2, no peer")
+    parser.add_argument("--quick", action="store_true", help="2 tasks of each, SmolLM2")
     parser.add_argument("--model", choices=MODELS, action="append")
     parser.add_argument("--domain", action="append")
     parser.add_argument("--method", choices=[*METHODS, PEER], action="append")
     parser.add_argument("--tasks", type=int)
+    parser.add_argument("--peer-tasks", type=int, help=f"of {PEER}")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--equal", action="store_true", help="once more at equal LM tokens")
     parser.add_argument("--raw", metavar="FILE", help="keep all runs here, and go on from there")
@@ -438,7 +451,9 @@ def main() -> None:
     places = domains(given.data)
     if unknown := set(given.domain or ()) - places.keys():
         parser.error(f"no domain is called {sorted(unknown)}: choose from {list(places)}")
-    methods = given.method or ([*METHODS] if given.quick else [*METHODS, PEER])
+    methods = given.method or [*METHODS, PEER]
+    usual = QUICK["peer_tasks"] if given.quick else PEER_TASKS
+    peer_count = min(count, usual if given.peer_tasks is None else given.peer_tasks)
 
     def plan(particles: Callable[[str, str, str], int], names: Sequence[str]) -> list[Job]:
         return [
@@ -446,7 +461,9 @@ def main() -> None:
             for model in models
             for domain in given.domain or places
             for method in names
-            for task in range(min(count, len(places[domain].tasks)))
+            for task in range(
+                min(peer_count if method == PEER else count, len(places[domain].tasks))
+            )
             for seed in range(seeds)
             if places[domain].critic is not None or "critic" not in method
         ]
@@ -463,7 +480,7 @@ def main() -> None:
     if given.plot:
         plot(results, given.plot)
     if given.json:
-        settings = {"tasks": count, "seeds": seeds}
+        settings = {"tasks": count, "peer_tasks": peer_count, "seeds": seeds}
         Path(given.json).write_text(json.dumps({"settings": settings, "models": results}, indent=2))
 
 
