@@ -195,7 +195,7 @@ def _ask_pydantic(kind: Any) -> Any:
         ) from error
     try:
         return TypeAdapter(kind).json_schema()
-    except PydanticUserError as error:
+    except (PydanticUserError, TypeError, ValueError) as error:  # older ones raise what they meet
         raise TypeError(
             f"JsonSchema got {kind!r}, which pydantic has no schema for: {error}"
         ) from error
