@@ -111,7 +111,6 @@ def texts() -> dict[str, tuple[Judge, list[bytes]]]:
 
 def sources() -> dict[str, tuple[Judge, list[bytes]]]:
     """Judges of what potentials are made from: a source, a zero byte, a text."""
-
     import regex
 
     def made(name: str, kind: Callable[[str], Any], truth: Any = None) -> Judge:
@@ -125,8 +124,12 @@ def sources() -> dict[str, tuple[Judge, list[bytes]]]:
                 if name not in str(error):
                     raise  # it does not say what is wrong with what
                 return
-            with contextlib.suppress(AwrsError, TimeoutError, UnicodeDecodeError, MemoryError):
+            try:
                 accepted = accepts(potential, text)
+            except AwrsError:
+                return
+            # Only what says the truth may give up in its own ways.
+            with contextlib.suppress(TimeoutError, UnicodeDecodeError, MemoryError):
                 assert truth is None or accepted == truth(source.decode(), text.decode())
 
         return judge
