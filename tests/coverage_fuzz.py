@@ -47,6 +47,8 @@ SCHEMA = {
     "additionalProperties": False,
 }
 Judge = Callable[[bytes], None]
+# What judges inputs, and some to begin with.
+Target = tuple[Judge, list[bytes]]
 
 
 def state_after(factor: Any, parts: Iterable[bytes]) -> Any:
@@ -75,92 +77,124 @@ def accepts(potential: Any, data: bytes) -> bool:
     return found
 
 
-def texts() -> dict[str, tuple[Judge, list[bytes]]]:
-    """Judges of texts, with some to begin with."""
+# --- texts ----------------------------------------------------------------------------------
+
+
+def json_texts() -> Target:
     import jsonschema
+
+    schema = JsonSchema(SCHEMA)
+
+    def judge(data: bytes) -> None:
+        if accepts(schema, data):
+            jsonschema.validate(json.loads(data), SCHEMA)
+
+    return judge, [b'{"name": "Al", "age": 3, "tags": ["a", null], "any": true}']
+
+
+def sql_texts() -> Target:
+    sql = Sql(DATA / "concert_singer.sqlite")
+
+    def judge(data: bytes) -> None:
+        if accepts(sql, data):
+            assert sql._engine.database.error(data.decode()) is None
+
+    return judge, [b"SELECT count(*) FROM singer WHERE age > 3"]
+
+
+def smiles_texts() -> Target:
     from rdkit import Chem, rdBase
 
     rdBase.DisableLog("rdApp.*")
-    schema, sql, smiles = JsonSchema(SCHEMA), Sql(DATA / "concert_singer.sqlite"), Smiles()
+    smiles = Smiles()
+
+    def judge(data: bytes) -> None:
+        if accepts(smiles, data):
+            assert Chem.MolFromSmiles(data.decode().strip()) is not None
+
+    return judge, [b"CC(=O)Oc1ccccc1C(=O)O", b"C[N+](C)(C)[C@@H]1CC1"]
+
+
+def goal_texts() -> Target:
     problem = json.loads((DATA / "blocksworld" / "problems.jsonl").read_text().splitlines()[0])
     domain = (DATA / "blocksworld" / "domain.pddl").read_text()
     goal = PddlGoal(domain, problem["problem"])
 
-    def is_document(data: bytes) -> None:
-        if accepts(schema, data):
-            jsonschema.validate(json.loads(data), SCHEMA)
-
-    def is_query(data: bytes) -> None:
-        if accepts(sql, data):
-            assert sql._engine.database.error(data.decode()) is None
-
-    def is_molecule(data: bytes) -> None:
-        if accepts(smiles, data):
-            assert Chem.MolFromSmiles(data.decode().strip()) is not None
-
-    def is_goal(data: bytes) -> None:
+    def judge(data: bytes) -> None:
         accepts(goal, data)
 
-    return {
-        "json": (is_document, [b'{"name": "Al", "age": 3, "tags": ["a", null], "any": true}']),
-        "sql": (is_query, [b"SELECT count(*) FROM singer WHERE age > 3"]),
-        "smiles": (is_molecule, [b"CC(=O)Oc1ccccc1C(=O)O", b"C[N+](C)(C)[C@@H]1CC1"]),
-        "goal": (is_goal, [b" (on-table b1) (clear b1)))", b" (on b1 b2) (holding b3)))"]),
-    }
+    return judge, [b" (on-table b1) (clear b1)))", b" (on b1 b2) (holding b3)))"]
 
 
-def sources() -> dict[str, tuple[Judge, list[bytes]]]:
-    """Judges of what potentials are made from: a source, a zero byte, a text."""
+# --- sources: each input is a source, a zero byte, a text ------------------------------------
+
+
+def judge_of(name: str, kind: Callable[[str], Any], truth: Any = None) -> Judge:
+    """The judge of potentials that are made from a source by `kind`."""
+
+    def judge(data: bytes) -> None:
+        source, _, text = data.partition(b"\0")
+        try:
+            potential = kind(source.decode("utf-8", "replace"))
+        except (json.JSONDecodeError, RecursionError):
+            return
+        except (AwrsError, TypeError, ValueError) as error:
+            if name not in str(error):
+                raise  # it does not say what is wrong with what
+            return
+        try:
+            accepted = accepts(potential, text)
+        except AwrsError:
+            return
+        # Only what says the truth may give up in its own ways.
+        with contextlib.suppress(TimeoutError, UnicodeDecodeError, MemoryError):
+            assert truth is None or accepted == truth(source.decode(), text.decode())
+
+    return judge
+
+
+def patterns() -> Target:
     import regex
-
-    def made(name: str, kind: Callable[[str], Any], truth: Any = None) -> Judge:
-        def judge(data: bytes) -> None:
-            source, _, text = data.partition(b"\0")
-            try:
-                potential = kind(source.decode("utf-8", "replace"))
-            except (json.JSONDecodeError, RecursionError):
-                return
-            except (AwrsError, TypeError, ValueError) as error:
-                if name not in str(error):
-                    raise  # it does not say what is wrong with what
-                return
-            try:
-                accepted = accepts(potential, text)
-            except AwrsError:
-                return
-            # Only what says the truth may give up in its own ways.
-            with contextlib.suppress(TimeoutError, UnicodeDecodeError, MemoryError):
-                assert truth is None or accepted == truth(source.decode(), text.decode())
-
-        return judge
-
-    def schema(source: str) -> Any:
-        return JsonSchema(json.loads(source))
 
     def matches(pattern: str, text: str) -> bool:
         return regex.fullmatch(pattern, text, timeout=1) is not None
 
-    return {
-        "pattern": (
-            made("Regex", Regex, matches),
-            [b"[a-z]{2,3}(ab|c)*$\0abc", b"(?i)\\p{Lu}+(?=a)\\b\0A"],
-        ),
-        "schema": (made("JsonSchema", schema), [json.dumps(SCHEMA).encode() + b'\0{"name":']),
-        "grammar": (made("Grammar", Grammar), [b'start: "a" start | /[b-d]+/\0ab']),
-    }
+    seeds = [b"[a-z]{2,3}(ab|c)*$\0abc", b"(?i)\\p{Lu}+(?=a)\\b\0A"]
+    return judge_of("Regex", Regex, matches), seeds
+
+
+def schemas() -> Target:
+    def schema(source: str) -> Any:
+        return JsonSchema(json.loads(source))
+
+    return judge_of("JsonSchema", schema), [json.dumps(SCHEMA).encode() + b'\0{"name":']
+
+
+def grammars() -> Target:
+    return judge_of("Grammar", Grammar), [b'start: "a" start | /[b-d]+/\0ab']
+
+
+TARGETS: dict[str, Callable[[], Target]] = {
+    "json": json_texts,
+    "sql": sql_texts,
+    "smiles": smiles_texts,
+    "goal": goal_texts,
+    "pattern": patterns,
+    "schema": schemas,
+    "grammar": grammars,
+}
 
 
 def main() -> None:
-    found = texts() | sources()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("target", choices=sorted(found))
+    parser.add_argument("target", choices=sorted(TARGETS))
     parser.add_argument("--seconds", type=int, default=60)
     given = parser.parse_args()
     if atheris is None:
         parser.error("atheris is not installed: pip install --group fuzz")
-    judge, seeds = found[given.target]
+    judge, seeds = TARGETS[given.target]()
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{given.target}-"))
     corpus = folder / "corpus"
     corpus.mkdir()
