@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["escape", "key", "plain", "safe_repr", "series", "shorten"]
+__all__ = ["escape", "key", "plain", "quoted", "safe_repr", "series", "shorten"]
 
 
 def key(value: Any) -> Any:
@@ -103,6 +103,15 @@ def shorten(text: str, width: int) -> str:
         return text
     tail = _fitting(text[: -width - 1 : -1], (width - 1) // 3)[::-1]
     return f"{_fitting(text[:width], width - 1 - (width - 1) // 3)}…{tail}"
+
+
+def quoted(value: Any) -> str:
+    """How a message quotes any value: its repr in one line, the middle left out if it is long.
+
+    >>> quoted(["a"] * 99)
+    "['a', 'a', 'a', 'a', 'a', 'a', 'a', 'a',…'a', 'a', 'a', 'a']"
+    """
+    return shorten(" ".join(safe_repr(value).split()), 60)
 
 
 def _fitting(text: str, width: int) -> str:

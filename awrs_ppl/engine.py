@@ -15,7 +15,7 @@ from awrs_ppl.potential import settle
 from awrs_ppl.program import Context, Statement
 from awrs_ppl.trace import Record, Request, copied
 
-__all__ = ["Model", "Run", "alike"]
+__all__ = ["Model", "Run", "alike", "require_model"]
 
 Model = Callable[..., Any]
 
@@ -23,6 +23,12 @@ _USUAL_CAUSES = (
     "a model must do the same again with the same values. The usual causes: `random` or the time "
     "outside ctx.sample or ctx.call, the order of a set, a global that changed"
 )
+
+
+def require_model(model: Any) -> None:
+    """Raises `ModelError` for what cannot be called."""
+    if not callable(model):
+        raise ModelError(f"the model {model!r} is no function: define it with `async def`")
 
 
 class _Dropped(BaseException):

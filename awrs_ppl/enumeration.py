@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from awrs_ppl.distributions import Bernoulli, Categorical
-from awrs_ppl.engine import Model, Run
+from awrs_ppl.engine import Model, Run, require_model
 from awrs_ppl.errors import ModelError
 from awrs_ppl.generation import Generation
 from awrs_ppl.lifting import Text
@@ -57,6 +57,7 @@ async def enumerate_posterior(model: Model, *args: Any) -> Exact:
     >>> sorted((value, round(p, 3)) for value, p in exact.probabilities.items())
     [(2, 0.5), (3, 0.5)]
     """
+    require_model(model)
     masses: dict[Any, list[float]] = defaultdict(list)
     paths: list[tuple[list[Record], float]] = [([], 0.0)]
     while paths:

@@ -14,6 +14,7 @@ from genlm.control.potential.product import Product
 from genlm.control.sampler.token import TokenSampler
 
 from awrs_ppl.generation import place_of
+from awrs_ppl.inference import whole
 from awrs_ppl.knowledge import Knowledge, start
 from awrs_ppl.lifting import ByteFactor, Text, TokenFactor
 from awrs_ppl.memory import Memory
@@ -53,6 +54,13 @@ class HeadTailSampler(TokenSampler):
         seed: int | None = None,
         proposal: Proposal | None = None,
     ) -> None:
+        for name, given in (("potential", potential), ("condition", condition)):
+            if not isinstance(given, Potential):
+                raise TypeError(f"HeadTailSampler got {name}={given!r}: it needs a potential")
+        if proposal is not None and (isinstance(proposal, type) or not hasattr(proposal, "draw")):
+            raise TypeError(f"HeadTailSampler got proposal={proposal!r}: give AWRS(), or another")
+        if seed is not None:
+            seed = whole("seed", seed, least=0)
         tokens = [_bytes(symbol) for symbol in potential.vocab]
         # By genlm-backend's own numbers, where it has some: conditions over tokens read them.
         ids: list[int] = [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from awrs_ppl._progress import Bar
-from awrs_ppl.engine import Model, Run
+from awrs_ppl.engine import Model, Run, require_model
 from awrs_ppl.errors import ModelError
 from awrs_ppl.failures import report
 from awrs_ppl.generation import Meter
@@ -51,8 +51,7 @@ class Inference:
         progress: bool,
         memory: Memory,
     ) -> None:
-        if not callable(model):
-            raise ModelError(f"the model {model!r} is no function: define it with `async def`")
+        require_model(model)
         n_particles = whole("n_particles", n_particles, least=1)
         if n_particles > MOST:
             raise ModelError(f"n_particles={n_particles!r}: it must be at most {MOST:,}")

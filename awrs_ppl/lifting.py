@@ -274,5 +274,7 @@ def boolean(potential: Potential) -> Potential:
     >>> is_boolean(boolean(BoolFSA.from_regex("a+")))
     True
     """
+    if not isinstance(potential, Potential):
+        raise TypeError(f"boolean got {potential!r}: it needs a potential of genlm-control")
     potential._awrs_ppl_boolean = True  # pyright: ignore[reportAttributeAccessIssue]
     return potential

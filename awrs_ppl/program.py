@@ -161,7 +161,11 @@ class Context:
         """Multiply the weight by 1 if `ok` is true, else by 0."""
         if inspect.isawaitable(ok):
             raise ModelError(f"ctx.condition got {ok!r}, which is always true: await it first")
-        return self._make("condition", name, (), bool(ok), is_weighted=True)
+        try:
+            holds = bool(ok)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"ctx.condition got {ok!r}, which is no condition: {error}") from error
+        return self._make("condition", name, (), holds, is_weighted=True)
 
     def call(
         self, function: Callable[..., Any], *args: Any, name: str | None = None

@@ -18,6 +18,7 @@ from awrs_ppl.enumeration import (
     is_allowed,
 )
 from awrs_ppl.generation import place_of
+from awrs_ppl.inference import whole
 from awrs_ppl.knowledge import Knowledge, start
 from awrs_ppl.lifting import Alphabet, Text, Weigher
 from awrs_ppl.memory import Memory
@@ -54,6 +55,8 @@ async def assert_unbiased(
     >>> import asyncio
     >>> asyncio.run(assert_unbiased(coin, n_particles=4))
     """
+    runs, seed = whole("runs", runs, least=2), whole("seed", seed, least=0)
+    _require_positive(z)
     exact = await enumerate_posterior(model, *args)
     evidence = math.exp(exact.log_ml)
     wanted = {
@@ -71,8 +74,8 @@ async def assert_unbiased(
             masses[number, j] = weights[[v == value for v in posterior.values]].sum()
         n = len(posterior)
         masses[number] /= n
-    whole = masses[:, -1].sum() * n
-    typical = max(evidence, squares / whole) if whole else evidence
+    mass = masses[:, -1].sum() * n
+    typical = max(evidence, squares / mass) if mass else evidence
     for j, (name, target) in enumerate([*wanted.items(), ("the evidence", evidence)]):
         mean = masses[:, j].mean()
         # A value rarely seen has too small a sample variance. Its particles weigh what all do, in
@@ -98,6 +101,9 @@ async def assert_prefix_closed(potential: Potential, samples: Iterable[str | byt
     Traceback (most recent call last):
     AssertionError: predicate(<lambda>) rejects b'a' and allows the longer b'ab'
     """
+    if not isinstance(potential, Potential):
+        raise TypeError(f"assert_prefix_closed got {potential!r}: it needs a potential")
+    samples = _texts(samples)
     reads = Weigher(potential, Alphabet(potential, None))
     if (await reads.prefixes([Text()]))[0] == -math.inf:
         raise AssertionError(f"{potential!r} rejects the empty text, so there is nothing to test")
@@ -147,13 +153,19 @@ async def assert_properly_weighted(
     Traceback (most recent call last):
     AssertionError: LocalAWRS(): token 0 giving b'a' has the mean weight 1.00000, not ...
     """
+    if isinstance(proposal, type) or not hasattr(proposal, "draw"):
+        raise TypeError(f"assert_properly_weighted got {proposal!r}: give it AWRS(), or another")
+    draws, together = whole("draws", draws, least=1), whole("together", together, least=1)
+    seed = whole("seed", seed, least=0)
+    _require_positive(z)
     target = target_of(potential)
     vocabulary = target.vocabulary
     assert vocabulary is not None
     ids = target.dense[0].lm.encode(text)
     here = Text(text.encode("utf-8", "surrogateescape"), ids)
     states = await start(target, here)
-    assert not isinstance(states, str), f"{states} rejects {text!r}"
+    if isinstance(states, str):
+        raise ValueError(f"text={text!r} is rejected by {states}: give a text that it allows")
     wanted: dict[tuple[int | None, bytes], float] = defaultdict(float)
     for token, data, weight in await continuations(target, ids, here.data, forced=forced):
         then = Text(data, ids if token is None else (*ids, token))
@@ -166,7 +178,7 @@ async def assert_properly_weighted(
     sums: dict[tuple[int | None, bytes], float] = defaultdict(float)
     squares: dict[tuple[int | None, bytes], float] = defaultdict(float)
     rounds = -(-draws // together)
-    whole = whole_squares = 0.0
+    mass = mass_squares = 0.0
     batch: list[Outcomes] = []
     memory = Memory()
     for number in range(rounds):
@@ -190,11 +202,11 @@ async def assert_properly_weighted(
                     what = (None, closings.ends[draw.outcome - vocabulary.size].apply(here.data))
                 weight = math.exp(draw.log_weight)
                 seen[what] += weight / together
-                whole, whole_squares = whole + weight, whole_squares + weight * weight
+                mass, mass_squares = mass + weight, mass_squares + weight * weight
         for what, weight in seen.items():
             sums[what] += weight
             squares[what] += weight * weight
-    typical = max(total, whole_squares / whole) if whole else total
+    typical = max(total, mass_squares / mass) if mass else total
     for what in sorted({*wanted, *sums}, key=str):
         mean = sums[what] / rounds
         variance = max(squares[what] / rounds - mean * mean, 0.0)
@@ -208,3 +220,19 @@ async def assert_properly_weighted(
                 f"{proposal!r}: {name} {what[1]!r} has the mean weight {mean:.5f}, not "
                 f"{wanted[what]:.5f} ({(mean - wanted[what]) / error:+.1f} standard errors)"
             )
+
+
+def _require_positive(z: Any) -> None:
+    if not isinstance(z, int | float) or not z > 0:
+        raise ValueError(f"z={z!r}: it must be a positive number of standard errors")
+
+
+def _texts(samples: Any) -> list[str | bytes]:
+    """Samples as a list; one text alone would be taken for its characters."""
+    try:
+        found = list(samples)
+    except TypeError:
+        found = [samples]
+    if isinstance(samples, str | bytes) or not all(isinstance(s, str | bytes) for s in found):
+        raise TypeError(f"samples={samples!r}: give a list of texts")
+    return found

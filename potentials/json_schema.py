@@ -62,7 +62,7 @@ class JsonSchema(Product):
     """
 
     def __init__(self, schema: Any, *, engine: Literal["auto", "check"] = "auto") -> None:
-        if engine not in ("auto", "check"):
+        if not isinstance(engine, str) or engine not in ("auto", "check"):
             raise ValueError(f"JsonSchema got engine={engine!r}: choose 'auto' or 'check'")
         text = _text(schema)
         name = _name(text)

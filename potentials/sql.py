@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache, partial
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -76,9 +77,14 @@ class Sql(BooleanPotential):
     ) -> None:
         if not isinstance(database, str | os.PathLike) or isinstance(os.fspath(database), bytes):
             raise TypeError(f"Sql got {database!r}: give it the path of a SQLite database")
-        for name, limit in (("steps", steps), ("seconds", seconds), ("max_rows", max_rows)):
-            if not limit > 0:
-                raise ValueError(f"Sql got {name}={limit!r}: give a positive number")
+        for name, limit, kind in (
+            ("steps", steps, Integral),
+            ("seconds", seconds, Real),
+            ("max_rows", max_rows, Integral),
+        ):
+            if not isinstance(limit, kind) or isinstance(limit, bool) or not limit > 0:
+                what = "number" if kind is Real else "int"
+                raise ValueError(f"Sql got {name}={limit!r}: give a positive {what}")
         super().__init__()
         path = os.fspath(database)
         try:

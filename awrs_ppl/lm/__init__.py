@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 
+from awrs_ppl._values import quoted
 from awrs_ppl.errors import PotentialError, VocabularyError
 from awrs_ppl.lm.prompted import PromptedLM
 from awrs_ppl.vocabulary import Vocabulary
@@ -47,7 +49,8 @@ class LM:
     `name_or_model` is a name or folder that transformers loads, or a model object with its
     `tokenizer`. `device` is a torch device, by default CUDA if there is one; `dtype` a torch
     dtype or its name, by default float32 on the CPU and bfloat16 on a GPU; `memory` bounds
-    the cache of past keys and values, in bytes.
+    the cache of past keys and values, in bytes. Raises `OSError` where transformers finds no
+    model, and `ValueError` or `TypeError` for options that cannot be.
 
     >>> from awrs_ppl import ToyLM
     >>> lm = ToyLM(["a", "b"])
@@ -76,8 +79,8 @@ class LM:
         else:
             if tokenizer is None:
                 raise TypeError(
-                    f"LM got a {type(name_or_model).__name__} without its tokenizer: "
-                    "write LM(model, tokenizer=tokenizer)"
+                    f"LM got {quoted(name_or_model)} and tokenizer=None: give a name or a folder "
+                    "as a text, or write LM(model, tokenizer=tokenizer)"
                 )
             name = type(name_or_model).__name__
             engine = TransformersEngine(name_or_model, tokenizer, memory=memory)
@@ -110,10 +113,17 @@ class LM:
 
     @classmethod
     def from_backend(cls, async_lm: AsyncLM, *, ends: Sequence[int] | None = None) -> LM:
-        """An LM on another engine of genlm-backend (vLLM, SGLang, MLX, ...)."""
+        """An LM on another engine of genlm-backend (vLLM, SGLang, MLX, ...).
+
+        `ends` are the ids of the tokens that end a text, by default the tokenizer's.
+        """
         from awrs_ppl.lm.backends import BackendEngine
 
-        key = None if ends is None else tuple(ends)
+        if not hasattr(async_lm, "batch_next_token_logprobs"):
+            raise TypeError(
+                f"LM.from_backend got {quoted(async_lm)}: give an AsyncLM of genlm-backend"
+            )
+        key = None if ends is None else _checked_ids("ends", ends, len(async_lm.byte_vocab))
         cache: dict[Any, LM] = vars(async_lm).setdefault("_awrs_ppl_lms", {})
         if key not in cache:
             lm = cls.__new__(cls)
@@ -121,7 +131,7 @@ class LM:
             lm._use(
                 type(async_lm).__name__,
                 engine,
-                _end_ids(engine.tokenizer, None) if ends is None else ends,
+                _end_ids(engine.tokenizer, None) if key is None else key,
                 engine.vocab_size,
             )
             cache[key] = lm
@@ -154,7 +164,8 @@ class LM:
         """The law of answers to a conversation, by the model's own chat template.
 
         `messages` are `{"role": ..., "content": ...}`, or one text of the user's. Raises
-        `ValueError` for a model without a chat template and for control tokens in a message.
+        `ValueError` for a model without a chat template, for messages that the template refuses,
+        and for control tokens in a message.
         """
         if getattr(self.tokenizer, "chat_template", None) is None:
             raise ValueError(
@@ -164,6 +175,7 @@ class LM:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         controls = self.tokenizer.convert_ids_to_tokens(_special_ids(self.tokenizer))
+        messages = _checked_messages(messages)
         for message in messages:
             for control in controls:
                 if control in message["content"]:
@@ -171,14 +183,19 @@ class LM:
                         f"the message {_shorten(message['content'])!r} contains the control token "
                         f"{control!r}: the model would read it as one; take it out"
                     )
-        prompt = self.tokenizer.apply_chat_template(
-            [dict(message) for message in messages], add_generation_prompt=True, tokenize=False
-        )
+        try:
+            prompt = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False
+            )
+        except TemplateError as error:
+            raise ValueError(
+                f"the chat template of {self.name!r} refuses {quoted(messages)}: {error}"
+            ) from error
         try:
             ids = self.tokenizer.encode(prompt, add_special_tokens=False)
         except TypeError as error:
             raise VocabularyError(
-                f"{_shorten(messages)!r} has a lone surrogate: it is no Unicode text"
+                f"{quoted(messages)} has a lone surrogate: it is no Unicode text"
             ) from error
         return self(ids, stop=stop, temperature=temperature)
 
@@ -210,6 +227,8 @@ class LM:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The model's own tokens of a text, without any special token."""
+        if not isinstance(text, str):
+            raise TypeError(f"encode got {quoted(text)}: it needs a str")
         return self._encode(text, False)
 
     @cached_property
@@ -291,6 +310,7 @@ class LM:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, control tokens included; bytes that are not UTF-8 escaped."""
         tokens = self.vocabulary.tokens
+        ids = _checked_ids("decode", ids, self.vocabulary.size)
         return b"".join(bytes(tokens[i]) for i in ids if i < len(tokens)).decode(
             "utf-8", "surrogateescape"
         )
@@ -312,6 +332,31 @@ def _stops(stop: str | Sequence[str] | None) -> tuple[bytes, ...]:
     if any(not isinstance(s, str) or not s for s in stops):
         raise ValueError(f"stop={stop!r}: a stop is a text of at least one character")
     return tuple(s.encode("utf-8", "surrogateescape") for s in stops)
+
+
+def _checked_messages(messages: Any) -> list[dict[str, str]]:
+    try:
+        found = [dict(message) for message in messages]
+    except (TypeError, ValueError):
+        found = []
+    if not found or not all(
+        isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in found
+    ):
+        raise TypeError(
+            f"chat got {quoted(messages)}: give a text, or a list of messages, each "
+            '{"role": "user", "content": "a text"}'
+        )
+    return found
+
+
+def _checked_ids(name: str, ids: Any, size: int) -> tuple[int, ...]:
+    try:
+        found = tuple(operator.index(i) for i in ids)
+    except TypeError:
+        found = (-1,)
+    if not all(0 <= i < size for i in found):
+        raise ValueError(f"{name} got {quoted(ids)}: give ids of tokens, from 0 to {size - 1}")
+    return found
 
 
 def _checked_temperature(temperature: float) -> float:

@@ -54,7 +54,7 @@ def embedded_path(name: str = "gemma3-270m") -> Path:
     ...
     awrs_ppl.errors.EmbeddedModelError: no embedded model 'gpt-17'; there are: gemma3-270m, smollm2-135m
     """  # noqa: E501
-    source = _SOURCES.get(name)
+    source = _SOURCES.get(name) if isinstance(name, str) else None
     if source is None:
         raise EmbeddedModelError(
             f"no embedded model {name!r}; there are: {', '.join(sorted(_SOURCES))}"

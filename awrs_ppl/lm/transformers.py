@@ -21,6 +21,7 @@ from huggingface_hub.utils import (
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from awrs_ppl._values import quoted
 from awrs_ppl.errors import AwrsError
 from awrs_ppl.lm.jobs import Job
 from awrs_ppl.lm.runner import PASS_BYTES, Runner
@@ -52,6 +53,12 @@ class TransformersEngine(AsyncLM):
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, memory: int = 2 * 2**30) -> None:
+        if not hasattr(model, "get_input_embeddings"):
+            raise TypeError(f"{quoted(model)} is no language model of transformers")
+        if not hasattr(tokenizer, "convert_ids_to_tokens"):
+            raise TypeError(f"tokenizer={quoted(tokenizer)} is no tokenizer of transformers")
+        if not isinstance(memory, int) or isinstance(memory, bool) or memory < 0:
+            raise ValueError(f"memory={quoted(memory)}: it must be a number of bytes, an int")
         super().__init__(tokenizer)
         self.model = model.eval()
         self.device: torch.device = model.device
@@ -77,12 +84,11 @@ class TransformersEngine(AsyncLM):
         """Load a model by the name or the folder that `transformers` knows it by.
 
         `device="auto"` is the GPU if there is one; `dtype="auto"` is float32 on a CPU and bfloat16
-        on a GPU. Only safetensors are read, and no code that comes with a model is run.
+        on a GPU. Only safetensors are read, and no code that comes with a model is run. Raises
+        `ValueError` for a device or a dtype that there is not, and `OSError` for no model.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if dtype == "auto":
-            dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+        device = _device(device)
+        dtype = _dtype(dtype, device)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
         with _no_bar_of_weights():
             model: Any = AutoModelForCausalLM.from_pretrained(
@@ -209,6 +215,33 @@ class TransformersEngine(AsyncLM):
                 loop.call_soon_threadsafe(deliver)
 
         work.add_done_callback(wake)
+
+
+def _device(wanted: Any) -> torch.device:
+    """The device, if it can be used."""
+    if isinstance(wanted, str) and wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"device={quoted(wanted)} cannot be used ({reason}): give 'cpu', 'cuda', 'cuda:1', ..."
+        ) from error
+    return device
+
+
+def _dtype(wanted: Any, device: torch.device) -> torch.dtype:
+    """The dtype of the weights."""
+    if isinstance(wanted, str) and wanted == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    dtype = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(
+            f"dtype={quoted(wanted)}: give 'float32', 'bfloat16', 'float16', or torch's own"
+        )
+    return dtype
 
 
 def _stacked(rows: list[torch.Tensor]) -> torch.Tensor:
