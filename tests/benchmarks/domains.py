@@ -324,15 +324,18 @@ class Runs:
 
 def equal_particles(runs: Runs, model: str, domain: str, method: str) -> int:
     """As many particles as have, in the mean, the tokens of AWRS-SMC."""
+    if method == "AWRS-SMC":
+        return usual_particles(method)
 
     def tokens(name: str) -> float:
         return mean(
-            run["tokens"] / (1 if name == "AWRS-SMC" else run["particles"])
+            run["tokens"] / run["particles"]
             for job, run in runs.found.items()
             if job[:3] == (model, domain, name) and job.particles == usual_particles(name)
         )
 
-    return max(1, round(tokens("AWRS-SMC") / max(tokens(method), 1.0)))
+    wanted = usual_particles("AWRS-SMC") * tokens("AWRS-SMC")
+    return max(1, round(wanted / max(tokens(method), 1.0)))
 
 
 # --- figures ---------------------------------------------------------------------------------
