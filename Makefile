@@ -1,7 +1,7 @@
 # Two commands on a fresh machine do everything: `make demo` and `make test`.
 PYTHON ?= python3
-VENV ?= .venv
-CONSTRAINTS ?= constraints.txt
+VENV := .venv
+CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 
 .PHONY: install demo test check bench tutorials docs clean
@@ -41,4 +41,4 @@ docs: install
 	$(BIN)/python -m pdoc --output-directory build/docs awrs_ppl awrs_ppl.models awrs_ppl.genlm
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf .venv build dist

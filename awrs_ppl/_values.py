@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["escape", "key", "plain", "quoted", "safe_repr", "series", "shorten"]
+__all__ = ["escape", "is_number", "key", "plain", "quoted", "safe_repr", "series", "shorten"]
 
 
 def key(value: Any) -> Any:
@@ -105,13 +107,22 @@ def shorten(text: str, width: int) -> str:
     return f"{_fitting(text[:width], width - 1 - (width - 1) // 3)}…{tail}"
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is a real number, numpy's included; True and False are none.
+
+    >>> is_number(np.float32(1)), is_number(True)
+    (True, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def quoted(value: Any) -> str:
     """How a message quotes any value: its repr in one line, the middle left out if it is long.
 
     >>> quoted(["a"] * 99)
     "['a', 'a', 'a', 'a', 'a', 'a', 'a', 'a',…'a', 'a', 'a', 'a']"
     """
-    return shorten(" ".join(safe_repr(value).split()), 60)
+    return shorten(re.sub(r"\s*\n\s*", " ", safe_repr(value)), 60)
 
 
 def _fitting(text: str, width: int) -> str:

@@ -13,6 +13,7 @@ from genlm.control.potential.base import Potential
 from genlm.control.potential.product import Product
 from genlm.control.sampler.token import TokenSampler
 
+from awrs_ppl._values import quoted
 from awrs_ppl.generation import place_of
 from awrs_ppl.inference import whole
 from awrs_ppl.knowledge import Knowledge, start
@@ -56,9 +57,11 @@ class HeadTailSampler(TokenSampler):
     ) -> None:
         for name, given in (("potential", potential), ("condition", condition)):
             if not isinstance(given, Potential):
-                raise TypeError(f"HeadTailSampler got {name}={given!r}: it needs a potential")
+                raise TypeError(f"HeadTailSampler got {name}={quoted(given)}: it needs a potential")
         if proposal is not None and (isinstance(proposal, type) or not hasattr(proposal, "draw")):
-            raise TypeError(f"HeadTailSampler got proposal={proposal!r}: give AWRS(), or another")
+            raise TypeError(
+                f"HeadTailSampler got proposal={quoted(proposal)}: give AWRS(), or another"
+            )
         if seed is not None:
             seed = whole("seed", seed, least=0)
         tokens = [_bytes(symbol) for symbol in potential.vocab]

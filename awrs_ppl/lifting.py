@@ -21,6 +21,7 @@ from genlm.control.potential.built_in.json import FullValidatorJsonSchema, Parse
 from genlm.control.potential.coerce import Coerced
 from genlm.control.potential.product import Product as GenlmProduct
 
+from awrs_ppl._values import quoted
 from awrs_ppl.errors import PotentialError, VocabularyError
 from awrs_ppl.potential import BooleanPotential, State, checked_weight, settle, show
 from awrs_ppl.vocabulary import Vocabulary
@@ -275,6 +276,6 @@ def boolean(potential: Potential) -> Potential:
     True
     """
     if not isinstance(potential, Potential):
-        raise TypeError(f"boolean got {potential!r}: it needs a potential of genlm-control")
+        raise TypeError(f"boolean got {quoted(potential)}: it needs a potential of genlm-control")
     potential._awrs_ppl_boolean = True  # pyright: ignore[reportAttributeAccessIssue]
     return potential

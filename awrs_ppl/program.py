@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from awrs_ppl._values import quoted
 from awrs_ppl.distributions import Distribution, as_number
 from awrs_ppl.errors import ModelError
 from awrs_ppl.trace import Request
@@ -163,8 +164,10 @@ class Context:
             raise ModelError(f"ctx.condition got {ok!r}, which is always true: await it first")
         try:
             holds = bool(ok)
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"ctx.condition got {ok!r}, which is no condition: {error}") from error
+        except (RuntimeError, TypeError, ValueError) as error:  # of torch, numpy and pandas
+            raise ModelError(
+                f"ctx.condition got {quoted(ok)}, which is neither true nor false: {error}"
+            ) from error
         return self._make("condition", name, (), holds, is_weighted=True)
 
     def call(

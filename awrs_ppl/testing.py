@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from genlm.control.potential.base import Potential
 
+from awrs_ppl._values import is_number, quoted
 from awrs_ppl.engine import Model
 from awrs_ppl.enumeration import (
     Exact,
@@ -74,8 +75,8 @@ async def assert_unbiased(
             masses[number, j] = weights[[v == value for v in posterior.values]].sum()
         n = len(posterior)
         masses[number] /= n
-    mass = masses[:, -1].sum() * n
-    typical = max(evidence, squares / mass) if mass else evidence
+    weight_sum = masses[:, -1].sum() * n
+    typical = max(evidence, squares / weight_sum) if weight_sum else evidence
     for j, (name, target) in enumerate([*wanted.items(), ("the evidence", evidence)]):
         mean = masses[:, j].mean()
         # A value rarely seen has too small a sample variance. Its particles weigh what all do, in
@@ -143,7 +144,8 @@ async def assert_properly_weighted(
     at one context do; `forced` leaves only the end, as at `max_tokens`; with `warm` each round
     of draws knows what those before it learned. The chance that a right
     proposal fails is below 7e-6 times the number of outcomes at the default `z`, apart from
-    heavy tails. Raises `AssertionError` naming the outcome.
+    heavy tails. Raises `AssertionError` naming the outcome; `ValueError` for a `potential`
+    without a language model, or one that rejects `text`.
 
     >>> from awrs_ppl import LocalAWRS, ToyLM
     >>> from awrs_ppl.potentials import OneOf
@@ -158,9 +160,12 @@ async def assert_properly_weighted(
     draws, together = whole("draws", draws, least=1), whole("together", together, least=1)
     seed = whole("seed", seed, least=0)
     _require_positive(z)
-    target = target_of(potential)
+    target = target_of(potential) if isinstance(potential, Potential) else None
+    if target is None or not target.dense or target.vocabulary is None:
+        raise ValueError(
+            f"assert_properly_weighted got {quoted(potential)}: it needs a product with a ToyLM"
+        )
     vocabulary = target.vocabulary
-    assert vocabulary is not None
     ids = target.dense[0].lm.encode(text)
     here = Text(text.encode("utf-8", "surrogateescape"), ids)
     states = await start(target, here)
@@ -223,7 +228,7 @@ async def assert_properly_weighted(
 
 
 def _require_positive(z: Any) -> None:
-    if not isinstance(z, int | float) or not z > 0:
+    if not is_number(z) or not z > 0:
         raise ValueError(f"z={z!r}: it must be a positive number of standard errors")
 
 

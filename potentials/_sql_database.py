@@ -63,7 +63,7 @@ class Database:
     is no SQLite database, or has no table that can be read.
     """
 
-    def __init__(self, path: str, steps: int, seconds: float) -> None:
+    def __init__(self, path: str, steps: float, seconds: float) -> None:
         self.path = path
         self._steps = steps
         self._seconds = seconds
@@ -99,7 +99,7 @@ class Database:
                 return _fault(error)
         return None
 
-    def rows(self, query: str, limit: int) -> list[tuple[Any, ...]]:
+    def rows(self, query: str, limit: float) -> list[tuple[Any, ...]]:
         """The result of a query. Raises `ValueError` if it cannot be run, `PotentialError` at a
         limit or if the file fails."""
         wrong = self.error(query)
@@ -125,8 +125,8 @@ class Database:
             except sqlite3.Error as error:
                 if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
                     raise PotentialError(
-                        f"{_shown(query)} was stopped after {self._steps - self._left} steps: "
-                        f"the limits are steps={self._steps} and seconds={self._seconds:g}"
+                        f"{_shown(query)} was stopped after {self._steps - self._left:.0f} steps: "
+                        f"the limits are steps={self._steps:.0f} and seconds={self._seconds:g}"
                     ) from error
                 raise PotentialError(f"{self.path!r} failed on {_shown(query)}: {error}") from error
 
@@ -145,13 +145,13 @@ class Database:
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-def _fetch(cursor: sqlite3.Cursor, rows: list[Any], query: str, limit: int) -> None:
+def _fetch(cursor: sqlite3.Cursor, rows: list[Any], query: str, limit: float) -> None:
     size = 0
     for row in cursor:
         rows.append(row)
         size += sum(len(cell) for cell in row if isinstance(cell, str | bytes))
         if len(rows) > limit or size > RESULT_BYTES:
-            much = f"{limit} rows" if len(rows) > limit else f"{RESULT_BYTES} bytes"
+            much = f"{limit:.0f} rows" if len(rows) > limit else f"{RESULT_BYTES} bytes"
             raise PotentialError(
                 f"{_shown(query)} has a result of more than {much}: add a LIMIT, or raise max_rows"
             )
@@ -225,6 +225,6 @@ def stamp(path: str) -> Stamp:
 
 
 @lru_cache(maxsize=32)
-def open_database(mark: Stamp, steps: int, seconds: float) -> Database:
+def open_database(mark: Stamp, steps: float, seconds: float) -> Database:
     """The database of a file as it is now, opened once."""
     return Database(mark[0], steps, seconds)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache, partial
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
+from awrs_ppl._values import is_number
 from awrs_ppl.potential import BooleanPotential
 from awrs_ppl.potentials._llguidance import Language
 from awrs_ppl.potentials._sql_database import Database, Stamp, open_database, stamp
@@ -71,20 +71,16 @@ class Sql(BooleanPotential):
         self,
         database: str | os.PathLike[str],
         *,
-        steps: int = 10_000_000,
+        steps: float = 10_000_000,
         seconds: float = 5.0,
-        max_rows: int = 10_000,
+        max_rows: float = 10_000,
     ) -> None:
         if not isinstance(database, str | os.PathLike) or isinstance(os.fspath(database), bytes):
             raise TypeError(f"Sql got {database!r}: give it the path of a SQLite database")
-        for name, limit, kind in (
-            ("steps", steps, Integral),
-            ("seconds", seconds, Real),
-            ("max_rows", max_rows, Integral),
-        ):
-            if not isinstance(limit, kind) or isinstance(limit, bool) or not limit > 0:
-                what = "number" if kind is Real else "int"
-                raise ValueError(f"Sql got {name}={limit!r}: give a positive {what}")
+        limits = {"steps": steps, "seconds": seconds, "max_rows": max_rows}
+        for name, limit in limits.items():
+            if not is_number(limit) or not limit > 0:
+                raise ValueError(f"Sql got {name}={limit!r}: give a positive number")
         super().__init__()
         path = os.fspath(database)
         try:
@@ -92,11 +88,12 @@ class Sql(BooleanPotential):
         except (OSError, ValueError) as error:
             raise ValueError(f"Sql got {path!r}: no such database ({error})") from error
         self.database = path
-        self._limits = (steps, seconds, max_rows)
-        self._engine = _engine(self._stamp, steps, seconds)
+        # As floats: numpy's integers would wrap below zero.
+        self._limits = (float(steps), float(seconds), float(max_rows))
+        self._engine = _engine(self._stamp, *self._limits[:2])
 
     @property
-    def key(self) -> tuple[type, Stamp, tuple[int, float, int]]:
+    def key(self) -> tuple[type, Stamp, tuple[float, float, float]]:
         """Equal for the same file, unchanged, under the same limits."""
         return (type(self), self._stamp, self._limits)
 
@@ -174,7 +171,7 @@ class _Engine:
 
 
 @lru_cache(maxsize=32)
-def _engine(mark: Stamp, steps: int, seconds: float) -> _Engine:
+def _engine(mark: Stamp, steps: float, seconds: float) -> _Engine:
     return _Engine(open_database(mark, steps, seconds))
 
 

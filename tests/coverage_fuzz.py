@@ -1,9 +1,10 @@
 """What reads untrusted text, given what a fuzzer invents that sees which code it reaches.
 
 *Texts* (a model writes them): `json`, `sql`, `smiles`, `goal`. A potential says the same whether
-the bytes come at once, one by one or in two parts; what it accepts, the library that it stands
-for accepts. *Sources* (a user finds them somewhere): `pattern`, `schema`, `grammar`. They are
-refused with an error of the library, or the potential that they make says the same.
+the bytes come at once, one by one or in two parts; but for goals, what it accepts, the library
+that it stands for accepts. *Sources* (a user finds them somewhere): `pattern`, `schema`,
+`grammar`. They are refused with an error of the library, or the potential that they make says
+the same.
 
     pip install --group fuzz
     python tests/coverage_fuzz.py TARGET [--seconds 60]

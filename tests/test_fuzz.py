@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import warnings
 from collections.abc import Callable, Iterator
+from copy import copy, deepcopy
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import huggingface_hub.constants
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -71,7 +75,16 @@ NUMBERS = st.one_of(
     st.integers(-(2**70), 2**70),
     st.floats(),
     st.booleans(),
-    st.sampled_from([np.float32(0.5), np.int64(2), np.array(0.5), np.array([1.0, 2.0]), 1j]),
+    st.sampled_from(
+        [
+            np.float32(0.5),
+            np.int64(2),
+            np.array(0.5),
+            np.array([1.0, 2.0]),
+            1j,
+            torch.tensor([1.0, 0.0]),
+        ]
+    ),
 )
 TEXTS = st.one_of(
     st.text(max_size=8),
@@ -192,7 +205,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "PddlGoal(domain)": lambda junk: PddlGoal(junk, TABLE),
     "PddlGoal(problem)": lambda junk: PddlGoal(DOMAIN, junk),
     "PlanAchieves(plan)": lambda junk: PlanAchieves(junk, DOMAIN, TABLE),
-    "PlanAchieves(domain)": lambda junk: PlanAchieves("(pick-up b1)", junk, TABLE),
+    "PlanAchieves(domain)": lambda junk: PlanAchieves("(pickup b1)", junk, TABLE),
     "Reachable(domain)": lambda junk: Reachable(junk, TABLE),
     "Reachable(problem)": lambda junk: Reachable(DOMAIN, junk),
     "LM": awrs_ppl.LM,
@@ -230,6 +243,12 @@ CALLS: dict[str, Callable[[Any], Any]] = {
         )
         for name in ("text", "z", "seed")
     },
+    "assert_properly_weighted(potential)": waited(
+        partial(assert_properly_weighted, draws=32), Prior()
+    ),
+    "assert_unbiased(z)": of("z", waited(partial(assert_unbiased, runs=2), short)),
+    "ToyLM.encode": LM.encode,
+    "ToyLM.decode": LM.decode,
     "assert_prefix_closed": lambda junk: waited(assert_prefix_closed)(junk, ["a"]),
     "assert_prefix_closed(samples)": waited(assert_prefix_closed, Regex("a*")),
     "condition": lambda junk: asked(lambda ctx: ctx.condition(junk)),
@@ -246,9 +265,16 @@ EXTRA: dict[str, type[Exception]] = {"LM": OSError, "LM(model)": OSError}
 @pytest.fixture(autouse=True, scope="module")
 def offline() -> Iterator[None]:
     """Names of models are looked for on this machine alone."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError("no test asks the network")
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(socket.socket, "connect", refuse)
         yield
+    real.cache_clear()
+    small.cache_clear()
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -265,7 +291,7 @@ def test_junk_works_or_is_quoted(name: str, junk: Any) -> None:
         except (AwrsError, TypeError, ValueError, EXTRA.get(name, AwrsError)) as error:
             message = str(error)
         except AssertionError as error:  # with so few runs, or so small a z
-            if "standard errors" not in str(error):
+            if not name.startswith("assert_") or "standard errors" not in str(error):
                 raise
             message = None
     if message is not None and not callable(junk):
@@ -281,9 +307,66 @@ def is_quoted(junk: Any, message: str) -> bool:
         parts += [*junk, *junk.values()]
     elif isinstance(junk, list | tuple):
         parts += junk
-    elif isinstance(junk, np.ndarray) and junk.ndim:
+    elif isinstance(junk, np.ndarray | torch.Tensor) and junk.ndim:
         parts += list(junk)
-    if len(parts) == 1 and isinstance(junk, list | tuple | dict | str | bytes) and not junk:
+    if isinstance(junk, list | tuple | dict | bytes) and not junk:
         return True  # nothing is there to quote
-    # Some quote without the space around it.
-    return any(repr(part)[:20] in message or str(part).strip()[:12] in message for part in parts)
+    if isinstance(junk, str) and not junk.strip():
+        return True
+    shown = []
+    for part in parts:
+        # Some quote with less space, or a whole number as an int.
+        shown += [repr(part)[:20], " ".join(str(part).split())[:12], str(part).strip()[:12]]
+        if isinstance(part, float) and part.is_integer():
+            shown.append(str(int(part)))
+    return any(key in message for key in shown if key)
+
+
+def test_what_is_unusual_works_too() -> None:
+    lm = real()
+    tokenizer = lm.tokenizer
+    memory: Any
+    for memory in (np.int64(10**7), 1e7, 2**30):
+        assert awrs_ppl.LM(small(), tokenizer=tokenizer, memory=memory)("a")
+    assert loaded(device=torch.device("cpu"), dtype="bfloat16")("a")
+    ids = lm.encode("zebra crossing")
+    same: Any
+    for same in (list(ids), np.array(ids), torch.tensor(ids)):
+        assert lm.decode(same) == "zebra crossing"
+        assert lm(same).prompt == ids
+    message = {"role": "user", "content": "Hi", "name": "Ada"}
+    assert lm.chat([message]).prompt == lm.chat("Hi").prompt
+    assert lm.chat([MappingProxyType(message)]).prompt == lm.chat("Hi").prompt
+    with pytest.raises(ValueError, match=r"control token '<\|im_end\|>'"):
+        lm.chat([{"role": "user<|im_end|>", "content": "Hi"}])
+    with pytest.raises(ValueError, match=r"control token '<\|im_end\|>'"):
+        lm.chat([{"role": "user", "content": [{"type": "text", "text": "Hi<|im_end|>"}]}])
+    limit: Any
+    for limit in (np.uint64(1501), 1501.5, math.inf):
+        assert Sql(DATABASE, steps=limit, max_rows=limit, seconds=limit).rows("SELECT 1")
+    with pytest.raises(AwrsError, match="steps=1501"):
+        Sql(DATABASE, steps=cast(Any, np.uint64(1501))).rows(
+            "SELECT count(*) FROM singer a, singer b, singer c, singer d, singer e"
+        )
+
+
+def test_tokens_without_a_row_of_logits_are_shown() -> None:
+    few = GPT2LMHeadModel(GPT2Config(vocab_size=1000, n_embd=2, n_layer=1, n_head=1))
+    lm = awrs_ppl.LM(few, tokenizer=real().tokenizer)
+    assert lm.decode(lm.encode("zebra crossing")) == "zebra crossing"
+
+
+def test_templates_judge_what_messages_hold() -> None:
+    lm = copy(real())
+    lm.tokenizer = deepcopy(lm.tokenizer)
+    parts = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+    with pytest.raises(ValueError, match=r"refuses .*'Hi'"):
+        lm.chat(parts)
+    lm.tokenizer.chat_template = "{{ messages[0]['content'][0]['text'] }}"
+    assert lm.chat(parts).prompt == lm.encode("Hi")
+    lm.tokenizer.chat_template = "{{ raise_exception('only users may speak') }}"
+    with pytest.raises(ValueError, match=r"refuses .*'robot'.*only users may speak"):
+        lm.chat([{"role": "robot", "content": "Hi"}])
+    lm.tokenizer.chat_template = "{{ 'a' + 1 }}"
+    with pytest.raises(ValueError, match=r"refuses .*'Hi'"):
+        lm.chat("Hi")

@@ -16,6 +16,7 @@ from jinja2 import TemplateError
 
 from awrs_ppl._values import quoted
 from awrs_ppl.errors import PotentialError, VocabularyError
+from awrs_ppl.lm.arguments import messages_of, stops_of, temperature_of, texts_in, token_ids
 from awrs_ppl.lm.prompted import PromptedLM
 from awrs_ppl.vocabulary import Vocabulary
 
@@ -69,11 +70,16 @@ class LM:
         tokenizer: Any = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
-        memory: int = 2 * 2**30,
+        memory: float = 2 * 2**30,
     ) -> None:
         from awrs_ppl.lm.transformers import TransformersEngine
 
         if isinstance(name_or_model, str | os.PathLike):
+            if tokenizer is not None:
+                raise TypeError(
+                    f"LM got tokenizer={quoted(tokenizer)} with the name {quoted(name_or_model)}, "
+                    "which has its own: leave it out"
+                )
             name = os.fspath(name_or_model)
             engine = TransformersEngine.load(name, device=device, dtype=dtype, memory=memory)
         else:
@@ -82,6 +88,12 @@ class LM:
                     f"LM got {quoted(name_or_model)} and tokenizer=None: give a name or a folder "
                     "as a text, or write LM(model, tokenizer=tokenizer)"
                 )
+            for option, given in (("device", device), ("dtype", dtype)):
+                if not isinstance(given, str) or given != "auto":
+                    raise TypeError(
+                        f"LM got {option}={quoted(given)} with a model, which has its own: write "
+                        "model.to(...) before"
+                    )
             name = type(name_or_model).__name__
             engine = TransformersEngine(name_or_model, tokenizer, memory=memory)
         self._use(name, engine, _end_ids(engine.tokenizer, engine.model), engine.vocab_size)
@@ -119,11 +131,11 @@ class LM:
         """
         from awrs_ppl.lm.backends import BackendEngine
 
-        if not hasattr(async_lm, "batch_next_token_logprobs"):
+        if isinstance(async_lm, type) or not hasattr(async_lm, "batch_next_token_logprobs"):
             raise TypeError(
                 f"LM.from_backend got {quoted(async_lm)}: give an AsyncLM of genlm-backend"
             )
-        key = None if ends is None else _checked_ids("ends", ends, len(async_lm.byte_vocab))
+        key = None if ends is None else token_ids("ends", ends, len(async_lm.byte_vocab))
         cache: dict[Any, LM] = vars(async_lm).setdefault("_awrs_ppl_lms", {})
         if key not in cache:
             lm = cls.__new__(cls)
@@ -151,12 +163,12 @@ class LM:
         divides the logits. Control tokens are never read out of a prompt given as text.
         """
         return PromptedLM(
-            self, self.prompt_ids(prompt), _stops(stop), _checked_temperature(temperature)
+            self, self.prompt_ids(prompt), stops_of(stop), temperature_of(temperature)
         )
 
     def chat(
         self,
-        messages: str | Sequence[Mapping[str, str]],
+        messages: str | Sequence[Mapping[str, Any]],
         *,
         stop: str | Sequence[str] | None = None,
         temperature: float = 1.0,
@@ -165,29 +177,27 @@ class LM:
 
         `messages` are `{"role": ..., "content": ...}`, or one text of the user's. Raises
         `ValueError` for a model without a chat template, for messages that the template refuses,
-        and for control tokens in a message.
+        and for control tokens in a message; `TypeError` for what is no message.
         """
         if getattr(self.tokenizer, "chat_template", None) is None:
             raise ValueError(
                 f"{self.name!r} has no chat template (it is a base model): "
                 f"write the prompt yourself, as lm({_shorten(messages)!r})"
             )
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
         controls = self.tokenizer.convert_ids_to_tokens(_special_ids(self.tokenizer))
-        messages = _checked_messages(messages)
-        for message in messages:
+        said = messages_of(messages)
+        for text in texts_in(said):
             for control in controls:
-                if control in message["content"]:
+                if control in text:
                     raise ValueError(
-                        f"the message {_shorten(message['content'])!r} contains the control token "
+                        f"the message {_shorten(text)!r} contains the control token "
                         f"{control!r}: the model would read it as one; take it out"
                     )
         try:
             prompt = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=False
+                said, add_generation_prompt=True, tokenize=False
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError) as error:
             raise ValueError(
                 f"the chat template of {self.name!r} refuses {quoted(messages)}: {error}"
             ) from error
@@ -310,7 +320,8 @@ class LM:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, control tokens included; bytes that are not UTF-8 escaped."""
         tokens = self.vocabulary.tokens
-        ids = _checked_ids("decode", ids, self.vocabulary.size)
+        # There may be fewer rows of logits than tokens, and more.
+        ids = token_ids("decode", ids, max(len(tokens), self.vocabulary.size))
         return b"".join(bytes(tokens[i]) for i in ids if i < len(tokens)).decode(
             "utf-8", "surrogateescape"
         )
@@ -322,48 +333,6 @@ class LM:
 
     def __repr__(self) -> str:
         return f"LM({self.name!r})"
-
-
-def _stops(stop: str | Sequence[str] | None) -> tuple[bytes, ...]:
-    try:
-        stops = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
-    except TypeError as error:
-        raise TypeError(f"stop={stop!r}: give a text, or several") from error
-    if any(not isinstance(s, str) or not s for s in stops):
-        raise ValueError(f"stop={stop!r}: a stop is a text of at least one character")
-    return tuple(s.encode("utf-8", "surrogateescape") for s in stops)
-
-
-def _checked_messages(messages: Any) -> list[dict[str, str]]:
-    try:
-        found = [dict(message) for message in messages]
-    except (TypeError, ValueError):
-        found = []
-    if not found or not all(
-        isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in found
-    ):
-        raise TypeError(
-            f"chat got {quoted(messages)}: give a text, or a list of messages, each "
-            '{"role": "user", "content": "a text"}'
-        )
-    return found
-
-
-def _checked_ids(name: str, ids: Any, size: int) -> tuple[int, ...]:
-    try:
-        found = tuple(operator.index(i) for i in ids)
-    except TypeError:
-        found = (-1,)
-    if not all(0 <= i < size for i in found):
-        raise ValueError(f"{name} got {quoted(ids)}: give ids of tokens, from 0 to {size - 1}")
-    return found
-
-
-def _checked_temperature(temperature: float) -> float:
-    # Below a millionth, dividing by it leaves the range of float32.
-    if not isinstance(temperature, int | float) or not 1e-6 <= temperature < float("inf"):
-        raise ValueError(f"temperature={temperature!r}: it must be a number from 1e-6 up")
-    return float(temperature)
 
 
 def _shorten(prompt: Any) -> str:

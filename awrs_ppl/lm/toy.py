@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from awrs_ppl.lm import LM
+from awrs_ppl.lm.arguments import token_ids
 from awrs_ppl.lm.stats import Stats
 from awrs_ppl.vocabulary import Vocabulary
 
@@ -75,6 +76,7 @@ class ToyLM(LM):
 
     def decode(self, ids: Sequence[int]) -> str:
         size, tokens = self.vocabulary.size, self.vocabulary.tokens
+        ids = token_ids("decode", ids, size + 256)
         data = b"".join(tokens[i] if i < size else bytes([i - size]) for i in ids)
         return data.decode("utf-8", "surrogateescape")
 

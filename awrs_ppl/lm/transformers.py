@@ -23,6 +23,7 @@ from transformers.utils import logging
 
 from awrs_ppl._values import quoted
 from awrs_ppl.errors import AwrsError
+from awrs_ppl.lm.arguments import byte_limit, device_of, dtype_of
 from awrs_ppl.lm.jobs import Job
 from awrs_ppl.lm.runner import PASS_BYTES, Runner
 
@@ -52,13 +53,12 @@ class TransformersEngine(AsyncLM):
     and sliding-window attention is run without a cache, every context in full.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, memory: int = 2 * 2**30) -> None:
-        if not hasattr(model, "get_input_embeddings"):
+    def __init__(self, model: Any, tokenizer: Any, *, memory: float = 2 * 2**30) -> None:
+        if isinstance(model, type) or not hasattr(model, "get_input_embeddings"):
             raise TypeError(f"{quoted(model)} is no language model of transformers")
-        if not hasattr(tokenizer, "convert_ids_to_tokens"):
+        if isinstance(tokenizer, type) or not hasattr(tokenizer, "convert_ids_to_tokens"):
             raise TypeError(f"tokenizer={quoted(tokenizer)} is no tokenizer of transformers")
-        if not isinstance(memory, int) or isinstance(memory, bool) or memory < 0:
-            raise ValueError(f"memory={quoted(memory)}: it must be a number of bytes, an int")
+        memory = byte_limit(memory)
         super().__init__(tokenizer)
         self.model = model.eval()
         self.device: torch.device = model.device
@@ -79,7 +79,7 @@ class TransformersEngine(AsyncLM):
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
-        memory: int = 2 * 2**30,
+        memory: float = 2 * 2**30,
     ) -> Self:
         """Load a model by the name or the folder that `transformers` knows it by.
 
@@ -87,8 +87,8 @@ class TransformersEngine(AsyncLM):
         on a GPU. Only safetensors are read, and no code that comes with a model is run. Raises
         `ValueError` for a device or a dtype that there is not, and `OSError` for no model.
         """
-        device = _device(device)
-        dtype = _dtype(dtype, device)
+        device = device_of(device)
+        dtype, memory = dtype_of(dtype, device), byte_limit(memory)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
         with _no_bar_of_weights():
             model: Any = AutoModelForCausalLM.from_pretrained(
@@ -215,33 +215,6 @@ class TransformersEngine(AsyncLM):
                 loop.call_soon_threadsafe(deliver)
 
         work.add_done_callback(wake)
-
-
-def _device(wanted: Any) -> torch.device:
-    """The device, if it can be used."""
-    if isinstance(wanted, str) and wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.empty(1, device=device)
-    except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"device={quoted(wanted)} cannot be used ({reason}): give 'cpu', 'cuda', 'cuda:1', ..."
-        ) from error
-    return device
-
-
-def _dtype(wanted: Any, device: torch.device) -> torch.dtype:
-    """The dtype of the weights."""
-    if isinstance(wanted, str) and wanted == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    dtype = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(
-            f"dtype={quoted(wanted)}: give 'float32', 'bfloat16', 'float16', or torch's own"
-        )
-    return dtype
 
 
 def _stacked(rows: list[torch.Tensor]) -> torch.Tensor:

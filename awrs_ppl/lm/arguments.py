@@ -1,0 +1,116 @@
+"""The arguments of language models: what they may be, and errors that quote what they are."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from awrs_ppl._values import is_number, quoted
+from awrs_ppl.errors import VocabularyError
+
+__all__ = [
+    "byte_limit",
+    "device_of",
+    "dtype_of",
+    "messages_of",
+    "stops_of",
+    "temperature_of",
+    "texts_in",
+    "token_ids",
+]
+
+
+def token_ids(what: str, ids: Any, size: int) -> tuple[int, ...]:
+    """Ids of tokens, all below `size`."""
+    try:
+        found = tuple(operator.index(i) for i in ids)
+    except TypeError:
+        raise TypeError(f"{what} got {quoted(ids)}: it needs a sequence of token ids") from None
+    for i in found:
+        if not 0 <= i < size:
+            raise VocabularyError(f"{what} got the token id {i}: this model's are below {size}")
+    return found
+
+
+def stops_of(stop: str | Sequence[str] | None) -> tuple[bytes, ...]:
+    """The stops, as bytes."""
+    try:
+        stops = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
+    except TypeError as error:
+        raise TypeError(f"stop={stop!r}: give a text, or several") from error
+    if any(not isinstance(s, str) or not s for s in stops):
+        raise ValueError(f"stop={stop!r}: a stop is a text of at least one character")
+    return tuple(s.encode("utf-8", "surrogateescape") for s in stops)
+
+
+def temperature_of(temperature: float) -> float:
+    """The temperature; below a millionth, dividing by it leaves the range of float32."""
+    if not isinstance(temperature, int | float) or not 1e-6 <= temperature < math.inf:
+        raise ValueError(f"temperature={temperature!r}: it must be a number from 1e-6 up")
+    return float(temperature)
+
+
+def messages_of(messages: Any) -> list[dict[str, Any]]:
+    """The messages of a conversation; their content is the template's to judge."""
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    try:
+        found = [dict(message) for message in messages]
+    except (TypeError, ValueError):
+        found = []
+    if not found or not all(isinstance(m.get("role"), str) and "content" in m for m in found):
+        raise TypeError(
+            f"chat got {quoted(messages)}: give a text, or a list of messages, each "
+            '{"role": "user", "content": "a text"}'
+        )
+    return found
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts in messages, wherever a template may find them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from texts_in(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from texts_in(one)
+
+
+def byte_limit(memory: Any) -> int:
+    """The bytes that an engine may keep."""
+    if not is_number(memory) or not 1 <= memory < math.inf:
+        raise ValueError(f"memory={quoted(memory)}: it must be a positive number of bytes")
+    return int(memory)
+
+
+def device_of(device: Any) -> torch.device:
+    """The device, if it can be used."""
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except Exception as error:  # torch raises of many kinds, an AssertionError without CUDA
+        reason = "" if isinstance(error, TypeError) else f" ({str(error).partition(chr(10))[0]})"
+        raise ValueError(
+            f"device={quoted(device)} cannot be used{reason}: give 'cpu', 'cuda', 'cuda:1', ..."
+        ) from error
+    return found
+
+
+def dtype_of(dtype: Any, device: torch.device) -> torch.dtype:
+    """The dtype of the weights."""
+    if isinstance(dtype, str) and dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(
+            f"dtype={quoted(dtype)}: give 'float32', 'bfloat16', 'float16', or torch's own"
+        )
+    return found
