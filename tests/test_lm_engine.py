@@ -27,6 +27,7 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     PreTrainedTokenizerFast,
 )
@@ -34,7 +35,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.utils import logging
 
 from awrs_ppl.errors import AwrsError
-from awrs_ppl.lm.cache import Store
+from awrs_ppl.lm.cache import Store, cache_argument
 from awrs_ppl.lm.embedded import embedded_path
 from awrs_ppl.lm.transformers import TransformersEngine
 from awrs_ppl.lm.view import View
@@ -258,7 +259,11 @@ def wrong_window(patch: pytest.MonkeyPatch) -> None:
 
 def wrong_rows(patch: pytest.MonkeyPatch) -> None:
     right = View.update
-    patch.setattr(View, "update", lambda *args: tuple(states.roll(1, 0) for states in right(*args)))
+    patch.setattr(
+        View,
+        "update",
+        lambda *args, **named: tuple(states.roll(1, 0) for states in right(*args, **named)),
+    )
 
 
 def wrong_positions(patch: pytest.MonkeyPatch) -> None:
@@ -463,12 +468,12 @@ async def test_an_error_in_a_pass_reaches_its_callers_and_leaves_the_engine_soun
         calls = 0
         update = View.update
 
-        def failing(*args: Any) -> Any:
+        def failing(*args: Any, **named: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls == 2:  # in the second layer: the first has already stored its part
                 raise RuntimeError("out of memory")
-            return update(*args)
+            return update(*args, **named)
 
         patch.setattr(View, "update", failing)
         results = await asyncio.gather(
@@ -561,6 +566,31 @@ async def test_under_prompted_llm(embedded: TransformersEngine):
 def test_many_event_loops(llama: TransformersEngine):
     rows = [asyncio.run(llama.next_logits([(1, 2)])) for _ in range(3)]
     torch.testing.assert_close(rows[0], rows[2])
+
+
+class Newer(LlamaForCausalLM):
+    """A model that names its cache as transformers does from 5.24 on."""
+
+    def forward(self, *args: Any, cache: Any = None, **named: Any) -> Any:
+        return super().forward(*args, **named, **{cache_argument(super()): cache})
+
+
+class Older(LlamaForCausalLM):
+    """A model that names its cache as transformers did before."""
+
+    def forward(self, *args: Any, past_key_values: Any = None, **named: Any) -> Any:
+        return super().forward(*args, **named, **{cache_argument(super()): past_key_values})
+
+
+@pytest.mark.parametrize("kind", [Newer, Older])
+async def test_the_cache_by_either_name(
+    kind: Any, byte_tokenizer: Any, caplog: pytest.LogCaptureFixture
+):
+    engine = TransformersEngine(kind(LlamaConfig(**SMALL)), byte_tokenizer)
+    assert "cannot be cached" not in caplog.text
+    await engine.next_logits([(1, 2, 3, 4, 5)])
+    await engine.next_logits([(1, 2, 3, 4, 5, 6)])
+    assert engine.stats.tokens == 6
 
 
 async def test_a_model_that_cannot_be_cached_runs_in_full(

@@ -12,6 +12,7 @@ are copied from the store; a batch too big for the workspace is gathered layer b
 from __future__ import annotations
 
 import heapq
+import inspect
 import math
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from awrs_ppl.errors import AwrsError
 
-__all__ = ["Layer", "Node", "Store", "layers_of"]
+__all__ = ["Layer", "Node", "Store", "cache_argument", "layers_of"]
 
 
 class Layer(NamedTuple):
@@ -29,6 +30,12 @@ class Layer(NamedTuple):
 
     shapes: tuple[tuple[int, int], tuple[int, int]]
     window: int | None  # how many positions back it sees, itself included; None: all
+
+
+def cache_argument(model: Any) -> str:
+    """The name under which a model takes its cache; transformers 5.24 began to change it."""
+    takes = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in takes and "past_key_values" not in takes else "past_key_values"
 
 
 def layers_of(model: Any) -> list[Layer]:
@@ -41,9 +48,9 @@ def layers_of(model: Any) -> list[Layer]:
     with torch.inference_mode():
         model(
             input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device),
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{cache_argument(model): cache},
         )
     kinds = getattr(config, "layer_types", None)
     kinds = kinds or ["sliding_attention" if window else "full_attention"] * len(cache.layers)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from awrs_ppl.errors import AwrsError
-from awrs_ppl.lm.cache import Node, Store, layers_of
+from awrs_ppl.lm.cache import Node, Store, cache_argument, layers_of
 from awrs_ppl.lm.jobs import Job
 from awrs_ppl.lm.stats import Stats
 from awrs_ppl.lm.view import View
@@ -35,6 +35,7 @@ class Runner:
         self.model = model
         self.device: torch.device = model.device
         self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
+        self._cache_argument = cache_argument(model)
         self.pass_cost = _PASS_COST * (16 if self.device.type == "cuda" else 1)
         self.stats = Stats()
         self.store = plain = Store([], model.dtype, self.device, memory)
@@ -169,7 +170,7 @@ class Runner:
                 "use_cache": bool(self.store.layers),
             }
             if self.store.layers:
-                arguments["past_key_values"] = view
+                arguments[self._cache_argument] = view
             else:
                 takes = inspect.signature(self.model.forward).parameters
                 if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):

@@ -23,6 +23,7 @@ import torch
 from transformers import DynamicCache
 
 from awrs_ppl import LM, Context, infer
+from awrs_ppl.lm.cache import cache_argument
 from awrs_ppl.potentials import Regex, predicate
 
 PROMPT = "Once upon a time, in a small village by the sea,"
@@ -99,13 +100,13 @@ def floor(model: Any, rounds: list[list[Any]]) -> float:
     for contexts in rounds:
         if not place:
             (prompt,) = contexts
-            model(torch.tensor([prompt]), past_key_values=cache, logits_to_keep=1)
+            model(torch.tensor([prompt]), logits_to_keep=1, **{cache_argument(model): cache})
         else:
             parents = [place[context[:-1]] for context in contexts]
             if parents != list(range(len(place))):
                 cache.batch_select_indices(torch.tensor(parents))
             last = torch.tensor([[context[-1]] for context in contexts])
-            model(last, past_key_values=cache, logits_to_keep=1)
+            model(last, logits_to_keep=1, **{cache_argument(model): cache})
         place = {context: i for i, context in enumerate(contexts)}
     return time.perf_counter() - started
 
