@@ -6,7 +6,8 @@ then the law that the program asks for (the model's, given the constraint) and t
 constrained decoding, which renormalizes over the allowed tokens at every step. AWRS-SMC is
 measured: the mean of its posterior over runs.
 
-    python tests/benchmarks/bias.py --data FOLDER [--quick] [--check] [--model NAME] [--json FILE]
+    python tests/benchmarks/bias.py --data FOLDER [--quick] [--check] [--model NAME]
+        [--domain NAME] [--json FILE]
 
 `FOLDER` has the data: see the README here.
 """
@@ -162,15 +163,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="SmolLM2 alone")
     parser.add_argument("--model", choices=MODELS, action="append")
+    parser.add_argument("--domain", action="append", metavar="NAME")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--check", action="store_true", help="exit 1 if a bar is missed")
     options = parser.parse_args()
+    known = cases(options.data)
+    if unknown := set(options.domain or ()) - known.keys():
+        parser.error(f"no domain is called {sorted(unknown)}: choose from {list(known)}")
+    asked = {name: known[name] for name in options.domain or known}
     results: dict[str, Any] = {}
     missed = []
     for model in options.model or (MODELS[:1] if options.quick else MODELS):
         lm = LM.embedded(cast(Any, model), dtype="float32")
-        nearer = 0
-        for name, case in cases(options.data).items():
+        nearer, wanted = 0, min(BAR, len(asked))
+        for name, case in asked.items():
             found = results[f"{model}, {name}"] = asyncio.run(measure(lm, case, RUNS))
             local = distance(found["exact"], found["local"])
             smc = distance(found["exact"], found["smc"])
@@ -184,8 +190,8 @@ def main() -> None:
             for text, share in sorted(found["exact"].items(), key=lambda one: -one[1]):
                 others = (found["local"].get(text, 0.0), found["smc"].get(text, 0.0))
                 print(f"  {share:7.4f} {others[0]:7.4f} {others[1]:7.4f}  {text!r}", flush=True)
-        if nearer < BAR:
-            missed.append(f"{model}: nearer than local decoding in {nearer} domains, not {BAR}")
+        if nearer < wanted:
+            missed.append(f"{model}: nearer than local decoding in {nearer} domains, not {wanted}")
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=2))
     for line in missed:
