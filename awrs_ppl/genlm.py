@@ -22,7 +22,7 @@ from awrs_ppl.memory import Memory
 from awrs_ppl.outcomes import weigh_outcomes
 from awrs_ppl.potential import BooleanPotential, State
 from awrs_ppl.products import Target, common_alphabet
-from awrs_ppl.proposals import AWRS, Proposal
+from awrs_ppl.proposals import AWRS, Proposal, is_proposal
 from awrs_ppl.vocabulary import Vocabulary
 
 __all__ = ["HeadTailSampler"]
@@ -58,7 +58,7 @@ class HeadTailSampler(TokenSampler):
         for name, given in (("potential", potential), ("condition", condition)):
             if not isinstance(given, Potential):
                 raise TypeError(f"HeadTailSampler got {name}={quoted(given)}: it needs a potential")
-        if proposal is not None and (isinstance(proposal, type) or not hasattr(proposal, "draw")):
+        if proposal is not None and not is_proposal(proposal):
             raise TypeError(
                 f"HeadTailSampler got proposal={quoted(proposal)}: give AWRS(), or another"
             )

@@ -21,7 +21,7 @@ from awrs_ppl.products import (
     dense_log_weight,
     fingerprint,
 )
-from awrs_ppl.proposals import AWRS, Proposal
+from awrs_ppl.proposals import AWRS, Proposal, is_proposal
 
 __all__ = ["Observation", "generation", "log_prob", "observation", "score"]
 
@@ -55,7 +55,7 @@ def generation(
         )
     if proposal is None:
         proposal = _AWRS
-    elif isinstance(proposal, type) or not hasattr(proposal, "draw"):
+    elif not is_proposal(proposal):
         raise ModelError(
             f"ctx.generate got proposal={proposal!r}: give it AWRS(), LocalAWRS() or Prior()"
         )

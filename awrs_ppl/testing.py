@@ -24,7 +24,7 @@ from awrs_ppl.knowledge import Knowledge, start
 from awrs_ppl.lifting import Alphabet, Text, Weigher
 from awrs_ppl.memory import Memory
 from awrs_ppl.outcomes import Outcomes, weigh_outcomes
-from awrs_ppl.proposals import Proposal
+from awrs_ppl.proposals import Proposal, is_proposal
 from awrs_ppl.smc import infer
 from awrs_ppl.statements import target_of
 from awrs_ppl.vocabulary import stop_tail
@@ -155,7 +155,7 @@ async def assert_properly_weighted(
     Traceback (most recent call last):
     AssertionError: LocalAWRS(): token 0 giving b'a' has the mean weight 1.00000, not ...
     """
-    if isinstance(proposal, type) or not hasattr(proposal, "draw"):
+    if not is_proposal(proposal):
         raise TypeError(f"assert_properly_weighted got {proposal!r}: give it AWRS(), or another")
     draws, together = whole("draws", draws, least=1), whole("together", together, least=1)
     seed = whole("seed", seed, least=0)

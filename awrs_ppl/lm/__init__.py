@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -217,17 +216,11 @@ class LM:
             raise TypeError(f"the prompt {prompt!r} is bytes: write {prompt.decode('latin1')!r}")
         else:
             try:
-                ids = tuple(operator.index(i) for i in prompt)
+                ids = token_ids("the prompt", prompt, self.vocabulary.size)
             except TypeError as error:
                 raise TypeError(
                     f"the prompt {_shorten(prompt)} is neither a str nor a sequence of token ids"
                 ) from error
-            wrong = [i for i in ids if not 0 <= i < self.vocabulary.size]
-            if wrong:
-                raise VocabularyError(
-                    f"the prompt has the token id {wrong[0]}: this model's ids are below "
-                    f"{self.vocabulary.size}"
-                )
         if not ids:
             raise VocabularyError(
                 f"the prompt {prompt!r} has no tokens, and this model needs at least one: "
@@ -321,7 +314,7 @@ class LM:
         """The text of tokens, control tokens included; bytes that are not UTF-8 escaped."""
         tokens = self.vocabulary.tokens
         # There may be fewer rows of logits than tokens, and more.
-        ids = token_ids("decode", ids, max(len(tokens), self.vocabulary.size))
+        ids = token_ids("the text to decode", ids, max(len(tokens), self.vocabulary.size))
         return b"".join(bytes(tokens[i]) for i in ids if i < len(tokens)).decode(
             "utf-8", "surrogateescape"
         )

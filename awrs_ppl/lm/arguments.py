@@ -29,10 +29,10 @@ def token_ids(what: str, ids: Any, size: int) -> tuple[int, ...]:
     try:
         found = tuple(operator.index(i) for i in ids)
     except TypeError:
-        raise TypeError(f"{what} got {quoted(ids)}: it needs a sequence of token ids") from None
+        raise TypeError(f"{what}: {quoted(ids)} is no sequence of token ids") from None
     for i in found:
         if not 0 <= i < size:
-            raise VocabularyError(f"{what} got the token id {i}: this model's are below {size}")
+            raise VocabularyError(f"{what} has the token id {i}: this model's ids are below {size}")
     return found
 
 

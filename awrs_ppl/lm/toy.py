@@ -76,7 +76,7 @@ class ToyLM(LM):
 
     def decode(self, ids: Sequence[int]) -> str:
         size, tokens = self.vocabulary.size, self.vocabulary.tokens
-        ids = token_ids("decode", ids, size + 256)
+        ids = token_ids("the text to decode", ids, size + 256)
         data = b"".join(tokens[i] if i < size else bytes([i - size]) for i in ids)
         return data.decode("utf-8", "surrogateescape")
 

@@ -3,6 +3,6 @@
 from awrs_ppl.proposals.awrs import AWRS
 from awrs_ppl.proposals.paper import LocalAWRS
 from awrs_ppl.proposals.prior import Prior
-from awrs_ppl.proposals.proposal import DEAD, Draw, Proposal
+from awrs_ppl.proposals.proposal import DEAD, Draw, Proposal, is_proposal
 
-__all__ = ["AWRS", "DEAD", "Draw", "LocalAWRS", "Prior", "Proposal"]
+__all__ = ["AWRS", "DEAD", "Draw", "LocalAWRS", "Prior", "Proposal", "is_proposal"]

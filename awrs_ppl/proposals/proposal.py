@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from awrs_ppl.knowledge import Knowledge
 from awrs_ppl.outcomes import Outcomes
 
-__all__ = ["DEAD", "Draw", "Proposal"]
+__all__ = ["DEAD", "Draw", "Proposal", "is_proposal"]
 
 
 class Draw(NamedTuple):
@@ -49,3 +49,8 @@ class Proposal(Protocol):
         """One draw for each of `rngs`. `knowledge` may be asked, and is shared by the draws;
         the numbers for what they decide together come from the first of `rngs`."""
         ...
+
+
+def is_proposal(value: Any) -> bool:
+    """Whether something is a proposal, and not a class of them."""
+    return not isinstance(value, type) and hasattr(value, "draw")
