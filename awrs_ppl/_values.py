@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 import unicodedata
 from numbers import Real
@@ -10,10 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from awrs_ppl.errors import ModelError
+
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["escape", "is_number", "key", "plain", "quoted", "safe_repr", "series", "shorten"]
+__all__ = [
+    "count_of",
+    "escape",
+    "is_number",
+    "key",
+    "plain",
+    "quoted",
+    "safe_repr",
+    "series",
+    "shorten",
+    "whole",
+]
 
 
 def key(value: Any) -> Any:
@@ -114,6 +128,29 @@ def is_number(value: Any) -> bool:
     (True, False)
     """
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def count_of(value: Any, *, least: int) -> int | None:
+    """The whole number of at least `least` that a value is, numpy's included; None if it is none.
+
+    >>> count_of(np.int64(3), least=1), count_of(True, least=1), count_of(2.0, least=1)
+    (3, None, None)
+    """
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:  # an array of several
+        return None
+    return number if number >= least else None
+
+
+def whole(name: str, value: Any, *, least: int) -> int:
+    """An option that is a whole number; `ModelError` names it otherwise."""
+    number = count_of(value, least=least)
+    if number is None:
+        raise ModelError(f"{name}={quoted(value)}: it must be an int of at least {least}")
+    return number
 
 
 def quoted(value: Any) -> str:

@@ -13,9 +13,8 @@ from genlm.control.potential.base import Potential
 from genlm.control.potential.product import Product
 from genlm.control.sampler.token import TokenSampler
 
-from awrs_ppl._values import quoted
+from awrs_ppl._values import quoted, whole
 from awrs_ppl.generation import place_of
-from awrs_ppl.inference import whole
 from awrs_ppl.knowledge import Knowledge, start
 from awrs_ppl.lifting import ByteFactor, Text, TokenFactor
 from awrs_ppl.memory import Memory

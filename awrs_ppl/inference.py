@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import operator
 import time
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from awrs_ppl._progress import Bar
+from awrs_ppl._values import whole
 from awrs_ppl.engine import Model, Run, require_model
 from awrs_ppl.errors import ModelError
 from awrs_ppl.failures import report
@@ -280,17 +280,6 @@ class Inference:
         sync = self._ledger.sync([p.total for p in self.particles], ancestors)
         self.history.append(sync)
         self._bar.step(sync.ess, sync.alive)
-
-
-def whole(name: str, value: Any, *, least: int) -> int:
-    """An option that is a whole number; `ModelError` names it otherwise."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise ModelError(f"{name}={value!r}: it must be an int of at least {least}")
-    return number
 
 
 def _counts(lm: LM) -> dict[str, float]:

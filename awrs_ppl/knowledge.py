@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from awrs_ppl.errors import AwrsError, PotentialError
-from awrs_ppl.lexicon import boundaries
-from awrs_ppl.lifting import ByteFactor, Factor, Text
+from awrs_ppl.lifting import Factor, Text
 from awrs_ppl.memory import Memory, Tail, Verdicts
 from awrs_ppl.potential import State, show
 from awrs_ppl.products import Target
@@ -23,7 +22,6 @@ from awrs_ppl.vocabulary import Closing, Closings, Vocabulary, stop_tail
 __all__ = ["Knowledge", "ask", "start"]
 
 EMPTY = Text()
-_FEW = 32  # so many tokens are cheaper kept one by one than as a range
 
 # What was drawn at other states counts for so many draws at most.
 _ELSEWHERE = 64
@@ -92,6 +90,10 @@ class Knowledge:
             if mask is None:
                 found = memory.verdicts(keys[i], states[i], knowledge.vocabulary)
                 knowledge.known[i] = found
+                going_on = getattr(factor.potential, "next_bytes", lambda _: None)(states[i])
+                if going_on is not None and not found.journal:
+                    for ranks in knowledge.vocabulary.lexicon.outside(going_on):
+                        found.reject_range(*ranks)
                 ahead = getattr(factor.potential, "speculation", 1)
                 knowledge.speculation = max(knowledge.speculation, ahead)
             else:
@@ -138,7 +140,7 @@ class Knowledge:
         deadly = self._deadly()
         first = next(iter(self.known.values()), None)
         candidates = () if first is None else first.accepted
-        tokens = [t for t in candidates if t not in deadly and self._is_accepted(t)]
+        tokens = [t for t in candidates if t not in deadly and self.is_accepted(t)]
         return np.array([*tokens, *self._known_ends(True)], dtype=np.int32)
 
     def rejected(self) -> np.ndarray:
@@ -173,7 +175,7 @@ class Knowledge:
                 else:
                     rejected.append(what)
         deadly = self._deadly()
-        accepted = [t for t in candidates if t not in deadly and self._is_accepted(t)]
+        accepted = [t for t in candidates if t not in deadly and self.is_accepted(t)]
         accepted += self._known_ends(True)
         return accepted, [*rejected, *deadly, *self._known_ends(False)]
 
@@ -196,7 +198,8 @@ class Knowledge:
                 return True
         return found
 
-    def _is_accepted(self, token: int) -> bool:
+    def is_accepted(self, token: int) -> bool:
+        """Whether a token is known to be allowed by every factor that is checked."""
         return all(token in verdicts.accepted for verdicts in self.known.values())
 
     # --- asking ---------------------------------------------------------------------------
@@ -249,73 +252,13 @@ class Knowledge:
         """Forget what was asked ahead and not needed: results must not depend on how much."""
         self._ahead.clear()
 
-    async def follow(self, outcome: int, allowed: bool, urn: Urn, worth: float) -> list[int]:
-        """Learn what follows from a verdict, and take it out of `urn`; tokens newly accepted.
-
-        An accepted token: every token it begins with is accepted. A rejected one: its beginnings
-        are asked about, shortest first, while the tokens that begin so hold at least `worth`; all
-        tokens that begin like the shortest rejected one are rejected. Only where the factor is
-        over bytes; ends follow from nothing.
-        """
-        if outcome >= self.vocabulary.size:
-            return []
-        data = bytes(self.vocabulary.tokens[outcome])
-        if allowed:
-            return self._accept_beginnings(data, urn)
-        for i, verdicts in self.known.items():
-            if outcome in verdicts.rejected and isinstance(self.target.boolean[i], ByteFactor):
-                return await self._reject_alike(i, data, urn, worth)
-        return []
-
-    def _accept_beginnings(self, data: bytes, urn: Urn) -> list[int]:
-        boolean = self.target.boolean
-        over_bytes = [v for i, v in self.known.items() if isinstance(boolean[i], ByteFactor)]
-        found = []
-        for token in self.vocabulary.lexicon.within(data) if over_bytes else ():
-            for verdicts in over_bytes:
-                if verdicts.verdict(token, self.vocabulary) is None:
-                    verdicts.accept(token, None)
-            if urn.weight(token) > 0.0 and self._is_accepted(token):
-                found.append(token)
-        return found
-
-    async def _reject_alike(self, i: int, data: bytes, urn: Urn, worth: float) -> list[int]:
-        verdicts, lexicon = self.known[i], self.vocabulary.lexicon
-        found: list[int] = []
-        for cut in boundaries(data):
-            beginning = data[:cut]
-            spelled = tuple(lexicon.spelling(beginning))
-            known = [verdicts.verdict(token, self.vocabulary) for token in spelled]
-            if beginning in verdicts.begun or True in known:
-                continue
-            first, last = lexicon.range(beginning)
-            if False not in known:
-                if urn.mass_of(lexicon.ids[first:last]) < worth:
-                    break
-                self.checks[i] += 1
-                self.beginnings += 1
-                state = await self._advance(i, None, beginning)
-                if state is not None:
-                    verdicts.begin(beginning)
-                    for token in spelled:
-                        verdicts.accept(token, state)
-                    found += self._accept_beginnings(beginning, urn)
-                    continue
-                self.rejections[i] += 1
-            self._reject_range(verdicts, first, last, urn)
-            return found
-        self._reject_range(verdicts, *lexicon.range(data), urn)
-        return found
-
-    def _reject_range(self, verdicts: Verdicts, first: int, last: int, urn: Urn) -> None:
-        alike = self.vocabulary.lexicon.ids[first:last]
-        if last - first > _FEW:
-            verdicts.reject_range(first, last)
-            urn.remove_all(alike)
-            return
-        for token in alike.tolist():
-            verdicts.reject(token)
-            urn.remove(token)
+    async def ask_beginning(self, i: int, beginning: bytes) -> State | None:
+        """The state of a factor after a beginning of tokens, None if it refuses it."""
+        self.checks[i] += 1
+        self.beginnings += 1
+        state = await self._advance(i, None, beginning)
+        self.rejections[i] += state is None
+        return state
 
     async def settle_ends(self, urn: Urn) -> None:
         """Decide every way to end that has mass, and take out the others.

@@ -43,6 +43,18 @@ class Lexicon:
         above = stem[:-1] + bytes([stem[-1] + 1])
         return first, bisect_left(self.tokens, above, first)
 
+    def outside(self, first_bytes: range) -> list[tuple[int, int]]:
+        """The ranks of the tokens whose first byte is none of these, as ranges.
+
+        >>> Lexicon([b"a", b"b", b"c"], [0, 1, 2]).outside(range(ord("b"), ord("c")))
+        [(0, 1), (2, 3)]
+        """
+        first = bisect_left(self.tokens, bytes([first_bytes.start]))
+        last = len(self.tokens)
+        if first_bytes.stop < 256:
+            last = bisect_left(self.tokens, bytes([first_bytes.stop]))
+        return [ranks for ranks in ((0, first), (last, len(self.tokens))) if ranks[0] < ranks[1]]
+
     def within(self, token: bytes) -> tuple[int, ...]:
         """The ids of all tokens that `token` begins with: shorter ones, and its equals."""
         found = self._within.get(token)

@@ -247,6 +247,23 @@ def decode(data: bytes) -> tuple[str, bytes]:
     return text, pending
 
 
+# Where not every byte from 80 to BF can be the second: the character would be longer than it
+# need be, a surrogate, or beyond Unicode.
+_SECOND = {0xE0: (0xA0, 0xC0), 0xED: (0x80, 0xA0), 0xF0: (0x90, 0xC0), 0xF4: (0x80, 0x90)}
+
+
+def continuing(data: bytes) -> range | None:
+    """The bytes that may follow `data` if it ends inside a character, else None.
+
+    >>> continuing("🙂".encode()[:2]) == range(0x80, 0xC0), continuing(b"n")
+    (True, None)
+    """
+    pending = decode(data)[1]
+    if not pending:
+        return None
+    return range(*_SECOND.get(pending[0] if len(pending) == 1 else 0, (0x80, 0xC0)))
+
+
 _BOOLEAN = (BoolFSA, BoolCFG, CanonicalTokenization, FullValidatorJsonSchema, ParserPotential)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from genlm.control.potential.base import Potential
 from genlm.control.typing import Atomic
 
+from awrs_ppl._values import count_of
 from awrs_ppl.errors import PotentialError
 
 if TYPE_CHECKING:
@@ -95,6 +96,13 @@ class BooleanPotential(Multiplicative):
     def accepts(self, state: Any) -> bool | Awaitable[bool]:
         """Whether the text may end here."""
 
+    def next_bytes(self, state: Any) -> range | None:
+        """The bytes that every longer text goes on with, where that is known without a question.
+
+        Tokens that begin otherwise need no check then. By default nothing is known.
+        """
+        return None
+
     # How many candidates are asked about at once; more than 1 for checks that wait, `async` or
     # in worker processes. Verdicts that turn out to be surplus are dropped, so that results do
     # not depend on it.
@@ -128,7 +136,7 @@ def check_workers(
     name: str, workers: int | None, time_limit: float | None, functions: Sequence[Any]
 ) -> None:
     """Raise `ValueError` if functions cannot be asked so in worker processes."""
-    if workers is not None and (not isinstance(workers, int) or workers < 1):
+    if workers is not None and count_of(workers, least=1) is None:
         raise ValueError(f"{name} got workers={workers!r}: give a number of processes")
     if time_limit is not None and not (isinstance(time_limit, int | float) and time_limit > 0):
         raise ValueError(f"{name} got time_limit={time_limit!r}: give a number of seconds")

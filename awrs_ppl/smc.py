@@ -8,9 +8,10 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from awrs_ppl._values import whole
 from awrs_ppl.engine import Model, Run, alike
 from awrs_ppl.errors import ModelError, ReplayError
-from awrs_ppl.inference import Inference, whole
+from awrs_ppl.inference import Inference
 from awrs_ppl.memory import REMEMBERED, Memory
 from awrs_ppl.recheck import recheck
 from awrs_ppl.streams import Streams

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from genlm.control.potential.base import Potential
 
+from awrs_ppl._values import count_of
 from awrs_ppl.distributions import Distribution
 from awrs_ppl.errors import ModelError
 from awrs_ppl.generation import Generation, weigh
@@ -48,7 +49,8 @@ def generation(
             f"ctx.generate got {potential!r}: there is no language model in it to draw from; "
             "multiply it by one, as lm('a prompt') * ..."
         )
-    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1:
+    most = count_of(max_tokens, least=1)
+    if most is None:
         raise ModelError(
             f"ctx.generate got max_tokens={max_tokens!r}: the end counts as a token, "
             "so it must be an int of at least 1"
@@ -66,11 +68,11 @@ def generation(
                 f"ctx.generate got critic={critic!r}: a critic is a potential, such as Soft(f)"
             )
         weigher = Weigher(critic, common_alphabet(critic, target.vocabulary, target.stops))
-    asked = Generation(target, max_tokens, proposal, weigher)
+    asked = Generation(target, most, proposal, weigher)
     names = [fingerprint(factor) for factor in target.factors]
     if critic is not None:
         names.append(f"critic {fingerprint(critic)}")
-    return asked, (" * ".join(names), f"max_tokens={max_tokens}", type(proposal).__qualname__)
+    return asked, (" * ".join(names), f"max_tokens={most}", type(proposal).__qualname__)
 
 
 @dataclass(frozen=True, slots=True)

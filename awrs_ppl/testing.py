@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from genlm.control.potential.base import Potential
 
-from awrs_ppl._values import is_number, quoted
+from awrs_ppl._values import is_number, quoted, whole
 from awrs_ppl.engine import Model
 from awrs_ppl.enumeration import (
     Exact,
@@ -19,11 +19,11 @@ from awrs_ppl.enumeration import (
     is_allowed,
 )
 from awrs_ppl.generation import place_of
-from awrs_ppl.inference import whole
 from awrs_ppl.knowledge import Knowledge, start
 from awrs_ppl.lifting import Alphabet, Text, Weigher
 from awrs_ppl.memory import Memory
 from awrs_ppl.outcomes import Outcomes, weigh_outcomes
+from awrs_ppl.potential import BooleanPotential, settle
 from awrs_ppl.proposals import Proposal, is_proposal
 from awrs_ppl.smc import infer
 from awrs_ppl.statements import target_of
@@ -93,8 +93,8 @@ async def assert_unbiased(
 async def assert_prefix_closed(potential: Potential, samples: Iterable[str | bytes]) -> None:
     """Check on sample texts that what is rejected stays rejected, byte by byte.
 
-    Also that a text which may end is allowed as a beginning. Raises `AssertionError` naming
-    the text.
+    Also that a text which may end is allowed as a beginning, and that `next_bytes` leaves out
+    nothing. Raises `AssertionError` naming the text.
 
     >>> from awrs_ppl.potentials import predicate
     >>> import asyncio
@@ -111,6 +111,7 @@ async def assert_prefix_closed(potential: Potential, samples: Iterable[str | byt
     for sample in samples:
         data = sample.encode("utf-8", "surrogateescape") if isinstance(sample, str) else sample
         rejected: bytes | None = None
+        going_on: range | None = None
         for length in range(len(data) + 1):
             text = data[:length]
             allowed = (await reads.prefixes([Text(text)]))[0] > -math.inf
@@ -118,8 +119,16 @@ async def assert_prefix_closed(potential: Potential, samples: Iterable[str | byt
                 raise AssertionError(
                     f"{potential!r} rejects {rejected!r} and allows the longer {text!r}"
                 )
+            if allowed and going_on is not None and text[-1] not in going_on:
+                raise AssertionError(
+                    f"{potential!r} allows {text!r}, and says by its `next_bytes` that after "
+                    f"{text[:-1]!r} no text goes on with {text[-1:]!r}"
+                )
             if not allowed and rejected is None:
                 rejected = text
+            if allowed and isinstance(potential, BooleanPotential):
+                state = await settle(potential.advance(potential.start(), text))
+                going_on = potential.next_bytes(state)
             if not allowed and (await reads.completes([Text(text)]))[0] > -math.inf:
                 raise AssertionError(
                     f"{potential!r} lets a text end as {text!r}, which it rejects as a beginning"

@@ -8,33 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import hashlib
 import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
-import sysconfig
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeAlias
 
-import cloudpickle
-
+from awrs_ppl._pickles import FUNCTIONS, pickled_by_value
 from awrs_ppl._worker import ENDED, send
-from awrs_ppl.identity import function_key
 
 __all__ = ["NoVerdict", "check", "shutdown"]
-
-# Functions kept pickled here, and unpickled in each worker.
-FUNCTIONS = 64
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -66,7 +57,14 @@ async def check(
     >>> asyncio.run(check(str.isupper, "LOUD", workers=1))
     True
     """
-    question = _Question(*_pickled(function), text, time_limit)
+    try:
+        digest, pickled = pickled_by_value(function)
+    except Exception as error:
+        raise NoVerdict(
+            f"cannot be sent to a worker process: {type(error).__name__}: {error}",
+            "make what it needs inside the function, or leave out `workers`",
+        ) from error
+    question = _Question(digest, pickled, text, time_limit)
     _pool(workers).questions.put(question)
     try:
         returned, answer = await asyncio.wrap_future(question.future)
@@ -317,53 +315,3 @@ def _pool(size: int) -> _Pool:
         if key not in _pools:
             _pools[key] = _Pool(size)
         return _pools[key]
-
-
-_pickling = threading.Lock()
-_functions: dict[Hashable, tuple[bytes, bytes]] = {}
-
-
-def _pickled(function: Callable[[str], Any]) -> tuple[bytes, bytes]:
-    """A function's pickle, after its digest."""
-    key = function_key(function)
-    found = _functions.get(key)
-    if found is None:
-        try:
-            with _pickling, _by_value(function):
-                data = cloudpickle.dumps(function)
-        except Exception as error:
-            raise NoVerdict(
-                f"cannot be sent to a worker process: {type(error).__name__}: {error}",
-                "make what it needs inside the function, or leave out `workers`",
-            ) from error
-        if len(_functions) >= FUNCTIONS:
-            _functions.clear()
-        found = _functions[key] = (hashlib.sha256(data).digest(), data)
-    return found
-
-
-@contextmanager
-def _by_value(function: Any) -> Iterator[None]:
-    """Have what is in the function's module pickled by value, if that is the user's own.
-
-    Imported in the worker it may not be what it is here, and brings along all that the module
-    imports.
-    """
-    while isinstance(function, partial):
-        function = function.func
-    module = sys.modules.get(getattr(function, "__module__", None) or "")
-    file = getattr(module, "__file__", None)
-    installed = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
-    if (
-        module is None
-        or file is None
-        or module.__name__ in cloudpickle.list_registry_pickle_by_value()
-        or any(Path(file).is_relative_to(place) for place in installed)
-    ):
-        yield
-        return
-    cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        cloudpickle.unregister_pickle_by_value(module)

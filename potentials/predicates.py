@@ -11,7 +11,7 @@ import numpy as np
 
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.identity import function_key
-from awrs_ppl.lifting import decode
+from awrs_ppl.lifting import continuing, decode
 from awrs_ppl.potential import BooleanPotential, check_workers, is_async, show
 
 __all__ = ["Predicate", "predicate"]
@@ -113,6 +113,10 @@ class Predicate(BooleanPotential):
             return self._state(after, text, pending) if await verdict else None
 
         return later()
+
+    def next_bytes(self, state: Any) -> range | None:
+        """Inside a character: those that go on with it."""
+        return continuing(state.data if isinstance(state, _State) else state)
 
     def accepts(self, state: Any) -> Verdict:
         """Whether the text may end: at the end of a character, and if `complete` approves."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import regex
 
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.lifting import decode
+from awrs_ppl.lifting import continuing, decode
 from awrs_ppl.potential import BooleanPotential, show
 from awrs_ppl.potentials._llguidance import Language
 from awrs_ppl.potentials._regular import COUNT, NotRegular, translate
@@ -89,6 +89,10 @@ class Regex(BooleanPotential):
     def advance(self, state: Any, data: bytes) -> bytes | None:
         """The text with `data`; `None` if no match begins so."""
         return self._language.advance(state, data)
+
+    def next_bytes(self, state: Any) -> range | None:
+        """Inside a character, where the text is matched anew: those that go on with it."""
+        return continuing(state) if isinstance(self._language, _Backtracking) else None
 
     def accepts(self, state: Any) -> bool:
         """Whether the text is a match."""

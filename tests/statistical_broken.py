@@ -115,18 +115,22 @@ async def one_success(outcomes: Any, knowledge: Any, rng: Any) -> Draw:
 # --- knowledge ----------------------------------------------------------------------------
 
 
-async def across_characters(self: Any, i: int, data: bytes, urn: Any, worth: float) -> list[int]:
-    first, last = self.vocabulary.lexicon.range(data[:1])
-    self.known[i].reject_range(first, last)
-    urn.remove_all(self.vocabulary.lexicon.ids[first:last])
+async def across_characters(
+    knowledge: Any, i: int, data: bytes, urn: Any, worth: float
+) -> list[int]:
+    lexicon = knowledge.vocabulary.lexicon
+    first, last = lexicon.range(data[:1])
+    knowledge.known[i].reject_range(first, last)
+    urn.remove_all(lexicon.ids[first:last])
     return []
 
 
-def longer_accepted(self: Any, data: bytes, urn: Any) -> list[int]:
-    alike = self.vocabulary.lexicon.ids[slice(*self.vocabulary.lexicon.range(data))].tolist()
-    for verdicts in self.known.values():
+def longer_accepted(knowledge: Any, data: bytes, urn: Any) -> list[int]:
+    lexicon, tokens = knowledge.vocabulary.lexicon, knowledge.vocabulary.tokens
+    alike = lexicon.ids[slice(*lexicon.range(data))].tolist()
+    for verdicts in knowledge.known.values():
         for token in alike:
-            verdicts.accept(token, self.text.data + bytes(self.vocabulary.tokens[token]))
+            verdicts.accept(token, knowledge.text.data + bytes(tokens[token]))
     return [token for token in alike if urn.weight(token) > 0.0]
 
 

@@ -23,6 +23,7 @@ from awrs_ppl import (
     Categorical,
     Context,
     ToyLM,
+    closure,
     generation,
     population,
     predicate,
@@ -218,12 +219,12 @@ FAULTS = [
     ),
     Fault(
         "closure across part of a character",
-        of(Knowledge, "_reject_alike", wrong.across_characters),
+        of(closure, "_reject_alike", wrong.across_characters),
         text_of(CHINESE * predicate(lambda text: "丁" not in text)),
     ),
     Fault(
         "longer tokens accepted, too",
-        of(Knowledge, "_accept_beginnings", wrong.longer_accepted),
+        of(closure, "_accept_beginnings", wrong.longer_accepted),
         text_of(lm(["a", "ab", "b"], 5, 2, 2, 1)("b") * predicate(lambda text: "ab" not in text)),
     ),
     Fault("dead end as rejected prefix", of(Knowledge, "accepted", wrong.dead_prefix), DEAD_ENDS),

@@ -350,6 +350,19 @@ def test_what_is_unusual_works_too() -> None:
         )
 
 
+async def test_numbers_of_numpy_are_numbers() -> None:
+    two: Any = np.int64(2)
+    rule = awrs_ppl.predicate(str.isascii, workers=two)
+    proposal = awrs_ppl.AWRS(effort=cast(Any, np.float32(2.0)), max_checks=cast(Any, np.uint8(9)))
+
+    async def model(ctx: awrs_ppl.Context, most: Any) -> str:
+        return await ctx.generate(LM("a") * rule, max_tokens=most, proposal=proposal)
+
+    assert await awrs_ppl.infer(model, two, n_particles=two, seed=two, progress=False)
+    with pytest.raises(AwrsError, match="max_tokens=True"):
+        await awrs_ppl.infer(model, True, progress=False)
+
+
 def test_tokens_without_a_row_of_logits_are_shown() -> None:
     few = GPT2LMHeadModel(GPT2Config(vocab_size=1000, n_embd=2, n_layer=1, n_head=1))
     lm = awrs_ppl.LM(few, tokenizer=real().tokenizer)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from statistical_broken import dead_prefix
+from statistical_broken import across_characters, dead_prefix, longer_accepted
 
 from awrs_ppl import (
     AWRS,
@@ -22,16 +22,18 @@ from awrs_ppl import (
     Categorical,
     Context,
     ToyLM,
+    closure,
     infer,
     memory,
     predicate,
 )
+from awrs_ppl.errors import PotentialError
 from awrs_ppl.generation import place_of
 from awrs_ppl.knowledge import Knowledge, start
 from awrs_ppl.lifting import Text
 from awrs_ppl.memory import Memory, Verdicts
 from awrs_ppl.outcomes import weigh_outcomes
-from awrs_ppl.potentials import Regex
+from awrs_ppl.potentials import Regex, predicates
 from awrs_ppl.proposals import awrs
 from awrs_ppl.statements import target_of
 from awrs_ppl.testing import assert_properly_weighted, assert_unbiased, enumerate_posterior
@@ -200,35 +202,6 @@ async def test_an_accepted_token_stands_for_its_beginnings() -> None:
     assert {0, 1, 2, 3} <= set(found.known[0].accepted)
 
 
-def across_characters(patch: pytest.MonkeyPatch) -> None:
-    """Reject all that begins with the same part of a character."""
-
-    async def wrong(self: Any, i: int, data: bytes, urn: Any, worth: float) -> list[int]:
-        first, last = self.vocabulary.lexicon.range(data[:1])
-        self.known[i].reject_range(first, last)
-        urn.remove_all(self.vocabulary.lexicon.ids[first:last])
-        return []
-
-    patch.setattr(Knowledge, "_reject_alike", wrong)
-
-
-def longer_accepted(patch: pytest.MonkeyPatch) -> None:
-    """Take what begins with an accepted token for accepted."""
-    right = Knowledge._accept_beginnings
-
-    def wrong(self: Knowledge, data: bytes, urn: Any) -> list[int]:
-        found = right(self, data, urn)
-        first, last = self.vocabulary.lexicon.range(data)
-        for token in self.vocabulary.lexicon.ids[first:last].tolist():
-            for verdicts in self.known.values():
-                verdicts.accept(token, None)
-            if urn.weight(token):
-                found.append(token)
-        return found
-
-    patch.setattr(Knowledge, "_accept_beginnings", wrong)
-
-
 def stale(patch: pytest.MonkeyPatch) -> None:
     """Take what is known of one state for known of another."""
     right = Memory.verdicts
@@ -237,12 +210,17 @@ def stale(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("fault", [across_characters, longer_accepted])
-async def test_wrong_closure_is_caught(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("part", "fault"),
+    [("_reject_alike", across_characters), ("_accept_beginnings", longer_accepted)],
+)
+async def test_wrong_closure_is_caught(
+    part: str, fault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lm = ToyLM(["丁", "七", "a", "ab"], weights=lambda context: [5.0, 3.0, 2.0, 2.0, 1.0])
     product = lm("a") * predicate(lambda text: "丁" not in text and "ab" not in text)
     await assert_properly_weighted(AWRS(), product, draws=1500)
-    fault(monkeypatch)
+    monkeypatch.setattr(closure, part, fault)
     with pytest.raises(AssertionError, match="mean weight"):
         await assert_properly_weighted(AWRS(), product, draws=1500)
 
@@ -257,7 +235,7 @@ async def no_pairs_text(ctx: Context) -> str:
 async def test_stale_knowledge_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     await assert_unbiased(no_pairs_text, runs=60, n_particles=6)
     stale(monkeypatch)
-    with pytest.raises((AssertionError, Exception), match=r"mean over|by its `advance`"):
+    with pytest.raises((AssertionError, PotentialError), match=r"mean over|by its `advance`"):
         await assert_unbiased(no_pairs_text, runs=60, n_particles=6)
 
 
@@ -491,6 +469,36 @@ async def test_a_statement_without_constraints_after_a_dead_end() -> None:
         return first, await ctx.generate(NARROW("c"), max_tokens=2)
 
     await assert_unbiased(model, runs=60, n_particles=8)
+
+
+# After the first two bytes of a character there are 64 ways to go on, and 3,000 that are none.
+INSIDE = ToyLM(
+    [
+        "a",
+        "丁".encode()[:2],
+        *(bytes([b]) for b in range(0x80, 0xC0)),
+        *map("x{}".format, range(3000)),
+    ],
+    weights=lambda context: [1.0, 4.0, *([0.01] * 64), *([0.001] * 3000), 0.2],
+)
+
+
+async def test_inside_a_character_a_dead_end_is_known_for_certain() -> None:
+    found = await learned(INSIDE("a") * predicate(str.isascii), "丁".encode()[:2], AWRS(), 0)
+    # The 64 ways to go on, and the end.
+    assert found.asked <= 65
+    assert found.is_dead_end()
+    assert await wrong_verdicts(found) == []
+
+
+async def test_what_goes_on_inside_a_character_is_not_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inside = "丁".encode()[:2].decode("utf-8", "surrogateescape")
+    await assert_properly_weighted(AWRS(), TOY("go") * no_smile, inside, draws=1500)
+    monkeypatch.setattr(predicates, "continuing", lambda data: range(0x82, 0xC0))
+    with pytest.raises(AssertionError, match="mean weight"):
+        await assert_properly_weighted(AWRS(), TOY("go") * no_smile, inside, draws=1500)
 
 
 def only_c(text: str) -> bool:

@@ -88,6 +88,34 @@ async def test_prefix_closed(potential: Any) -> None:
         await assert_prefix_closed(potential, [sample])
 
 
+CODES = (0xE9, 0x800, 0xD7FF, 0x96EA, 0x10000, 0x1F642)
+BEGINNINGS = [chr(code).encode()[:length] for code in CODES for length in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("data", [*BEGINNINGS, b"\xf4", b"\xed", b"", b"a"])
+@pytest.mark.parametrize("potential", [predicate(lambda text: True), Regex(r"(?s)(x?)\1.*")])
+def test_what_goes_on_inside_a_character(potential: Any, data: bytes) -> None:
+    """Just the bytes that it names are allowed next, where all characters are."""
+    state = potential.advance(potential.start(), data)
+    allowed = {b for b in range(256) if potential.advance(state, bytes([b])) is not None}
+    going_on = potential.next_bytes(state)
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        assert allowed == set(going_on)
+    else:
+        assert going_on is None
+
+
+async def test_wrong_next_bytes_are_found() -> None:
+    class Narrow(type(few_marks)):
+        def next_bytes(self, state: Any) -> range | None:
+            return range(ord("a"), ord("b"))
+
+    with pytest.raises(AssertionError, match=r"allows b'ab', and says by its `next_bytes`"):
+        await assert_prefix_closed(Narrow(lambda text: True), ["ab"])
+
+
 async def test_a_text_cannot_end_inside_a_character() -> None:
     for cut in (1, 2, 3):
         assert await few_marks.prefix(FACE[:cut]) == 0.0

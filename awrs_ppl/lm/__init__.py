@@ -181,7 +181,7 @@ class LM:
         if getattr(self.tokenizer, "chat_template", None) is None:
             raise ValueError(
                 f"{self.name!r} has no chat template (it is a base model): "
-                f"write the prompt yourself, as lm({_shorten(messages)!r})"
+                "write the prompt yourself, as lm('User: ...\\nAssistant:')"
             )
         controls = self.tokenizer.convert_ids_to_tokens(_special_ids(self.tokenizer))
         said = messages_of(messages)
@@ -189,7 +189,7 @@ class LM:
             for control in controls:
                 if control in text:
                     raise ValueError(
-                        f"the message {_shorten(text)!r} contains the control token "
+                        f"the message {quoted(text)} contains the control token "
                         f"{control!r}: the model would read it as one; take it out"
                     )
         try:
@@ -213,13 +213,13 @@ class LM:
         if isinstance(prompt, str):
             ids = self._encode(prompt, True)
         elif isinstance(prompt, bytes):
-            raise TypeError(f"the prompt {prompt!r} is bytes: write {prompt.decode('latin1')!r}")
+            raise TypeError(f"the prompt {quoted(prompt)} is bytes: write a text, or ids of tokens")
         else:
             try:
                 ids = token_ids("the prompt", prompt, self.vocabulary.size)
             except TypeError as error:
                 raise TypeError(
-                    f"the prompt {_shorten(prompt)} is neither a str nor a sequence of token ids"
+                    f"the prompt {quoted(prompt)} is neither a str nor a sequence of token ids"
                 ) from error
         if not ids:
             raise VocabularyError(
@@ -254,7 +254,7 @@ class LM:
                     )
                 except TypeError as error:
                     raise VocabularyError(
-                        f"the text {_shorten(text)!r} has a lone surrogate: it is no Unicode text"
+                        f"the text {quoted(text)} has a lone surrogate: it is no Unicode text"
                     ) from error
         return tuple(ids)
 
@@ -265,7 +265,7 @@ class LM:
             if bytes(vocabulary.tokens[i]) == byte:
                 return i
         raise VocabularyError(
-            f"the text {_shorten(text)!r} has the byte {byte!r}, which is no UTF-8, and this model "
+            f"the text {quoted(text)} has the byte {byte!r}, which is no UTF-8, and this model "
             "has no token for it"
         )
 
@@ -285,7 +285,7 @@ class LM:
         if broken:
             raise PotentialError(
                 f"{self!r} gave {'NaN' if math.isnan(peaks[broken[0]]) else 'infinity'} after "
-                f"{_shorten(self.decode(contexts[broken[0]]))!r}: "
+                f"{quoted(self.decode(contexts[broken[0]]))}: "
                 "the model's weights are damaged, or its dtype is too narrow for them"
             )
         if any(temperature != 1.0 for temperature in temperatures):
@@ -326,11 +326,6 @@ class LM:
 
     def __repr__(self) -> str:
         return f"LM({self.name!r})"
-
-
-def _shorten(prompt: Any) -> str:
-    text = prompt if isinstance(prompt, str) else str(prompt)
-    return text if len(text) <= 40 else text[:40] + "…"
 
 
 def _end_ids(tokenizer: Any, model: Any) -> list[int]:

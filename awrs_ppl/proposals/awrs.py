@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from numbers import Real
 from typing import Literal
 
 import numpy as np
 
+from awrs_ppl._values import count_of, is_number
+from awrs_ppl.closure import follow
 from awrs_ppl.knowledge import Knowledge
 from awrs_ppl.outcomes import Outcomes
 from awrs_ppl.proposals.paper import ESTIMATORS
@@ -66,11 +67,11 @@ class AWRS:
         names = ["head-tail", *ESTIMATORS]
         if not isinstance(self.estimator, str) or self.estimator not in names:
             raise ValueError(f"AWRS got estimator={self.estimator!r}: choose one of {names}")
-        numbers = isinstance(self.effort, Real) and isinstance(self.trifle, Real)
         if not (
-            numbers
-            and isinstance(self.max_checks, int)
-            and (0 < self.effort < math.inf and 0 <= self.trifle < 1 and self.max_checks >= 1)
+            is_number(self.effort)
+            and is_number(self.trifle)
+            and count_of(self.max_checks, least=1) is not None
+            and (0 < self.effort < math.inf and 0 <= self.trifle < 1)
         ):
             raise ValueError(
                 f"AWRS got effort={self.effort!r}, trifle={self.trifle!r}, "
@@ -153,7 +154,7 @@ class AWRS:
             # Of a beginning: what it could settle, beside what the next likeliest token would.
             fair = self._fair(head, members)
             worth = fair if head.mass > 0.0 or not ahead else unknown.weight(ahead[0])
-            for token in await knowledge.follow(outcome, allowed, unknown, worth):
+            for token in await follow(knowledge, outcome, allowed, unknown, worth):
                 head.accept(token)
         return head
 

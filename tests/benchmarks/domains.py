@@ -230,8 +230,10 @@ def genlm_control(lm: LM, domain: Domain, task: tuple[Any, ...], seed: int) -> R
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - it resamples with numpy's global generator
     started = time.perf_counter()
-    # It keeps the keys and values of the prompt, but has to be told.
-    backend.cache_kv(list(prompt))
+    # It keeps the keys and values of the prompt, but has to be told. (Where a model's window is
+    # shorter than the prompt it fails then.)
+    if len(prompt) < (getattr(engine.model.config, "sliding_window", None) or math.inf):
+        backend.cache_kv(list(prompt))
     found = asyncio.run(
         SMC(sampler)(n_particles=usual_particles(PEER), ess_threshold=0.5, max_tokens=max_tokens)
     )

@@ -1,0 +1,91 @@
+"""What follows from one verdict: every beginning of an allowed token is allowed, and all that
+begins like a rejected beginning is rejected."""
+
+from __future__ import annotations
+
+from awrs_ppl.knowledge import Knowledge
+from awrs_ppl.lexicon import boundaries
+from awrs_ppl.lifting import ByteFactor
+from awrs_ppl.memory import Verdicts
+from awrs_ppl.urn import Urn
+
+__all__ = ["follow"]
+
+_FEW = 32  # so many tokens are cheaper kept one by one than as a range
+
+
+async def follow(
+    knowledge: Knowledge, outcome: int, allowed: bool, urn: Urn, worth: float
+) -> list[int]:
+    """Learn what follows from a verdict, and take it out of `urn`; tokens newly accepted.
+
+    An accepted token: every token it begins with is accepted. A rejected one: its beginnings
+    are asked about, shortest first, while the tokens that begin so hold at least `worth`; all
+    tokens that begin like the shortest rejected one are rejected. Only where the factor is
+    over bytes; ends follow from nothing.
+    """
+    if outcome >= knowledge.vocabulary.size:
+        return []
+    data = bytes(knowledge.vocabulary.tokens[outcome])
+    if allowed:
+        return _accept_beginnings(knowledge, data, urn)
+    for i, verdicts in knowledge.known.items():
+        if outcome in verdicts.rejected and isinstance(knowledge.target.boolean[i], ByteFactor):
+            return await _reject_alike(knowledge, i, data, urn, worth)
+    return []
+
+
+def _accept_beginnings(knowledge: Knowledge, data: bytes, urn: Urn) -> list[int]:
+    boolean, vocabulary = knowledge.target.boolean, knowledge.vocabulary
+    over_bytes = [v for i, v in knowledge.known.items() if isinstance(boolean[i], ByteFactor)]
+    found = []
+    for token in vocabulary.lexicon.within(data) if over_bytes else ():
+        for verdicts in over_bytes:
+            if verdicts.verdict(token, vocabulary) is None:
+                verdicts.accept(token, None)
+        if urn.weight(token) > 0.0 and knowledge.is_accepted(token):
+            found.append(token)
+    return found
+
+
+async def _reject_alike(
+    knowledge: Knowledge, i: int, data: bytes, urn: Urn, worth: float
+) -> list[int]:
+    verdicts, vocabulary = knowledge.known[i], knowledge.vocabulary
+    lexicon = vocabulary.lexicon
+    found: list[int] = []
+    for cut in boundaries(data):
+        beginning = data[:cut]
+        spelled = tuple(lexicon.spelling(beginning))
+        known = [verdicts.verdict(token, vocabulary) for token in spelled]
+        if beginning in verdicts.begun or True in known:
+            continue
+        first, last = lexicon.range(beginning)
+        if False not in known:
+            if urn.mass_of(lexicon.ids[first:last]) < worth:
+                break
+            state = await knowledge.ask_beginning(i, beginning)
+            if state is not None:
+                verdicts.begin(beginning)
+                for token in spelled:
+                    verdicts.accept(token, state)
+                found += _accept_beginnings(knowledge, beginning, urn)
+                continue
+        _reject_range(knowledge, verdicts, (first, last), urn)
+        return found
+    _reject_range(knowledge, verdicts, lexicon.range(data), urn)
+    return found
+
+
+def _reject_range(
+    knowledge: Knowledge, verdicts: Verdicts, ranks: tuple[int, int], urn: Urn
+) -> None:
+    first, last = ranks
+    alike = knowledge.vocabulary.lexicon.ids[first:last]
+    if last - first > _FEW:
+        verdicts.reject_range(first, last)
+        urn.remove_all(alike)
+        return
+    for token in alike.tolist():
+        verdicts.reject(token)
+        urn.remove(token)
