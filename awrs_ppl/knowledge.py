@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from awrs_ppl.errors import AwrsError, PotentialError
-from awrs_ppl.lifting import Factor, Text
+from awrs_ppl.lifting import ByteFactor, Factor, Text
 from awrs_ppl.memory import Memory, Tail, Verdicts
 from awrs_ppl.potential import State, show
 from awrs_ppl.products import Target
@@ -90,10 +90,10 @@ class Knowledge:
             if mask is None:
                 found = memory.verdicts(keys[i], states[i], knowledge.vocabulary)
                 knowledge.known[i] = found
-                going_on = getattr(factor.potential, "next_bytes", lambda _: None)(states[i])
-                if going_on is not None and not found.journal:
-                    for ranks in knowledge.vocabulary.lexicon.outside(going_on):
-                        found.reject_range(*ranks)
+                if isinstance(factor, ByteFactor) and not found.journal:
+                    going_on = factor.potential.next_bytes(states[i])
+                    if going_on is not None:
+                        found.go_on_with(going_on, knowledge.vocabulary)
                 ahead = getattr(factor.potential, "speculation", 1)
                 knowledge.speculation = max(knowledge.speculation, ahead)
             else:

@@ -107,6 +107,11 @@ class Verdicts:
         self.ranges.append((first, last))
         self._learned((first, last), _RANGE)
 
+    def go_on_with(self, first_bytes: range, vocabulary: Vocabulary) -> None:
+        """Learn that no token is allowed that begins with another byte."""
+        for ranks in vocabulary.lexicon.outside(first_bytes):
+            self.reject_range(*ranks)
+
     def begin(self, beginning: bytes) -> None:
         """Learn that a beginning of tokens is allowed."""
         self.begun.add(beginning)
