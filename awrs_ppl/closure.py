@@ -4,7 +4,7 @@ begins like a rejected beginning is rejected."""
 from __future__ import annotations
 
 from awrs_ppl.knowledge import Knowledge
-from awrs_ppl.lexicon import boundaries
+from awrs_ppl.lexicon import Lexicon, boundaries
 from awrs_ppl.lifting import ByteFactor
 from awrs_ppl.memory import Verdicts
 from awrs_ppl.urn import Urn
@@ -71,17 +71,15 @@ async def _reject_alike(
                     verdicts.accept(token, state)
                 found += _accept_beginnings(knowledge, beginning, urn)
                 continue
-        _reject_range(knowledge, verdicts, (first, last), urn)
+        _reject_range(verdicts, lexicon, (first, last), urn)
         return found
-    _reject_range(knowledge, verdicts, lexicon.range(data), urn)
+    _reject_range(verdicts, lexicon, lexicon.range(data), urn)
     return found
 
 
-def _reject_range(
-    knowledge: Knowledge, verdicts: Verdicts, ranks: tuple[int, int], urn: Urn
-) -> None:
+def _reject_range(verdicts: Verdicts, lexicon: Lexicon, ranks: tuple[int, int], urn: Urn) -> None:
     first, last = ranks
-    alike = knowledge.vocabulary.lexicon.ids[first:last]
+    alike = lexicon.ids[first:last]
     if last - first > _FEW:
         verdicts.reject_range(first, last)
         urn.remove_all(alike)

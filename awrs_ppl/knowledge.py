@@ -257,7 +257,8 @@ class Knowledge:
         self.checks[i] += 1
         self.beginnings += 1
         state = await self._advance(i, None, beginning)
-        self.rejections[i] += state is None
+        if state is None:  # a count of 0 would be blamed, too
+            self.rejections[i] += 1
         return state
 
     async def settle_ends(self, urn: Urn) -> None:

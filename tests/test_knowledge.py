@@ -225,6 +225,12 @@ async def test_wrong_closure_is_caught(
         await assert_properly_weighted(AWRS(), product, draws=1500)
 
 
+async def test_an_allowed_beginning_is_not_counted_as_a_refusal() -> None:
+    found = await learned(ToyLM(["ab", "b"])("a") * predicate(str.isascii), b"", AWRS(), 0)
+    assert await found.ask_beginning(0, b"a") is not None
+    assert not found.rejections
+
+
 # --- sharing ------------------------------------------------------------------------------
 
 
