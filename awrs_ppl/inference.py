@@ -256,17 +256,24 @@ class Inference:
     # --- the population -------------------------------------------------------------------
 
     def _synchronize(self) -> bool:
-        """Resample if the effective sample size is low; whether that was done."""
-        weights = [p.total for p in self.particles]
-        n = len(weights)
+        """Resample if the effective sample size is low; whether that was done.
+
+        While others go on, a text that has ended keeps its place and weight: the weight says
+        how it has ended, which theirs do not say yet.
+        """
+        slots = np.arange(len(self.particles))
+        if any(p.is_growing for p in self.particles):
+            slots = slots[[not p.has_ended for p in self.particles]]
+        weights = [self.particles[slot].total for slot in slots]
         # A hair below the threshold: equal weights miss n by rounding.
-        if not 0 < ess(weights) < self._ess_threshold * n * (1 - 1e-9):
+        if not 0 < ess(weights) < self._ess_threshold * len(weights) * (1 - 1e-9):
             self._record(None)
             return False
         rng = self._streams.at(self._round, 0, Purpose.RESAMPLE)
-        ancestors = self._scheme(normalize(weights), rng)
+        ancestors = np.arange(len(self.particles))
+        ancestors[slots] = slots[self._scheme(normalize(weights), rng)]
         self._record(tuple(ancestors.tolist()))
-        self.particles, lost = continued(self.particles, ancestors)
+        self.particles, lost = continued(self.particles, ancestors, set(slots.tolist()))
         self._lost += lost
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,16 @@ class Particle:
     def total(self) -> float:
         """The log-weight with the twist: what synchronizations look at."""
         return self.log_weight + self.twist
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether its text goes on."""
+        return self.is_live and self.progress is not None and not self.progress.ended
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its text has ended, and waits until the others have."""
+        return self.is_live and self.progress is not None and self.progress.ended
 
     @property
     def is_live(self) -> bool:
@@ -102,17 +113,24 @@ class Sync:
     losses: tuple[Loss, ...] = ()
 
 
-def continued(particles: list[Particle], ancestors: np.ndarray) -> tuple[list[Particle], list[Run]]:
-    """The next population, all of the mean weight, and the runs that nobody continues.
+def continued(
+    particles: list[Particle], ancestors: np.ndarray, resampled: Container[int]
+) -> tuple[list[Particle], list[Run]]:
+    """The next population, and the runs that nobody continues.
 
-    The first child of an ancestor keeps its live coroutine; the others have none until their
-    statement ends, and are then rebuilt from the log.
+    Those in the slots that are `resampled` get their mean weight; the others are their own
+    ancestors and keep theirs. The first child of an ancestor keeps its live coroutine; the
+    others have none until their statement ends, and are then rebuilt from the log.
     """
-    mean = log_mean([particle.total for particle in particles])
+    mean = log_mean([p.total for slot, p in enumerate(particles) if slot in resampled])
     kept: set[int] = set()
     children = []
     for slot, ancestor in enumerate(ancestors.tolist()):
         parent = particles[ancestor]
+        if slot not in resampled:
+            children.append(parent)
+            kept.add(ancestor)
+            continue
         # A request that changes the weight is plain data and goes on without a coroutine; any
         # other may hold objects of the parent's, so the child makes its own.
         request = parent.request

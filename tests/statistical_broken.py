@@ -175,8 +175,8 @@ def of_survivors(log_weights: list[float]) -> float:
 def children_that(change: Callable[[Particle, Particle, bool], None]) -> Any:
     """Children changed after a resampling: (child, parent, whether it is a further child)."""
 
-    def wrong(particles: list[Particle], ancestors: np.ndarray) -> Any:
-        children, lost = continued(particles, ancestors)
+    def wrong(particles: list[Particle], ancestors: np.ndarray, slots: set[int]) -> Any:
+        children, lost = continued(particles, ancestors, slots)
         for i, (child, ancestor) in enumerate(zip(children, ancestors, strict=True)):
             change(child, particles[ancestor], ancestor in ancestors[:i])
         return children, lost

@@ -157,6 +157,36 @@ async def test_particles_that_wait_do_not_compete() -> None:
     assert np.mean(found) == pytest.approx(exact, abs=0.06)
 
 
+TWO_WAYS = ToyLM(["a", "b"], weights=lambda context: [10, 10, 1])
+
+
+async def one_way_dies(ctx: Context) -> str:
+    """After "a" the text can only end, which is unlikely; "bbb" weighs more, and never ends."""
+    allowed = predicate_of(
+        lambda text: text in ("", "a", "b", "bb", "bbb"), complete=lambda text: text == "a"
+    )
+    return await ctx.generate(TWO_WAYS("go") * allowed, max_tokens=6)
+
+
+async def test_a_text_that_has_ended_keeps_its_place_while_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def runs() -> list[float]:
+        found = []
+        for seed in range(20):
+            posterior = await infer(
+                one_way_dies, n_particles=4, ess_threshold=0.7, seed=seed, progress=False
+            )
+            found.append(math.exp(posterior.log_ml))
+        return found
+
+    exact = await enumerate_posterior(one_way_dies)
+    assert np.mean(await runs()) == pytest.approx(math.exp(exact.log_ml), rel=0.1)
+    # If they compete, the ones that die win mostly.
+    monkeypatch.setattr(Particle, "has_ended", False)
+    assert (await runs()).count(0.0) > 10
+
+
 async def test_local_decoding_has_no_evidence() -> None:
     async def model(ctx: Context) -> str:
         return await ctx.generate(LM("go") * no_bb, max_tokens=3, proposal=LocalAWRS())
@@ -214,8 +244,8 @@ async def test_weights_kept_after_resampling_are_caught(monkeypatch: pytest.Monk
 
     right = inference.continued
 
-    def keep(particles: list[Particle], ancestors: np.ndarray) -> Any:
-        children, dropped = right(particles, ancestors)
+    def keep(particles: list[Particle], ancestors: np.ndarray, slots: set[int]) -> Any:
+        children, dropped = right(particles, ancestors, slots)
         for child, ancestor in zip(children, ancestors, strict=True):
             child.log_weight = particles[ancestor].log_weight
         return children, dropped
