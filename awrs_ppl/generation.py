@@ -64,7 +64,7 @@ class Progress:
 
     `states` are those of the Boolean factors; `weights` the log-weights that the weighing
     factors give to the text as a beginning. Of an ended text only `text` is meant. `origin` is
-    where the last token was drawn, and this token.
+    where the last token was drawn, and this token; `twist` is that of its draw.
     """
 
     text: Text
@@ -72,6 +72,7 @@ class Progress:
     weights: tuple[float, ...]
     ended: bool = False
     origin: tuple[Hashable, int] | None = None
+    twist: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,10 +304,11 @@ async def _apply(group: _Group, progress: Progress, draw: Draw) -> Advance:
         text = progress.text.then(draw.outcome, data)
         states = await knowledge.states_after(draw.outcome)
         origin = (knowledge.place, draw.outcome)
-        return Advance(Progress(text, states, progress.weights, origin=origin), draw.log_weight)
+        drawn = Progress(text, states, progress.weights, origin=origin, twist=draw.twist)
+        return Advance(drawn, draw.log_weight)
     closing = knowledge.closings.ends[draw.outcome - size]
     text = Text(closing.apply(progress.text.data), progress.text.tokens)
-    return Advance(replace(progress, text=text, ended=True), draw.log_weight)
+    return Advance(replace(progress, text=text, ended=True, twist=0.0), draw.log_weight)
 
 
 async def _apply_weighers(items: Sequence[Item], advances: list[Advance]) -> list[Advance]:

@@ -108,6 +108,7 @@ class HeadTailSampler(TokenSampler):
             return self.target.eos, -np.inf, np.nan
         weights = torch.as_tensor((await self.potential.logw_next(context)).weights)
         knowledge = Knowledge.at(self._factors, text, states, self._closings, self._memory)
+        knowledge.twisted = False  # its SMC knows nothing of twists
         row = torch.full((1, self._vocabulary.size), -torch.inf, dtype=weights.dtype)
         row = row.to(weights.device)
         row[0, torch.from_numpy(self._ids).to(weights.device)] = weights

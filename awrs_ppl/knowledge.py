@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from awrs_ppl.errors import AwrsError, PotentialError
-from awrs_ppl.lifting import ByteFactor, Factor, Text
+from awrs_ppl.lifting import Factor, Text, waits
 from awrs_ppl.memory import Memory, Tail, Verdicts
 from awrs_ppl.potential import State, show
 from awrs_ppl.products import Target
@@ -56,6 +56,8 @@ class Knowledge:
     beginnings: int = 0
     # How many outcomes are worth asking about at once.
     speculation: int = 1
+    # Whether what follows a draw looks at its twist.
+    twisted: bool = True
     vocabulary: Vocabulary = field(init=False)
     _ends: dict[int, bool] = field(default_factory=dict)
     # Answers that were fetched ahead, and have not been needed yet.
@@ -90,10 +92,9 @@ class Knowledge:
             if mask is None:
                 found = memory.verdicts(keys[i], states[i], knowledge.vocabulary)
                 knowledge.known[i] = found
-                if isinstance(factor, ByteFactor) and not found.journal:
-                    going_on = factor.potential.next_bytes(states[i])
-                    if going_on is not None:
-                        found.go_on_with(going_on, knowledge.vocabulary)
+                going_on = None if found.journal else factor.next_bytes(states[i])
+                if going_on is not None:
+                    found.go_on_with(going_on, knowledge.vocabulary)
                 ahead = getattr(factor.potential, "speculation", 1)
                 knowledge.speculation = max(knowledge.speculation, ahead)
             else:
@@ -127,9 +128,15 @@ class Knowledge:
         and at others of the constraint, up to the last step. With nothing seen it is `before`."""
         return self._tails[1].share(self._tails[0].share(before, _ELSEWHERE))
 
-    def note_drawn(self, verdicts: Sequence[bool]) -> None:
+    def waiting(self) -> set[int]:
+        """The tokens that were accepted because they end inside a character, of which there is
+        no verdict yet; none where draws are not `twisted`."""
+        found = [v.waiting for v in self.known.values() if v.waiting] if self.twisted else []
+        return found[0] if len(found) == 1 else set[int]().union(*found)
+
+    def note_drawn(self, drawn: int, allowed: int) -> None:
         """Count outcomes drawn from the unknown ones; that is seen from the next step on."""
-        self._drawn += Tail(len(verdicts), sum(verdicts))
+        self._drawn += Tail(drawn, allowed)
 
     # --- what is known --------------------------------------------------------------------
 
@@ -221,6 +228,8 @@ class Knowledge:
                     self.rejections[i] += 1
                 else:
                     self.known[i].accept(outcome, state)
+                    if waits(self.target.boolean[i], state):
+                        self.known[i].wait(outcome)
             verdicts = [answer[-1][1] is not None]
         if not all(verdicts):
             return False

@@ -194,17 +194,19 @@ def _parts(change: Change) -> Sequence[tuple[int, float]]:
     before, after = particle.progress, change.progress
     tokens = 0 if before is None else len(before.text.tokens)
     main = _FORCED if tokens >= asked.max_tokens - 1 else _CONSTRAINT
+    # The token's own twist is a guess of what its constraints will say.
+    twist = 0.0 if after is None else after.twist - (0.0 if before is None else before.twist)
     if not weighted and critic is None:
-        return ((main, change.log_weight),)
+        return ((main, change.log_weight + twist),)
     if after is None:
         killer = (change.killer or "").removesuffix(" (at the empty text)")
         names = [repr(weigher.potential) for weigher in weighted]
         return ((names.index(killer) if killer in names else main, -math.inf),)
     were = (0.0,) * len(weighted) if before is None else before.weights
     soft = [(i, after.weights[i] - were[i]) for i in range(len(weighted))]
-    parts = [(main, change.log_weight - sum(weight for _, weight in soft)), *soft]
+    parts = [(main, change.log_weight + twist - sum(weight for _, weight in soft)), *soft]
     if critic is not None:
-        parts.append((_CRITIC, change.twist - particle.twist))
+        parts.append((_CRITIC, change.twist - particle.twist - twist))
     return parts
 
 

@@ -26,7 +26,16 @@ from awrs_ppl.errors import PotentialError, VocabularyError
 from awrs_ppl.potential import BooleanPotential, State, checked_weight, settle, show
 from awrs_ppl.vocabulary import Vocabulary
 
-__all__ = ["ByteFactor", "Factor", "Text", "TokenFactor", "Weigher", "boolean", "is_boolean"]
+__all__ = [
+    "ByteFactor",
+    "Factor",
+    "Text",
+    "TokenFactor",
+    "Weigher",
+    "boolean",
+    "is_boolean",
+    "waits",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,10 @@ class Factor(Protocol):
         """All verdicts at once, shape `[vocabulary.size]`, or None if there is no such way."""
         ...
 
+    def next_bytes(self, state: Any) -> range | None:
+        """The bytes that every longer text goes on with, where that is known; else None."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ByteFactor:
@@ -103,6 +116,9 @@ class ByteFactor:
                 f"{mask.shape}: it must be bool, of shape ({vocabulary.size},)"
             )
         return mask
+
+    def next_bytes(self, state: Any) -> range | None:
+        return self.potential.next_bytes(state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +155,9 @@ class TokenFactor:
 
     def mask(self, state: Any, vocabulary: Vocabulary) -> np.ndarray | None:
         return None
+
+    def next_bytes(self, state: Text) -> range | None:
+        return None if self.alphabet.is_whole(state) else continuing(state.data)
 
     async def _holds(self, weight: Any, text: Text) -> bool:
         value = checked_weight(await weight, self.potential, text.data)
@@ -262,6 +281,12 @@ def continuing(data: bytes) -> range | None:
     if not pending:
         return None
     return range(*_SECOND.get(pending[0] if len(pending) == 1 else 0, (0x80, 0xC0)))
+
+
+def waits(factor: Factor, state: Any) -> bool:
+    """Whether a factor is inside a character, and judges it when it is whole."""
+    going_on = factor.next_bytes(state)
+    return bool(going_on) and going_on[0] >= 0x80 and going_on[-1] < 0xC0
 
 
 _BOOLEAN = (BoolFSA, BoolCFG, CanonicalTokenization, FullValidatorJsonSchema, ParserPotential)

@@ -18,7 +18,7 @@ __all__ = ["REMEMBERED", "Memory", "Verdicts"]
 
 LIMIT = 64 * 2**20
 # What one entry takes, in bytes: measured, dictionaries' room to grow included.
-_TABLE, _TOKEN, _RANGE = 960, 130, 160
+_TABLE, _TOKEN, _RANGE, _WAITING = 960, 130, 160, 80
 _DEAD_ENDS = 65_536
 _CONSTRAINTS = 64
 
@@ -44,7 +44,8 @@ class Tail:
 class Verdicts:
     """What is known of the next tokens at one state of one constraint.
 
-    `accepted` maps tokens to the state after them, or None where it was not computed;
+    `accepted` maps tokens to the state after them, or None where it was not computed; those
+    `waiting` were accepted because they end inside a character, which is judged when it is whole;
     `rejected` are single tokens, `ranges` ranks in the vocabulary's `lexicon` all of whose tokens
     are rejected; `begun` beginnings of tokens that are allowed; `ends` whether the text may end
     after some last bytes. `journal` has the tokens and ranges in the order they were learned,
@@ -62,10 +63,12 @@ class Verdicts:
         "ranges",
         "rejected",
         "tail",
+        "waiting",
     )
 
     def __init__(self) -> None:
         self.accepted: dict[int, State | None] = {}
+        self.waiting: set[int] = set()
         self.rejected: set[int] = set()
         self.ranges: list[tuple[int, int]] = []
         self.begun: set[bytes] = set()
@@ -94,6 +97,11 @@ class Verdicts:
                 self._learned(token, _TOKEN)
             self.accepted[token] = state
             self.cost += size_of(state)
+
+    def wait(self, token: int) -> None:
+        """Learn that an accepted token ends inside a character."""
+        self.waiting.add(token)
+        self.cost += _WAITING
 
     def reject(self, token: int) -> None:
         """Learn that a token is not allowed."""

@@ -109,6 +109,7 @@ async def _grow(
     for (i, _), advance in zip(going, await step(items, meter, memory), strict=True):
         changes[i].log_weight += advance.log_weight
         changes[i].progress, changes[i].killer = advance.progress, advance.killer
+        changes[i].twist = advance.progress.twist if advance.progress is not None else 0.0
     started = time.perf_counter()
     steered = [
         (c, critic, _lasting(c.progress, generation))
@@ -120,7 +121,7 @@ async def _grow(
     ]
     twists = await weigh([(critic, text, False) for _, critic, text in steered])
     for (change, critic, _), twist in zip(steered, twists, strict=True):
-        change.twist = twist
+        change.twist += twist
         if twist == -math.inf:
             change.killer = _name(critic)
     meter.lap("critic", started)

@@ -45,7 +45,8 @@ def proposal_that(fault: str) -> Callable[[], AbstractContextManager[Any]]:
         if total <= 0.0:
             return DEAD
         if place * total < mass or not found:
-            outcome = head.accepted(pick(head.cumulative(), min(place * total, mass * (1 - 1e-9))))
+            known, weights = head.twisted()
+            outcome = int(known[pick(np.cumsum(weights), min(place * total, mass * (1 - 1e-9)))])
         else:
             outcome = found[int((place * total - mass) / (total - mass) * len(found))]
         return Draw(outcome, outcomes.log_scale + math.log(total))
@@ -68,6 +69,11 @@ async def weighed_alone(self: Any, head: Any, outcomes: Any, knowledge: Any, rng
 
 def unpermuted(members: int, rng: np.random.Generator) -> np.ndarray:
     return (np.arange(members) + rng.random(members)) / members
+
+
+def undivided_guess(outcome: int, log_weight: float, twist: float) -> Draw:
+    """The weight of a token that waits, without the guess that it was drawn by."""
+    return Draw(outcome, log_weight + twist, twist)
 
 
 right_draw = AWRS.draw
@@ -182,6 +188,19 @@ def children_that(change: Callable[[Particle, Particle, bool], None]) -> Any:
         return children, lost
 
     return lambda: patch.object(inference, "continued", wrong)
+
+
+def everyone_weighs_the_mean() -> Any:
+    """Those that keep their place, too."""
+
+    def wrong(particles: list[Particle], ancestors: np.ndarray, slots: set[int]) -> Any:
+        mean = log_mean([particles[slot].total for slot in slots])
+        children, lost = continued(particles, ancestors, slots)
+        for child in children:
+            child.log_weight = mean - child.twist
+        return children, lost
+
+    return patch.object(inference, "continued", wrong)
 
 
 def keep_weight(child: Particle, parent: Particle, further: bool) -> None:

@@ -6,7 +6,7 @@ A fault is a context manager; inside it the library is wrong, by a part of `stat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -57,7 +57,7 @@ class Fault:
 # --- programs -----------------------------------------------------------------------------
 
 
-def lm(tokens: list[str], *weights: float) -> ToyLM:
+def lm(tokens: Sequence[str | bytes], *weights: float) -> ToyLM:
     """A language model with one law at all contexts; the end's weight is the last."""
     return ToyLM(tokens, weights=lambda context: weights)
 
@@ -195,6 +195,12 @@ REMEMBERING: dict[str, Any] = {
     "proposal": OneDraw(effort=0.1, max_checks=1),
 }
 EVENED: dict[str, Any] = {"n_particles": 4, "ess_threshold": 1.0}
+# Both characters begin alike, and one of them is not allowed.
+PARTS = lm(["七".encode()[:2], "丁".encode()[2:], "七".encode()[2:], "a", "b"], 6, 1, 6, 1, 4, 1)
+WAITING = text_of(
+    PARTS("a") * predicate(lambda text: "丁" not in text and "b" not in text), 4, **EVENED
+)
+ENDING = text_of(UNEVEN * no_pairs, 4, **EVENED)
 DEAD_ENDS = Program(narrow, {"n_particles": 8})
 SAME = Program(same_twice, EVENED)
 WEIGHED, HALVED, AHEAD = Program(weighed, EVENED), Program(halved, EVENED), Program(ahead, EVENED)
@@ -256,6 +262,8 @@ FAULTS = [
         text_of(EVEN * Soft(length, prefix=misleading), 3),
     ),
     Fault("twist not undone", of(Particle, "weigh", wrong.keep_twist), CRITIC),
+    Fault("guess of a verdict kept", of(Particle, "weigh", wrong.keep_twist), WAITING),
+    Fault("guess of a verdict not divided out", of(awrs, "Draw", wrong.undivided_guess), WAITING),
     Fault("critic's last word left out", of(rounds, "weigh", wrong.by_beginning), CRITIC),
     Fault(
         "critic asked about a stop's beginning",
@@ -264,6 +272,7 @@ FAULTS = [
     ),
     Fault("mean over the survivors", of(population, "log_mean", wrong.of_survivors), HALVED),
     Fault("weights kept in resampling", wrong.children_that(wrong.keep_weight), WEIGHED),
+    Fault("ended texts given the mean weight", wrong.everyone_weighs_the_mean, ENDING),
     Fault("replay weighs again", wrong.children_that(wrong.weigh_again), WEIGHED),
     Fault("condition ignored on replay", wrong.children_that(wrong.ignore_condition), AHEAD),
     Fault(

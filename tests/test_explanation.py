@@ -86,11 +86,16 @@ async def test_each_part_is_charged_with_its_own() -> None:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("ess_threshold", [0.0, 0.5, 1.0])
 async def test_the_statements_add_up_to_the_evidence(seed: int, ess_threshold: float) -> None:
-    lm = ToyLM(["a", "b", "c"], seed=3)
+    # What ends inside a character is twisted until the next token.
+    lm = ToyLM(["a", "b", "c", "丁".encode()[:2], "丁".encode()[2:]], seed=3)
 
     @predicate
     def no_bb(text: str) -> bool:
         return "bb" not in text
+
+    @predicate
+    def few(text: str) -> bool:
+        return "a" not in text and "c" not in text
 
     async def model(ctx: Context) -> str:
         # Particles part: in one round some are at a `generate` and others at a `factor`.
@@ -98,12 +103,12 @@ async def test_the_statements_add_up_to_the_evidence(seed: int, ess_threshold: f
             await ctx.factor(-0.5, name="short way")
             await ctx.condition(await ctx.sample(Bernoulli(0.7)), name="luck")
         first = await ctx.generate(
-            lm("b") * Regex("[abc]+") * no_bb * Soft(lambda text: -0.3 * text.count("c")),
+            lm("b") * Regex("[abc丁]+") * no_bb * Soft(lambda text: -0.3 * text.count("c")),
             max_tokens=6,
             critic=Soft(lambda text: 0.4 * text.count("a")),
         )
         await ctx.observe(lm("c"), first[:1])
-        return first
+        return first + await ctx.generate(lm("d") * no_bb * few, max_tokens=4)
 
     options = {"n_particles": 12, "progress": False}
     posterior = await infer(model, seed=seed, ess_threshold=ess_threshold, **options)

@@ -46,6 +46,16 @@ async def test_the_evidence_is_that_of_the_enumeration(condition: str, proposal:
     assert sampler.checks > 0
 
 
+async def test_without_twists_all_that_is_known_weighs_the_same() -> None:
+    """A token that ends inside a character, too: genlm-control would resample by what it weighs."""
+    tokens = ["a", "b", "丁".encode()[:2], "丁".encode()[2:]]
+    toy = ToyLM(tokens, weights=lambda context: [1.0, 9.0, 4.0, 1.0, 1.0])
+    sampler = HeadTailSampler(toy("x"), predicate(lambda text: "b" not in text), seed=0)
+    drawn = [await sampler.sample([]) for _ in range(60)]
+    assert len({token for token, _, _ in drawn[20:]}) == 3
+    assert {round(log_weight, 9) for _, log_weight, _ in drawn[20:]} == {round(math.log(6 / 16), 9)}
+
+
 async def test_what_is_learned_is_kept() -> None:
     sampler = HeadTailSampler(TOY("x"), no_bb, seed=0)
     counts = []

@@ -606,6 +606,33 @@ async def test_a_budget_does_not_count_what_was_asked_ahead() -> None:
     assert slow.log_weights.tolist() == quick.log_weights.tolist()
 
 
+# --- inside a character -------------------------------------------------------------------
+
+MOSTLY_PARTS = ToyLM(["a", "b", *PARTS[:3]], weights=lambda context: [1, 20, 9, 3, 3, 3])
+
+
+@predicate
+def only_a(text: str) -> bool:
+    return text in ("", "a")
+
+
+async def test_few_walk_into_a_character_where_little_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The beginning of one weighs nine times what "a" does, and none of its ends is allowed."""
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(MOSTLY_PARTS("x") * only_a, max_tokens=3)
+
+    async def dead() -> int:
+        found = [await infer(model, n_particles=4, seed=s, progress=False) for s in range(40)]
+        return sum(sum(posterior.kills.values()) for posterior in found)
+
+    few = await dead()
+    monkeypatch.setattr(awrs._Head, "twist", lambda self: 1.0)
+    assert few < 0.5 * await dead()
+
+
 # --- bounds -------------------------------------------------------------------------------
 
 

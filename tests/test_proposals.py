@@ -169,8 +169,9 @@ class Broken(AWRS):
         if total <= 0:
             return Draw(-1, -math.inf)
         if rng.random() * total < mass and head.mass > 0.0:
-            place = pick(head.cumulative(), rng.random() * head.mass)
-            return Draw(head.accepted(place), outcomes.log_scale + math.log(total))
+            known, weights = head.twisted()
+            place = pick(np.cumsum(weights), rng.random() * head.mass)
+            return Draw(int(known[place]), outcomes.log_scale + math.log(total))
         return Draw(found[int(rng.integers(len(found)))], outcomes.log_scale + math.log(total))
 
 

@@ -23,6 +23,7 @@ __all__ = ["AWRS"]
 _MOST = 4  # draws from the tail for one particle
 _HEAVIEST = 4.0
 _LEAST = 0.01  # nobody knows that less of a tail is allowed
+_FAINTEST = 0.1  # whatever its twist says, no token weighs more than ten times what it would
 _FEW = 8  # so many outcomes are removed faster one by one
 
 
@@ -37,6 +38,11 @@ class AWRS:
     else one of the accepted draws. Given the knowledge at the freeze, E[W 1{x = v}] = p(v)c(v).
     Particles at one context learn once and share the k draws and W; the places where they look
     up their outcome are stratified. Each draw keeps its law.
+
+    A token that ends inside a character, which a constraint over text accepts because it cannot
+    judge it yet, is drawn by its weight times a guess of its verdict, the allowed share of all
+    other outcomes there, and W is divided by it. The guess is the draw's twist: a resampling
+    before the next token multiplies the weight by it.
 
     - `effort`: the price of variance in checks. For each particle rho k = effort sd/E[W], with sd
       the standard deviation that one draw leaves, by a guess of the share of U that is allowed:
@@ -192,32 +198,36 @@ class AWRS:
         """The draws from the tail, all of them before any of their verdicts counts, and then
         the outcomes of all particles from what was found."""
         rng, found, worth = rngs[0], [], 0.0
+        known, weights = head.twisted()
+        twist, waiting = head.twist(), knowledge.waiting()
         if head.draws and (head.visits == 1.0 or rng.random() < head.visits):
             worth = head.unknown.mass / (head.visits * head.draws)
             tail = [head.unknown.draw(rng) for _ in range(head.draws)]
             verdicts = await knowledge.check_all(tail)
-            knowledge.note_drawn(verdicts)
             # Repeated draws count again: merging them would halve the weight of their sum.
             found = [outcome for outcome, allowed in zip(tail, verdicts, strict=True) if allowed]
-        total = head.mass + worth * len(found)
-        if total <= 0.0:
+            waiting = knowledge.waiting()
+            knowledge.note_drawn(len(tail), sum(outcome not in waiting for outcome in found))
+        worths = [worth * twist if outcome in waiting else worth for outcome in found]
+        cumulative = np.cumsum(np.concatenate([weights, worths]))
+        if len(cumulative) == 0 or cumulative[-1] <= 0.0:
             return [DEAD] * len(rngs)
+        total = float(cumulative[-1])
         log_weight = outcomes.log_scale + math.log(total)
-        cumulative = head.cumulative()
         draws = []
         for reach in _strata(len(rngs), rng) * total:
-            if reach < head.mass or not found:
-                outcome = head.accepted(pick(cumulative, reach))
-            else:
-                outcome = found[min(int((reach - head.mass) / worth), len(found) - 1)]
-            draws.append(Draw(outcome, log_weight))
+            place = pick(cumulative, reach)
+            outcome = int(known[place]) if place < len(known) else found[place - len(known)]
+            log_twist = math.log(twist) if outcome in waiting else 0.0
+            draws.append(Draw(outcome, log_weight - log_twist, log_twist))
         return draws
 
 
 class _Head:
     """What is known when the randomness begins: A with its weights, and U.
 
-    Of A, what was known at first stays in arrays, for there may be thousands.
+    Of A, what was known at first stays in arrays, for there may be thousands. `mass` is what A
+    weighs with its twist.
     """
 
     def __init__(self, unknown: Urn, outcomes: Outcomes, knowledge: Knowledge) -> None:
@@ -225,16 +235,31 @@ class _Head:
         self._accepted, self._weights = outcomes.accepted, outcomes.accepted_weights
         self._more: list[int] = []
         self._more_weights: list[float] = []
-        self.mass = float(self._weights.sum())
+        self._whole, self._waiting = float(self._weights.sum()), 0.0
+        if waiting := knowledge.waiting():
+            self._waiting = float(self._weights[np.isin(self._accepted, list(waiting))].sum())
+            self._whole = max(self._whole - self._waiting, 0.0)
         self.draws, self.visits = 0, 1.0
+
+    @property
+    def mass(self) -> float:
+        """What A weighs: tokens that wait for a verdict by their twist."""
+        return self._whole + (self.twist() * self._waiting if self._waiting else 0.0)
+
+    def twist(self) -> float:
+        """A guess of what share of the characters that an accepted token begins is allowed: that
+        of all other outcomes here."""
+        return max(self._allowed(self._whole, 0.0), _FAINTEST)
 
     def share(self) -> float:
         """What share of U is allowed: a guess, by the verdicts so far and by earlier draws."""
-        rest, known = self.unknown.mass, self.mass
-        rejected = max(self._all - known - rest, 0.0)
-        total = known + rejected + rest
-        before = (known + 0.5 * rest) / total if total > 0.0 else 0.5
-        return max(self._knowledge.share(before), _LEAST)
+        return max(self._knowledge.share(self._allowed(self._whole, self._waiting)), _LEAST)
+
+    def _allowed(self, whole: float, waiting: float) -> float:
+        rest = self.unknown.mass
+        rejected = max(self._all - self._whole - self._waiting - rest, 0.0)
+        total = whole + waiting + rejected + rest
+        return (whole + waiting + 0.5 * rest) / total if total > 0.0 else 0.5
 
     def mean(self, share: float) -> float:
         """What W is expected to be."""
@@ -245,16 +270,21 @@ class _Head:
         weight = self.unknown.remove(outcome)
         self._more.append(outcome)
         self._more_weights.append(weight)
-        self.mass += weight
+        if outcome in self._knowledge.waiting():
+            self._waiting += weight
+        else:
+            self._whole += weight
 
-    def accepted(self, place: int) -> int:
-        first = len(self._accepted)
-        return int(self._accepted[place]) if place < first else self._more[place - first]
-
-    def cumulative(self) -> np.ndarray:
-        if not self._more:
-            return np.cumsum(self._weights)
-        return np.cumsum(np.concatenate([self._weights, self._more_weights]))
+    def twisted(self) -> tuple[np.ndarray, np.ndarray]:
+        """The outcomes of A, and what they weigh with their twist."""
+        outcomes, weights = self._accepted, self._weights
+        if self._more:
+            outcomes = np.concatenate([outcomes, np.array(self._more, outcomes.dtype)])
+            weights = np.concatenate([weights, self._more_weights])
+        if self._waiting:
+            waits = np.isin(outcomes, list(self._knowledge.waiting()))
+            weights = np.where(waits, self.twist() * weights, weights)
+        return outcomes, weights
 
 
 def _draw_known(outcomes: Outcomes, urn: Urn, members: int, rng: np.random.Generator) -> list[Draw]:

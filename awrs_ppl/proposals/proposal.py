@@ -19,10 +19,15 @@ __all__ = ["DEAD", "Draw", "Proposal", "is_proposal"]
 
 
 class Draw(NamedTuple):
-    """An outcome and the logarithm of W. With W = 0 the particle is dead."""
+    """An outcome and the logarithm of W. With W = 0 the particle is dead.
+
+    `twist` is what a resampling before the next draw should add to it: a guess of what the
+    verdict that is still to come will do to the weight.
+    """
 
     outcome: int
     log_weight: float
+    twist: float = 0.0
 
 
 DEAD = Draw(-1, -math.inf)
