@@ -35,7 +35,9 @@ def genlm_record(history: Sequence[Sync], n: int) -> list[dict[str, Any]]:
         entries.append(entry)
         ancestors, before = sync.ancestors, list(after)
         if ancestors is not None:
-            before = [log_mean(after)] * n
+            kept = set(sync.kept)
+            mean = log_mean([weight for slot, weight in enumerate(after) if slot not in kept])
+            before = [weight if slot in kept else mean for slot, weight in enumerate(after)]
     if ancestors is not None:  # stopped between a resampling and the next step
         entry = _entry(len(entries) + 1, ancestors)
         entry["particles"] = [_particle("", weight, weight) for weight in before]

@@ -258,12 +258,12 @@ class Inference:
     def _synchronize(self) -> bool:
         """Resample if the effective sample size is low; whether that was done.
 
-        While others go on, a text that has ended keeps its place and weight: the weight says
-        how it has ended, which theirs do not say yet.
+        While texts go on, particles that are ahead of them keep their place and weight: the
+        weight says how a text has ended, which theirs do not say yet.
         """
         slots = np.arange(len(self.particles))
         if any(p.is_growing for p in self.particles):
-            slots = slots[[not p.has_ended for p in self.particles]]
+            slots = slots[[not p.is_ahead for p in self.particles]]
         weights = [self.particles[slot].total for slot in slots]
         # A hair below the threshold: equal weights miss n by rounding.
         if not 0 < ess(weights) < self._ess_threshold * len(weights) * (1 - 1e-9):
@@ -272,8 +272,10 @@ class Inference:
         rng = self._streams.at(self._round, 0, Purpose.RESAMPLE)
         ancestors = np.arange(len(self.particles))
         ancestors[slots] = slots[self._scheme(normalize(weights), rng)]
-        self._record(tuple(ancestors.tolist()))
-        self.particles, lost = continued(self.particles, ancestors, set(slots.tolist()))
+        resampled = set(slots.tolist())
+        kept = tuple(slot for slot in range(len(self.particles)) if slot not in resampled)
+        self._record(tuple(ancestors.tolist()), kept)
+        self.particles, lost = continued(self.particles, ancestors, resampled)
         self._lost += lost
         return True
 
@@ -282,9 +284,9 @@ class Inference:
         await asyncio.gather(*(run.drop() for run in self._lost))
         self._lost.clear()
 
-    def _record(self, ancestors: tuple[int, ...] | None) -> None:
+    def _record(self, ancestors: tuple[int, ...] | None, kept: tuple[int, ...] = ()) -> None:
         self._due = False
-        sync = self._ledger.sync([p.total for p in self.particles], ancestors)
+        sync = self._ledger.sync([p.total for p in self.particles], ancestors, kept)
         self.history.append(sync)
         self._bar.step(sync.ess, sync.alive)
 

@@ -120,12 +120,17 @@ class Ledger:
             # Only tokens are checked.
             effort.checks += checks * drawn[name] / (drawn.total() or 1)
 
-    def sync(self, weights: Sequence[float], ancestors: tuple[int, ...] | None) -> Sync:
+    def sync(
+        self,
+        weights: Sequence[float],
+        ancestors: tuple[int, ...] | None,
+        kept: tuple[int, ...] = (),
+    ) -> Sync:
         """Close the round: the synchronization that ends it."""
         alive = sum(weight > -math.inf for weight in weights)
         added, losses = tuple(self._added), tuple(self._losses)
         self._added, self._losses = [], []
-        return Sync(ess(weights), alive, ancestors, tuple(weights), added, losses)
+        return Sync(ess(weights), alive, ancestors, tuple(weights), added, losses, kept)
 
     def _lost(self, before: Sequence[float], pieces: Any) -> Iterator[Loss]:
         weights = np.array(before)

@@ -50,9 +50,9 @@ class Particle:
         return self.is_live and self.progress is not None and not self.progress.ended
 
     @property
-    def has_ended(self) -> bool:
-        """Whether its text has ended, and waits until the others have."""
-        return self.is_live and self.progress is not None and self.progress.ended
+    def is_ahead(self) -> bool:
+        """Whether it has some weight and waits while the texts of others go on."""
+        return self.log_weight > -math.inf and not self.is_growing
 
     @property
     def is_live(self) -> bool:
@@ -97,8 +97,8 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """A synchronization: the ESS before resampling, the particles of some weight, and the
-    ancestor of each slot if there was a resampling.
+    """A synchronization: the ESS of all particles before resampling, those of some weight, and
+    the ancestor of each slot if there was a resampling, of which the slots `kept` had no part.
 
     Of the round before it: `log_weights` are those of all slots, with twists and before
     resampling; `added` what each slot has written, as text to show; `losses` what the statements
@@ -111,6 +111,7 @@ class Sync:
     log_weights: tuple[float, ...] = ()
     added: tuple[str, ...] = ()
     losses: tuple[Loss, ...] = ()
+    kept: tuple[int, ...] = ()
 
 
 def continued(

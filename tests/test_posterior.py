@@ -397,6 +397,18 @@ def test_a_record_of_a_run_that_was_stopped_after_a_resampling() -> None:
     assert [p["context"] for p in read_record(posterior.to_genlm_record())[-1]] == ["b", "b"]
 
 
+def test_a_record_of_particles_that_keep_their_place() -> None:
+    """Nothing happens to what two others' resampling left alone."""
+    weights = (-3.0, DEAD, math.log(2))
+    history = [
+        Sync(1.0, 2, (0, 2, 2), weights, ("a", "b", "c"), kept=(0,)),
+        Sync(1.0, 3, None, (-3.0, -1.0, 0.0), ("", "d", "d")),
+    ]
+    posterior = posterior_of([trace("x"), trace("x"), trace("x")], history=history)
+    last = json.loads(posterior.to_genlm_record())[-1]
+    assert [float(p["weight_incr"]) for p in last["particles"]] == pytest.approx([0, -1, 0])
+
+
 async def test_json_tells_what_was_lost() -> None:
     posterior = await two_texts(0)
     found = json.loads(posterior.to_json())

@@ -183,7 +183,7 @@ async def test_a_text_that_has_ended_keeps_its_place_while_others_go_on(
     exact = await enumerate_posterior(one_way_dies)
     assert np.mean(await runs()) == pytest.approx(math.exp(exact.log_ml), rel=0.1)
     # If they compete, the ones that die win mostly.
-    monkeypatch.setattr(Particle, "has_ended", False)
+    monkeypatch.setattr(Particle, "is_ahead", False)
     assert (await runs()).count(0.0) > 10
 
 
