@@ -206,7 +206,13 @@ def _groups(items: Sequence[Item], memory: Memory) -> Iterable[_Group]:
             assert vocabulary is not None
             closings = vocabulary.closings(target.stops, stop_tail(text.data, target.stops))
             knowledge = Knowledge.at(
-                target, text, progress.states, closings, memory, generation.keys
+                target,
+                text,
+                progress.states,
+                closings,
+                memory,
+                generation.keys,
+                progress.twist,
             )
             group = groups[key] = _Group(generation, progress, forced, knowledge)
         group.members.append(i)

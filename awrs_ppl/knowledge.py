@@ -58,6 +58,8 @@ class Knowledge:
     speculation: int = 1
     # Whether what follows a draw looks at its twist.
     twisted: bool = True
+    # Inside a character, the logarithm of the twist with which it was begun; else None.
+    begun: float | None = None
     vocabulary: Vocabulary = field(init=False)
     _ends: dict[int, bool] = field(default_factory=dict)
     # Answers that were fetched ahead, and have not been needed yet.
@@ -80,8 +82,10 @@ class Knowledge:
         closings: Closings,
         memory: Memory | None = None,
         keys: tuple[Hashable, ...] | None = None,
+        twist: float = 0.0,
     ) -> Knowledge:
-        """The knowledge at a context, the masks asked. `keys` are those of the factors."""
+        """The knowledge at a context, the masks asked. `keys` are those of the factors, `twist`
+        that of the draw that led here."""
         memory = Memory() if memory is None else memory
         keys = target.keys if keys is None else keys
         knowledge = cls(target, text, states, closings, memory, keys)
@@ -92,6 +96,8 @@ class Knowledge:
             if mask is None:
                 found = memory.verdicts(keys[i], states[i], knowledge.vocabulary)
                 knowledge.known[i] = found
+                if waits(factor, states[i]):
+                    knowledge.begun = twist
                 going_on = None if found.journal else factor.next_bytes(states[i])
                 if going_on is not None:
                     found.go_on_with(going_on, knowledge.vocabulary)
@@ -128,11 +134,15 @@ class Knowledge:
         and at others of the constraint, up to the last step. With nothing seen it is `before`."""
         return self._tails[1].share(self._tails[0].share(before, _ELSEWHERE))
 
-    def waiting(self) -> set[int]:
+    def waiting(self) -> list[int]:
         """The tokens that were accepted because they end inside a character, of which there is
-        no verdict yet; none where draws are not `twisted`."""
-        found = [v.waiting for v in self.known.values() if v.waiting] if self.twisted else []
-        return found[0] if len(found) == 1 else set[int]().union(*found)
+        no verdict yet; none where draws are not `twisted`. (What begins an allowed token is not
+        among them: some of its ends is allowed.)"""
+        return [t for v in self.known.values() for t in v.waiting] if self.twisted else []
+
+    def is_waiting(self, outcome: int) -> bool:
+        """Whether an outcome is one of them."""
+        return self.twisted and any(outcome in v.waiting for v in self.known.values())
 
     def note_drawn(self, drawn: int, allowed: int) -> None:
         """Count outcomes drawn from the unknown ones; that is seen from the next step on."""
@@ -227,9 +237,11 @@ class Knowledge:
                     self.known[i].reject(outcome)
                     self.rejections[i] += 1
                 else:
-                    self.known[i].accept(outcome, state)
-                    if waits(self.target.boolean[i], state):
-                        self.known[i].wait(outcome)
+                    known = self.known[i]
+                    # Others may have learned meanwhile that it begins an allowed token.
+                    if outcome not in known.accepted and waits(self.target.boolean[i], state):
+                        known.wait(outcome)
+                    known.accept(outcome, state)
             verdicts = [answer[-1][1] is not None]
         if not all(verdicts):
             return False

@@ -45,8 +45,9 @@ def proposal_that(fault: str) -> Callable[[], AbstractContextManager[Any]]:
         if total <= 0.0:
             return DEAD
         if place * total < mass or not found:
-            known, weights = head.twisted()
-            outcome = int(known[pick(np.cumsum(weights), min(place * total, mass * (1 - 1e-9)))])
+            known, weights, twists = head.frozen()
+            reach = min(place * total, mass * (1 - 1e-9))
+            outcome = int(known[pick(np.cumsum(weights * twists), reach)])
         else:
             outcome = found[int((place * total - mass) / (total - mass) * len(found))]
         return Draw(outcome, outcomes.log_scale + math.log(total))

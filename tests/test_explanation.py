@@ -117,7 +117,9 @@ async def test_the_statements_add_up_to_the_evidence(seed: int, ess_threshold: f
     for cost in statements:
         assert not cost.parts or sum(cost.parts.values()) == pytest.approx(cost.log_evidence)
     assert sum(cost.tokens for cost in statements) == posterior.stats.tokens
-    assert sum(cost.checks for cost in statements) == sum(posterior.stats.checks.values())
+    # Those of a round are shared out to its statements, and rounded.
+    checks = sum(posterior.stats.checks.values())
+    assert sum(cost.checks for cost in statements) == pytest.approx(checks, abs=1)
     assert sum(cost.deaths for cost in statements) == sum(posterior.kills.values())
     assert len(posterior.deaths) == sum(posterior.kills.values())
 

@@ -633,6 +633,72 @@ async def test_few_walk_into_a_character_where_little_is_allowed(
     assert few < 0.5 * await dead()
 
 
+async def test_a_guess_is_carried_through_a_character(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes are drawn one by one, and only the last one brings a verdict."""
+    smile = [bytes([byte]) for byte in "🙂".encode()]
+    toy = ToyLM(["b", *smile], weights=lambda context: [4, 1, 1, 1, 1, 1])
+    product = toy("x") * predicate(lambda text: "b" not in text)
+    drawn: list[tuple[int, float]] = []
+    right = awrs.Draw
+
+    def draw(outcome: int, log_weight: float, twist: float) -> Any:
+        drawn.append((outcome, twist))
+        return right(outcome, log_weight, twist)
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(product, max_tokens=6)
+
+    monkeypatch.setattr(awrs, "Draw", draw)
+    for seed in range(40):
+        await infer(model, n_particles=1, seed=seed, progress=False)
+    first = [i for i, (outcome, _) in enumerate(drawn[:-4]) if outcome == 1]
+    assert first
+    for i in first:
+        outcomes, twists = zip(*drawn[i : i + 4], strict=True)
+        assert set(outcomes[1:]) <= {2, 3, 4}
+        assert twists[0] < 0.0
+        assert twists == (twists[0],) * 3 + (0.0,)
+
+
+async def test_what_another_run_learns_meanwhile_does_not_change_a_draw() -> None:
+    """While the tail is checked, the other's answer comes: a token of A ends inside a character."""
+    waiting = "x丁".encode()[:3]
+    toy = ToyLM(["x丁y", waiting, "a", "b", "c", "d"], weights=lambda c: [4, 3, 2, 1, 1, 1, 1])
+    answered = asyncio.Event()
+
+    async def no_a(text: str) -> bool:
+        if text == "x":
+            await answered.wait()
+        if text in ("b", "c", "d"):
+            answered.set()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return "a" not in text
+
+    constraint = predicate(no_a)
+    constraint.speculation = 1
+    target = target_of(toy("q") * constraint)
+    assert target.vocabulary is not None
+    closings = target.vocabulary.closings((), b"")
+    states = await start(target, Text())
+    assert isinstance(states, tuple)
+    rows = [await lm.lm.logits([lm.prompt], [1.0]) for lm in target.dense]
+    proposal, total, runs = AWRS(max_checks=1), 0.0, 1500
+    for seed in range(runs):
+        answered.clear()
+        shared = Memory()
+        other, one = (Knowledge.at(target, Text(), states, closings, shared) for _ in range(2))
+        question = asyncio.create_task(other.check(1))
+        await asyncio.sleep(0)
+        place = place_of(proposal, one, False, 1.0)
+        (outcomes,) = weigh_outcomes(rows, target.vocabulary, [place])
+        (drawn,) = await proposal.draw(outcomes, one, [np.random.default_rng(seed)])
+        answered.set()
+        await question
+        total += math.exp(drawn.log_weight) if drawn.outcome == 1 else 0.0
+    assert total / runs == pytest.approx(3 / 13, rel=0.08)
+
+
 # --- bounds -------------------------------------------------------------------------------
 
 

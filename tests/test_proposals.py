@@ -169,8 +169,8 @@ class Broken(AWRS):
         if total <= 0:
             return Draw(-1, -math.inf)
         if rng.random() * total < mass and head.mass > 0.0:
-            known, weights = head.twisted()
-            place = pick(np.cumsum(weights), rng.random() * head.mass)
+            known, weights, twists = head.frozen()
+            place = pick(np.cumsum(weights * twists), rng.random() * head.mass)
             return Draw(int(known[place]), outcomes.log_scale + math.log(total))
         return Draw(found[int(rng.integers(len(found)))], outcomes.log_scale + math.log(total))
 

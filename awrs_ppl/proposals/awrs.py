@@ -198,18 +198,19 @@ class AWRS:
         """The draws from the tail, all of them before any of their verdicts counts, and then
         the outcomes of all particles from what was found."""
         rng, found, worth = rngs[0], [], 0.0
-        known, weights = head.twisted()
-        twist, waiting = head.twist(), knowledge.waiting()
+        twist = head.twist()
+        known, weights, twists = head.frozen()
         if head.draws and (head.visits == 1.0 or rng.random() < head.visits):
             worth = head.unknown.mass / (head.visits * head.draws)
             tail = [head.unknown.draw(rng) for _ in range(head.draws)]
             verdicts = await knowledge.check_all(tail)
             # Repeated draws count again: merging them would halve the weight of their sum.
             found = [outcome for outcome, allowed in zip(tail, verdicts, strict=True) if allowed]
-            waiting = knowledge.waiting()
-            knowledge.note_drawn(len(tail), sum(outcome not in waiting for outcome in found))
-        worths = [worth * twist if outcome in waiting else worth for outcome in found]
-        cumulative = np.cumsum(np.concatenate([weights, worths]))
+            waiting = list(map(knowledge.is_waiting, found))
+            knowledge.note_drawn(len(tail), len(found) - sum(waiting))
+            weights = np.concatenate([weights, [worth] * len(found)])
+            twists = np.concatenate([twists, np.where(waiting, twist, 1.0)])
+        cumulative = np.cumsum(weights * twists)
         if len(cumulative) == 0 or cumulative[-1] <= 0.0:
             return [DEAD] * len(rngs)
         total = float(cumulative[-1])
@@ -218,7 +219,7 @@ class AWRS:
         for reach in _strata(len(rngs), rng) * total:
             place = pick(cumulative, reach)
             outcome = int(known[place]) if place < len(known) else found[place - len(known)]
-            log_twist = math.log(twist) if outcome in waiting else 0.0
+            log_twist = math.log(twists[place])
             draws.append(Draw(outcome, log_weight - log_twist, log_twist))
         return draws
 
@@ -237,7 +238,7 @@ class _Head:
         self._more_weights: list[float] = []
         self._whole, self._waiting = float(self._weights.sum()), 0.0
         if waiting := knowledge.waiting():
-            self._waiting = float(self._weights[np.isin(self._accepted, list(waiting))].sum())
+            self._waiting = float(self._weights[np.isin(self._accepted, waiting)].sum())
             self._whole = max(self._whole - self._waiting, 0.0)
         self.draws, self.visits = 0, 1.0
 
@@ -247,19 +248,21 @@ class _Head:
         return self._whole + (self.twist() * self._waiting if self._waiting else 0.0)
 
     def twist(self) -> float:
-        """A guess of what share of the characters that an accepted token begins is allowed: that
-        of all other outcomes here."""
-        return max(self._allowed(self._whole, 0.0), _FAINTEST)
+        """What part of their weight those that wait are drawn by: a guess of their verdicts, by
+        the others here. Inside a character nothing new is known of it."""
+        begun = self._knowledge.begun
+        return max(self._allowed(), _FAINTEST) if begun is None else math.exp(begun)
 
     def share(self) -> float:
         """What share of U is allowed: a guess, by the verdicts so far and by earlier draws."""
-        return max(self._knowledge.share(self._allowed(self._whole, self._waiting)), _LEAST)
+        return max(self._knowledge.share(self._allowed()), _LEAST)
 
-    def _allowed(self, whole: float, waiting: float) -> float:
+    def _allowed(self) -> float:
+        """The allowed share of the mass that is not waiting, half of what is unknown."""
         rest = self.unknown.mass
         rejected = max(self._all - self._whole - self._waiting - rest, 0.0)
-        total = whole + waiting + rejected + rest
-        return (whole + waiting + 0.5 * rest) / total if total > 0.0 else 0.5
+        total = self._whole + rejected + rest
+        return (self._whole + 0.5 * rest) / total if total > 0.0 else 0.5
 
     def mean(self, share: float) -> float:
         """What W is expected to be."""
@@ -270,21 +273,23 @@ class _Head:
         weight = self.unknown.remove(outcome)
         self._more.append(outcome)
         self._more_weights.append(weight)
-        if outcome in self._knowledge.waiting():
+        if self._knowledge.is_waiting(outcome):
             self._waiting += weight
         else:
             self._whole += weight
 
-    def twisted(self) -> tuple[np.ndarray, np.ndarray]:
-        """The outcomes of A, and what they weigh with their twist."""
+    def frozen(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The outcomes of A, their weights, and by which part of these they are drawn.
+
+        Others may learn while the tail is checked; this does not change with it.
+        """
         outcomes, weights = self._accepted, self._weights
         if self._more:
             outcomes = np.concatenate([outcomes, np.array(self._more, outcomes.dtype)])
             weights = np.concatenate([weights, self._more_weights])
-        if self._waiting:
-            waits = np.isin(outcomes, list(self._knowledge.waiting()))
-            weights = np.where(waits, self.twist() * weights, weights)
-        return outcomes, weights
+        waiting = self._knowledge.waiting()
+        twists = np.where(np.isin(outcomes, waiting), self.twist(), 1.0) if waiting else 1.0
+        return outcomes, weights, np.broadcast_to(twists, weights.shape)
 
 
 def _draw_known(outcomes: Outcomes, urn: Urn, members: int, rng: np.random.Generator) -> list[Draw]:
