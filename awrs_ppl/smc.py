@@ -40,14 +40,15 @@ async def infer(
     Particles are synchronized after every token of a `generate` and after every weighted
     statement, and resampled by the scheme `resampling` ("multinomial", "stratified",
     "systematic" or "residual") when the effective sample size falls below `ess_threshold *
-    n_particles`; with `ess_threshold=0` never, and then critics do not steer either
-    (importance sampling). A text that has ended keeps its place while others go on: the rest is
-    resampled, by its own effective sample size. The same `seed` gives the same posterior, in
-    another process and with `workers=` too, as far as the logits are the same: another device,
-    dtype or number of threads, what the engine's cache holds, and other inferences in the same
-    forward passes change how they are rounded, and so now and then a draw. With `remember=True`
-    what is learned about constraints is kept for later runs, which then need fewer checks, and
-    shared with those that go on at the same time; a seed then no longer fixes the result.
+    n_particles`; with `ess_threshold=0` never, and then critics do not steer either (importance
+    sampling). While texts go on, particles that are ahead of them, as those whose text has
+    ended, keep place and weight, and the rest is resampled, by its own effective sample size.
+    The same `seed` gives the same posterior, in another process and with `workers=` too, as far
+    as the logits are the same: another device, dtype or number of threads, what the engine's
+    cache holds, and other inferences in the same forward passes change how they are rounded, and
+    so now and then a draw. With `remember=True` what is learned about constraints is kept for
+    later runs, which then need fewer checks, and shared with those that go on at the same time;
+    a seed then no longer fixes the result.
     After `timeout` seconds the particles that have finished are returned, and the posterior
     says how much is missing; with `partial=True` an interrupt (Ctrl-C, the stop button of a
     notebook, a cancellation) does the same instead of being raised.
