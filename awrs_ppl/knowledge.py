@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from awrs_ppl.errors import AwrsError, PotentialError
-from awrs_ppl.lifting import Factor, Text, waits
+from awrs_ppl.lifting import Factor, Text, is_inside
 from awrs_ppl.memory import Memory, Tail, Verdicts
 from awrs_ppl.potential import State, show
 from awrs_ppl.products import Target
@@ -96,10 +96,10 @@ class Knowledge:
             if mask is None:
                 found = memory.verdicts(keys[i], states[i], knowledge.vocabulary)
                 knowledge.known[i] = found
-                if waits(factor, states[i]):
+                going_on = factor.next_bytes(states[i])
+                if is_inside(going_on):
                     knowledge.begun = twist
-                going_on = None if found.journal else factor.next_bytes(states[i])
-                if going_on is not None:
+                if going_on is not None and not found.journal:
                     found.go_on_with(going_on, knowledge.vocabulary)
                 ahead = getattr(factor.potential, "speculation", 1)
                 knowledge.speculation = max(knowledge.speculation, ahead)
@@ -238,8 +238,9 @@ class Knowledge:
                     self.rejections[i] += 1
                 else:
                     known = self.known[i]
+                    going_on = self.target.boolean[i].next_bytes(state)
                     # Others may have learned meanwhile that it begins an allowed token.
-                    if outcome not in known.accepted and waits(self.target.boolean[i], state):
+                    if outcome not in known.accepted and is_inside(going_on):
                         known.wait(outcome)
                     known.accept(outcome, state)
             verdicts = [answer[-1][1] is not None]

@@ -34,7 +34,7 @@ __all__ = [
     "Weigher",
     "boolean",
     "is_boolean",
-    "waits",
+    "is_inside",
 ]
 
 
@@ -283,9 +283,8 @@ def continuing(data: bytes) -> range | None:
     return range(*_SECOND.get(pending[0] if len(pending) == 1 else 0, (0x80, 0xC0)))
 
 
-def waits(factor: Factor, state: Any) -> bool:
-    """Whether a factor is inside a character, and judges it when it is whole."""
-    going_on = factor.next_bytes(state)
+def is_inside(going_on: range | None) -> bool:
+    """Whether these next bytes are known because a character is judged when it is whole."""
     return bool(going_on) and going_on[0] >= 0x80 and going_on[-1] < 0xC0
 
 

@@ -236,10 +236,10 @@ class _Head:
         self._accepted, self._weights = outcomes.accepted, outcomes.accepted_weights
         self._more: list[int] = []
         self._more_weights: list[float] = []
-        self._whole, self._waiting = float(self._weights.sum()), 0.0
-        if waiting := knowledge.waiting():
-            self._waiting = float(self._weights[np.isin(self._accepted, waiting)].sum())
-            self._whole = max(self._whole - self._waiting, 0.0)
+        self._waits = np.isin(self._accepted, knowledge.waiting())
+        self._more_waits: list[bool] = []
+        self._waiting = float(self._weights[self._waits].sum())
+        self._whole = max(float(self._weights.sum()) - self._waiting, 0.0)
         self.draws, self.visits = 0, 1.0
 
     @property
@@ -273,7 +273,9 @@ class _Head:
         weight = self.unknown.remove(outcome)
         self._more.append(outcome)
         self._more_weights.append(weight)
-        if self._knowledge.is_waiting(outcome):
+        waits = self._knowledge.is_waiting(outcome)
+        self._more_waits.append(waits)
+        if waits:
             self._waiting += weight
         else:
             self._whole += weight
@@ -283,13 +285,12 @@ class _Head:
 
         Others may learn while the tail is checked; this does not change with it.
         """
-        outcomes, weights = self._accepted, self._weights
+        outcomes, weights, waits = self._accepted, self._weights, self._waits
         if self._more:
             outcomes = np.concatenate([outcomes, np.array(self._more, outcomes.dtype)])
             weights = np.concatenate([weights, self._more_weights])
-        waiting = self._knowledge.waiting()
-        twists = np.where(np.isin(outcomes, waiting), self.twist(), 1.0) if waiting else 1.0
-        return outcomes, weights, np.broadcast_to(twists, weights.shape)
+            waits = np.concatenate([waits, self._more_waits])
+        return outcomes, weights, np.where(waits, self.twist(), 1.0)
 
 
 def _draw_known(outcomes: Outcomes, urn: Urn, members: int, rng: np.random.Generator) -> list[Draw]:
