@@ -154,14 +154,16 @@ class Verdicts:
 
 class Memory:
     """Verdicts of the `constraints` used last, by their keys, each within `limit` bytes; the
-    states that were not used for longest go first.
+    states that were not used for longest go first. One that `lasts` is used by later runs too.
 
     A *dead end* is a joint state of constraints where no token and no end is allowed. It is a
     fact about tokens and not about bytes, and is kept apart from the verdicts.
     """
 
-    def __init__(self, limit: int = LIMIT, constraints: int = _CONSTRAINTS) -> None:
-        self._limit, self._constraints = limit, constraints
+    def __init__(
+        self, limit: int = LIMIT, constraints: int = _CONSTRAINTS, *, lasts: bool = False
+    ) -> None:
+        self._limit, self._constraints, self.lasts = limit, constraints, lasts
         self._shelves: OrderedDict[Hashable, _Shelf] = OrderedDict()
         self._dead: OrderedDict[Hashable, None] = OrderedDict()
         self._deadly: OrderedDict[Hashable, set[int]] = OrderedDict()
@@ -264,4 +266,4 @@ def size_of(state: Any) -> int:
 
 
 # What `remember=True` keeps for later runs, and shares with others at the same time.
-REMEMBERED = Memory()
+REMEMBERED = Memory(lasts=True)

@@ -48,7 +48,8 @@ async def infer(
     cache holds, and other inferences in the same forward passes change how they are rounded, and
     so now and then a draw. With `remember=True` what is learned about constraints is kept for
     later runs, which then need fewer checks, and shared with those that go on at the same time;
-    a seed then no longer fixes the result.
+    a seed then no longer fixes the result. Proposals that weigh checks against variance (`AWRS`)
+    then ask less, too: raise their `effort` for the variance of a run that stands alone.
     After `timeout` seconds the particles that have finished are returned, and the posterior
     says how much is missing; with `partial=True` an interrupt (Ctrl-C, the stop button of a
     notebook, a cancellation) does the same instead of being raised.

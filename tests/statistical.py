@@ -144,7 +144,9 @@ async def inferences(program: Program, classes: Classes, seeds: Sequence[int]) -
     rows = []
     for seed in seeds:
         # Of two with one seed the first is to know nothing yet.
-        fresh = patch.object(smc, "REMEMBERED", Memory()) if program.again else nullcontext()
+        fresh = (
+            patch.object(smc, "REMEMBERED", Memory(lasts=True)) if program.again else nullcontext()
+        )
         with fresh:
             posterior = await smc.infer(program.model, seed=seed, progress=False, **program.options)
             if program.again:
@@ -168,7 +170,7 @@ def examine(
     pilots = runs // 4
     seeds = rng.integers(2**31, size=pilots + runs).tolist()
     with (
-        patch.object(smc, "REMEMBERED", Memory()),
+        patch.object(smc, "REMEMBERED", Memory(lasts=True)),
         patch.object(smc, "secrets", entropy),
         fault() if fault is not None else nullcontext(),
     ):

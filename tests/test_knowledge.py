@@ -127,7 +127,9 @@ async def test_programs(setting: str, remember: bool) -> None:
 # --- what follows from a check ------------------------------------------------------------
 
 
-async def learned(product: Any, text: bytes, proposal: Any, seed: int) -> Knowledge:
+async def learned(
+    product: Any, text: bytes, proposal: Any, seed: int, memory: Memory | None = None
+) -> Knowledge:
     """What one joint draw leaves in the memory."""
     target = target_of(product)
     assert target.vocabulary is not None
@@ -135,7 +137,7 @@ async def learned(product: Any, text: bytes, proposal: Any, seed: int) -> Knowle
     states = await start(target, here)
     assert isinstance(states, tuple)
     closings = target.vocabulary.closings((), b"")
-    found = Knowledge.at(target, here, states, closings)
+    found = Knowledge.at(target, here, states, closings, memory)
     rows = [await lm.lm.logits([(*lm.prompt, seed)], [1.0]) for lm in target.dense]
     (outcomes,) = weigh_outcomes(rows, target.vocabulary, [place_of(proposal, found, False, 1.0)])
     rngs = [np.random.default_rng([seed, i]) for i in range(3)]
@@ -282,6 +284,18 @@ async def test_remembered_knowledge_saves_checks_and_is_kept_apart() -> None:
     assert sum(again) < 2 * first
     assert await checks("a", False) == await checks("a", False)  # nothing was kept for these
     await checks("b", True)
+
+
+async def test_knowledge_that_lasts_is_bought_at_half_the_price() -> None:
+    lm = ToyLM([chr(0x4E00 + i) for i in range(60)], seed=1)
+    even = predicate(lambda text: all(ord(c) % 2 == 0 for c in text))
+
+    async def asked(effort: float, *, lasts: bool) -> int:
+        memory, proposal = Memory(lasts=lasts), AWRS(effort=effort)
+        return (await learned(lm("丁") * even, b"", proposal, 5, memory)).asked
+
+    assert await asked(4.0, lasts=True) == await asked(2.0, lasts=False)
+    assert await asked(4.0, lasts=True) < await asked(4.0, lasts=False)
 
 
 async def test_runs_at_the_same_time_may_share_knowledge() -> None:

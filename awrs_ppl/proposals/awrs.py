@@ -24,6 +24,7 @@ _MOST = 4  # draws from the tail for one particle
 _HEAVIEST = 4.0
 _LEAST = 0.01  # nobody knows that less of a tail is allowed
 _FAINTEST = 0.1  # whatever its twist says, no token weighs more than ten times what it would
+_LASTING = 0.5  # the price where later runs profit: at it runs cost half as many checks
 _FEW = 8  # so many outcomes are removed faster one by one
 
 
@@ -48,7 +49,9 @@ class AWRS:
       the standard deviation that one draw leaves, by a guess of the share of U that is allowed:
       of all ways to spend so many checks that leaves the least variance. An outcome is checked,
       or the beginning of a rejected token for all tokens that begin so, while that saves more
-      than it costs (while nothing is accepted, what is likeliest is checked next);
+      than it costs (while nothing is accepted, what is likeliest is checked next). With
+      `remember=True` it is half of that, for runs that know what others learned take about half
+      of the checks, and the price that makes checks times variance least falls with them;
     - `trifle`: where nothing is accepted, learning ends when what is left of the particle's
       weight is this small beside the other particles';
     - `max_checks`: outcomes and beginnings checked in the head, per context.
@@ -171,7 +174,12 @@ class AWRS:
         is in proportion to the tail's weight.
         """
         share = head.share()
-        return head.mean(share) / (2.0 * self.effort * math.sqrt(share) * members)
+        return head.mean(share) / (2.0 * self._price(head) * math.sqrt(share) * members)
+
+    def _price(self, head: _Head) -> float:
+        """What variance is worth in checks: where their product is least, their ratio. Knowledge
+        that lasts takes about half of the checks away."""
+        return self.effort * (_LASTING if head.lasts else 1.0)
 
     def _plan(self, head: _Head, members: int) -> None:
         """How many draws from the tail, and with what probability it is visited at all."""
@@ -182,7 +190,7 @@ class AWRS:
         # Of n draws W has the variance rest^2 share (1/n - share) if n <= 1, and rest^2 share
         # (1 - share)/n if n >= 1.
         mean = head.mean(share)
-        wanted = self.effort * members * rest * math.sqrt(share) / mean
+        wanted = self._price(head) * members * rest * math.sqrt(share) / mean
         # However low the effort, no visit weighs many times what W is expected to be.
         wanted = max(wanted, rest / (_HEAVIEST * mean))
         head.visits = min(wanted, 1.0)
@@ -241,6 +249,11 @@ class _Head:
         self._waiting = float(self._weights[self._waits].sum())
         self._whole = max(float(self._weights.sum()) - self._waiting, 0.0)
         self.draws, self.visits = 0, 1.0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether later runs will know what is learned here."""
+        return self._knowledge.memory.lasts
 
     @property
     def mass(self) -> float:
