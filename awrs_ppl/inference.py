@@ -261,9 +261,9 @@ class Inference:
         While texts go on, particles that are ahead of them keep their place and weight: the
         weight says how a text has ended, which theirs do not say yet.
         """
-        slots = np.arange(len(self.particles))
-        if any(p.is_growing for p in self.particles):
-            slots = slots[[not p.is_ahead for p in self.particles]]
+        going_on = any(p.is_growing for p in self.particles)
+        kept = {p.slot for p in self.particles if going_on and p.is_ahead}
+        slots = np.array([p.slot for p in self.particles if p.slot not in kept])
         weights = [self.particles[slot].total for slot in slots]
         # A hair below the threshold: equal weights miss n by rounding.
         if not 0 < ess(weights) < self._ess_threshold * len(weights) * (1 - 1e-9):
@@ -272,10 +272,8 @@ class Inference:
         rng = self._streams.at(self._round, 0, Purpose.RESAMPLE)
         ancestors = np.arange(len(self.particles))
         ancestors[slots] = slots[self._scheme(normalize(weights), rng)]
-        resampled = set(slots.tolist())
-        kept = tuple(slot for slot in range(len(self.particles)) if slot not in resampled)
-        self._record(tuple(ancestors.tolist()), kept)
-        self.particles, lost = continued(self.particles, ancestors, resampled)
+        self._record(tuple(ancestors.tolist()), tuple(sorted(kept)))
+        self.particles, lost = continued(self.particles, ancestors, kept)
         self._lost += lost
         return True
 

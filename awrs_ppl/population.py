@@ -115,27 +115,27 @@ class Sync:
 
 
 def continued(
-    particles: list[Particle], ancestors: np.ndarray, resampled: Container[int]
+    particles: list[Particle], ancestors: np.ndarray, kept: Container[int]
 ) -> tuple[list[Particle], list[Run]]:
     """The next population, and the runs that nobody continues.
 
-    Those in the slots that are `resampled` get their mean weight; the others are their own
-    ancestors and keep theirs. The first child of an ancestor keeps its live coroutine; the
-    others have none until their statement ends, and are then rebuilt from the log.
+    Those in the slots `kept` are their own ancestors and keep their weight; the others get their
+    mean weight. The first child of an ancestor keeps its live coroutine; the others have none
+    until their statement ends, and are then rebuilt from the log.
     """
-    mean = log_mean([p.total for slot, p in enumerate(particles) if slot in resampled])
-    kept: set[int] = set()
+    mean = log_mean([p.total for slot, p in enumerate(particles) if slot not in kept])
+    going_on: set[int] = set()
     children = []
     for slot, ancestor in enumerate(ancestors.tolist()):
         parent = particles[ancestor]
-        if slot not in resampled:
+        if slot in kept:
             children.append(parent)
-            kept.add(ancestor)
+            going_on.add(ancestor)
             continue
         # A request that changes the weight is plain data and goes on without a coroutine; any
         # other may hold objects of the parent's, so the child makes its own.
         request = parent.request
-        if ancestor in kept and request is not None and not request.is_weighted:
+        if ancestor in going_on and request is not None and not request.is_weighted:
             request = None
         children.append(
             Particle(
@@ -148,15 +148,15 @@ def continued(
                 request=request,
                 progress=parent.progress,
                 spent=parent.spent,
-                run=None if ancestor in kept else parent.run,
+                run=None if ancestor in going_on else parent.run,
                 finished=parent.finished,
                 value=parent.value,
             )
         )
-        kept.add(ancestor)
+        going_on.add(ancestor)
     dropped = [
         particle.run
         for i, particle in enumerate(particles)
-        if i not in kept and particle.run is not None
+        if i not in going_on and particle.run is not None
     ]
     return children, dropped

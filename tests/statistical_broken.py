@@ -182,8 +182,8 @@ def of_survivors(log_weights: list[float]) -> float:
 def children_that(change: Callable[[Particle, Particle, bool], None]) -> Any:
     """Children changed after a resampling: (child, parent, whether it is a further child)."""
 
-    def wrong(particles: list[Particle], ancestors: np.ndarray, slots: set[int]) -> Any:
-        children, lost = continued(particles, ancestors, slots)
+    def wrong(particles: list[Particle], ancestors: np.ndarray, kept: set[int]) -> Any:
+        children, lost = continued(particles, ancestors, kept)
         for i, (child, ancestor) in enumerate(zip(children, ancestors, strict=True)):
             change(child, particles[ancestor], ancestor in ancestors[:i])
         return children, lost
@@ -194,9 +194,9 @@ def children_that(change: Callable[[Particle, Particle, bool], None]) -> Any:
 def everyone_weighs_the_mean() -> Any:
     """Those that keep their place, too."""
 
-    def wrong(particles: list[Particle], ancestors: np.ndarray, slots: set[int]) -> Any:
-        mean = log_mean([particles[slot].total for slot in slots])
-        children, lost = continued(particles, ancestors, slots)
+    def wrong(particles: list[Particle], ancestors: np.ndarray, kept: set[int]) -> Any:
+        mean = log_mean([p.total for p in particles if p.slot not in kept])
+        children, lost = continued(particles, ancestors, kept)
         for child in children:
             child.log_weight = mean - child.twist
         return children, lost
