@@ -23,7 +23,7 @@ __all__ = ["AWRS"]
 _MOST = 4  # draws from the tail for one particle
 _HEAVIEST = 4.0
 _LEAST = 0.01  # nobody knows that less of a tail is allowed
-_FAINTEST = 0.1  # whatever its twist says, no token weighs more than ten times what it would
+_FAINTEST = 0.03  # whatever its twist says, no token weighs more than 33 times what it would
 _LASTING = 0.5  # the price where later runs profit: at it runs cost half as many checks
 _FEW = 8  # so many outcomes are removed faster one by one
 
