@@ -163,7 +163,9 @@ def of(owner: Any, name: str, instead: Any) -> Planted:
 def of_estimator(name: str, estimator: Any, instead: Any) -> Fault:
     """A fault in one of the paper's estimators."""
     program = text_of(UNEVEN * only_b, proposal=AWRS(estimator=estimator))
-    return Fault(name, lambda: patch.dict(paper.ESTIMATORS, {estimator: instead}), program)
+    return Fault(
+        name, lambda: patch.dict(paper.ESTIMATORS, {estimator: instead}), program, runs=1200
+    )
 
 
 def length(text: str) -> float:
