@@ -261,8 +261,8 @@ class Inference:
         While texts go on, particles that are ahead of them keep their place and weight: the
         weight says how a text has ended, which theirs do not say yet.
         """
-        going_on = any(p.is_growing for p in self.particles)
-        kept = {p.slot for p in self.particles if going_on and p.is_ahead}
+        growing = any(p.is_growing for p in self.particles)
+        kept = {p.slot for p in self.particles if growing and p.is_ahead}
         slots = np.array([p.slot for p in self.particles if p.slot not in kept])
         weights = [self.particles[slot].total for slot in slots]
         # A hair below the threshold: equal weights miss n by rounding.
