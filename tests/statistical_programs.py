@@ -35,6 +35,20 @@ Step = Callable[[Context, list[Any]], Awaitable[None]]
 
 
 @dataclass(frozen=True)
+class Own:
+    """What a particle has of its own in a `generate`; None is what all have."""
+
+    length: int | None = None
+    temperature: float | None = None
+    stop: Any = None
+    soft: Soft | None = None
+    critic: Soft | None = None
+
+
+NOTHING_OWN = Own()
+
+
+@dataclass(frozen=True)
 class Program:
     """A model, the options of its inferences, and what it is made of, as text.
 
@@ -189,6 +203,7 @@ class Maker:
         critic = self.soft() if self.coin(0.25) else None
         proposal, follows = self.proposal(), self.coin()
         forbids = self.coin(0.2)
+        varied = self.varied(length) if self.coin(0.4) else None
         order = self.rng.permutation(len(lms) + len(parts))
         names = [str(part) for part in parts] + ["critic"] * (critic is not None)
         self.notes.append(f"generate {length + 1} by {proposal} from {len(lms)} LM {names}")
@@ -196,25 +211,60 @@ class Maker:
         async def step(ctx: Context, seen: list[Any]) -> None:
             last = seen[-1] if forbids and seen and isinstance(seen[-1], str) else ""
             prompt = repr(seen) if follows else ""
-            factors = [*(lm(prompt) for lm in lms), *parts]
+            # Drawn, and not in `seen`: particles at one prompt that differ in nothing else.
+            own = (
+                varied[await ctx.sample(Categorical(range(len(varied))))] if varied else NOTHING_OWN
+            )
+            factors = [*(lm(prompt, own) for lm in lms), *parts]
             # Made anew in each particle: equal where the last text is equal.
             rule = predicate(lambda text: not last or not text.startswith(last))
-            potential = product(*(factors[i] for i in order), *([rule] if forbids else []))
+            more = [*([rule] if forbids else []), *([own.soft] if own.soft is not None else [])]
             text = await ctx.generate(
-                potential, max_tokens=length + 1, proposal=proposal, critic=critic
+                product(*(factors[i] for i in order), *more),
+                max_tokens=(length if own.length is None else own.length) + 1,
+                proposal=proposal,
+                critic=critic if own.critic is None else own.critic,
             )
             seen.append(text)
 
         return step
 
+    def varied(self, length: int) -> list[Own]:
+        """Options that differ between particles, in one respect or in all."""
+        kinds = ["length", "temperature", "stop", "soft", "critic"]
+        kinds = kinds if self.coin(0.3) else [self.one(kinds)]
+        self.notes.append(f"by particle: {', '.join(kinds)}")
+        return [
+            Own(
+                length=int(self.rng.integers(length + 1)) if "length" in kinds else None,
+                temperature=self.one([0.5, 1.0, 2.0]) if "temperature" in kinds else None,
+                stop=self.stop() if "stop" in kinds else None,
+                soft=self.soft() if "soft" in kinds else None,
+                critic=self.soft() if "critic" in kinds else None,
+            )
+            for _ in range(2)
+        ]
+
     # --- their parts ----------------------------------------------------------------------
 
-    def lm(self) -> Callable[[str], Any]:
+    def lm(self) -> Callable[..., Any]:
         """A language model, still without the rest of its prompt."""
         start, lm = self.word(), self.one(self.lms)
         temperature = self.one([1.0, 1.0, 0.6, 1.5])
-        stop = self.one([None, None, self.word(), self.letters[0], [self.word(), self.word()]])
-        return lambda prompt: lm(start + prompt, stop=stop, temperature=temperature)
+        stop = self.stop()
+
+        def prompted(prompt: str, own: Own = NOTHING_OWN) -> Any:
+            warm = temperature if own.temperature is None else own.temperature
+            return lm(start + prompt, stop=own.stop or stop, temperature=warm)
+
+        return prompted
+
+    def stop(self) -> Any:
+        """None, a stop or several; some begin inside others."""
+        word = self.word()
+        return self.one(
+            [None, None, word, self.letters[0], [self.word(), word], [word, word[:1] + word]]
+        )
 
     def factor_of_a_product(self) -> Any:
         return self.one([self.rule, self.rule, self.rule, self.mask, self.soft])()
