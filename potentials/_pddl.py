@@ -1,237 +1,222 @@
-"""Planning problems in PDDL, read and grounded by unified-planning.
+"""Planning problems, read from PDDL.
 
-A literal is an atom, or its negation, over a problem's own objects, and is written as in
-`(on b1 b2)` and `(not(on b1 b2))`.
+Names of one kind do not meet those of another (an action may be called as a predicate, a type as
+an object), and neither does their order; small and capital letters are the same.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
-from itertools import product
-from typing import Any
+from itertools import pairwise, product
+from typing import NamedTuple
 
-from awrs_ppl.potentials._strips import Operator, Task
+from awrs_ppl.potentials._pddl_formulas import Formula
+from awrs_ppl.potentials._pddl_numbers import is_number
+from awrs_ppl.potentials._pddl_scope import Scope
+from awrs_ppl.potentials._pddl_text import Atom, Tree, show, trees, write
+from awrs_ppl.potentials._pddl_types import Types, check_name
 
-__all__ = ["after", "ground", "literals", "negatives", "read", "signatures"]
+__all__ = ["Action", "Problem", "read"]
 
-NUMERIC = "has conditions on numbers: leave them out, only true and false atoms are planned for"
+NO_TIME = "actions take no time here: write it as an :action"
+NO_RULES = "write what follows from other atoms into the effects of the actions"
+ALONE = "only actions change what is true: leave it out"
+NO_TASKS = "goals are sets of literals here: leave it out"
+# What is known and not supported: what to do instead.
+UNSUPPORTED = {
+    ":durative-action": NO_TIME,
+    ":derived": NO_RULES,
+    ":axiom": NO_RULES,
+    ":process": ALONE,
+    ":event": ALONE,
+    ":task": NO_TASKS,
+    ":method": NO_TASKS,
+    ":htn": NO_TASKS,
+    ":constraints": "the way to a goal is free here: leave it out",
+}
+DOMAIN = (":requirements", ":types", ":constants", ":predicates", ":functions", ":action")
+# Whatever says which plan is best makes no difference to whether there is one.
+PROBLEM = (":domain", ":requirements", ":objects", ":init", ":goal", ":metric", ":length")
+ACTION = (":parameters", ":precondition", ":effect")
+
+
+class Action(NamedTuple):
+    """An action, with the objects that fit each of its parameters."""
+
+    name: str
+    parameters: dict[str, list[str]]
+    condition: Formula
+    effect: Formula
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A problem without its goal.
+
+    `predicates` have for each argument the objects that fit it. `start` are the atoms that are
+    true at the start, and `numbers` the numbers. `negative` is whether conditions are said to have
+    negations.
+    """
+
+    name: str
+    predicates: dict[str, list[list[str]]]
+    actions: dict[str, Action]
+    start: frozenset[Atom]
+    numbers: dict[Atom, Fraction]
+    negative: bool
+
+    def atoms(self) -> Iterator[Atom]:
+        """All atoms whose objects fit them."""
+        for name, arguments in self.predicates.items():
+            yield from product([name], *arguments)
+
+    def fits(self, atom: Atom) -> bool:
+        """Whether the objects of an atom fit it. One that they do not fit is never true."""
+        name, *objects = atom
+        return all(map(list.__contains__, self.predicates[name], objects))
 
 
 @lru_cache(maxsize=64)
-def read(domain: str, problem: str) -> Any:
-    """The problem without its goal, as unified-planning has it.
+def read(domain: str, problem: str) -> Problem:
+    """The problem, whose text may end at its goal or inside it.
 
-    Raises `ValueError` with the parser's reason for what is no PDDL.
+    Raises `ValueError` for what is no PDDL, and for what is not supported.
     """
+    with _reading("domain", domain):
+        _, world = _sections(trees(domain), "domain", DOMAIN)
+        types = Types(_all(world, ":types"))
+        types.add(_all(world, ":constants"))
+    with _reading("problem", problem):
+        name, task = _sections(trees(problem, unfinished=":goal"), "problem", PROBLEM)
+        types.add(_all(task, ":objects"))
+    with _reading("domain", domain):
+        predicates = _signatures(_all(world, ":predicates"), types)
+        predicates.pop("=", None)  # it need not be declared, and is no literal of a goal
+        for keyword in ("and", "or"):
+            if predicates.get(keyword) == []:
+                raise ValueError(f"({keyword}) is the empty condition: rename the predicate")
+        functions = {"total-cost": [], **_functions(_all(world, ":functions"), types)}
+        scope = Scope(predicates, functions, types.objects, types.fitting)
+    with _reading("problem", problem):
+        start, numbers = set[Atom](), dict[Atom, Fraction]()
+        for item in _all(task, ":init"):
+            _add_fact(item, scope, start, numbers)
+    with _reading("domain", domain):
+        actions = dict[str, Action]()
+        for section in world[":action"]:
+            action = _action(section, scope)
+            if action.name in actions:
+                raise ValueError(f"the action {action.name} is defined twice: rename one")
+            actions[action.name] = action
+    needs = _all(world, ":requirements") + _all(task, ":requirements")
+    negative = ":negative-preconditions" in needs or ":adl" in needs
+    return Problem(name, predicates, actions, frozenset(start), numbers, negative)
+
+
+@contextmanager
+def _reading(what: str, text: str) -> Iterator[None]:
     try:
-        from unified_planning.io import PDDLReader
-    except ImportError as error:
-        raise _missing(error) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # its own use of pyparsing
-            found: Any = PDDLReader().parse_problem_string(domain, _without_goal(problem))
-    except (RecursionError, MemoryError):
-        raise
-    except Exception as error:
-        # The reader raises errors of many kinds, its own assertions among them.
-        reason = str(error).strip() or type(error).__name__
-        raise ValueError(
-            f"{_show(domain)} and {_show(problem)} are not read as PDDL: {reason}"
-        ) from error
-    if any(not hasattr(action, "preconditions") for action in found.actions):
-        raise ValueError(f"{_show(domain)} has actions that last: only instantaneous ones can be")
+        yield
+    except ValueError as error:
+        raise ValueError(f"the {what} {show(text)} is not read as PDDL: {error}") from None
+
+
+def _sections(
+    found: list[Tree], what: str, known: tuple[str, ...]
+) -> tuple[str, dict[str, list[list[Tree]]]]:
+    """The name of a domain or problem, and what its sections hold by their names."""
+    match found:
+        case [["define", [str(kind), str(name)], *sections]] if kind == what:
+            pass
+        case _:
+            raise ValueError(f"write (define ({what} NAME) …)")
+    contents: dict[str, list[list[Tree]]] = {it: [] for it in known}
+    for section in sections:
+        match section:
+            case [str(head), *rest] if head in known:
+                contents[head].append(rest)
+            case [str(head), *_] if head in UNSUPPORTED:
+                raise ValueError(f"{show(section)} is not supported: {UNSUPPORTED[head]}")
+            case _:
+                raise ValueError(
+                    f"{show(section)} is no section of a {what}: write {', '.join(known)}"
+                )
+    return name, contents
+
+
+def _all(sections: dict[str, list[list[Tree]]], name: str) -> list[Tree]:
+    return [item for section in sections[name] for item in section]
+
+
+def _signatures(declared: list[Tree], types: Types) -> dict[str, list[list[str]]]:
+    found: dict[str, list[list[str]]] = {}
+    for it in declared:
+        match it:
+            case [str(name), *parameters]:
+                check_name(name)
+                signature = [objects for _, objects in types.arguments(parameters)]
+            case _:
+                raise ValueError(f"{show(it)} declares nothing: write (name ?x ?y - type)")
+        if found.setdefault(name, signature) != signature:
+            raise ValueError(f"{show(it)} is declared twice, with different parameters: rename one")
     return found
 
 
-def signatures(problem: Any) -> Iterator[tuple[str, list[list[str]]]]:
-    """Each predicate, with the objects that fit each of its parameters."""
-    for fluent in problem.fluents:
-        if fluent.type.is_bool_type():
-            yield (
-                fluent.name,
-                [[it.name for it in problem.objects(part.type)] for part in fluent.signature],
-            )
+def _functions(declared: list[Tree], types: Types) -> dict[str, list[list[str]]]:
+    kinds = [b for a, b in pairwise(declared) if a == "-"]
+    for it in kinds:
+        if it != "number":
+            raise ValueError(f"(:functions … - {write(it)}) is not supported: only - number is")
+    return _signatures([it for it in declared if it not in ("-", "number")], types)
 
 
-def negatives(domain: str) -> bool:
-    """Whether a domain asks for negations in its conditions."""
-    needs = re.search(r"\(\s*:requirements([^()]*)\)", re.sub(r";.*", "", domain.lower()))
-    return needs is not None and not {":negative-preconditions", ":adl"}.isdisjoint(
-        needs[1].split()
-    )
-
-
-def literals(problem: Any, *, negated: bool) -> Iterator[str]:
-    """All literals, an atom next to its negation if `negated`."""
-    for name, parameters in signatures(problem):
-        for objects in product(*parameters):
-            atom = f"({' '.join((name, *objects))})"
-            yield atom
-            if negated:
-                yield _negation(atom)
-
-
-def after(domain: str, problem: str, plan: str) -> set[str]:
-    """The atoms that hold after a plan. Raises `ValueError` for a plan that cannot be followed."""
-    from unified_planning.engines.sequential_simulator import UPSequentialSimulator
-    from unified_planning.io import PDDLReader
-
-    found = read(domain, problem)
-    try:
-        steps: Any = PDDLReader().parse_plan_string(found, plan)
-    except (RecursionError, MemoryError):
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"the plan {_show(plan)} is not read: {str(error).strip() or type(error).__name__}; "
-            "write actions of the domain, one a line: (pickup b1)"
-        ) from error
-    with UPSequentialSimulator(found, error_on_failed_checks=False) as simulator:
-        state = simulator.get_initial_state()
-        for number, step in enumerate(steps.actions, 1):
-            then = simulator.apply(state, step)
-            if then is None:
-                lacks = simulator.get_unsatisfied_conditions(state, step)[0]
-                raise ValueError(
-                    f"step {number} of the plan, {step}, is not possible there: "
-                    f"it needs {', '.join(map(str, lacks))}"
-                )
-            state = then
-        return {_atom(it) for it in found.initial_values if _is_true(state, it)}
-
-
-@lru_cache(maxsize=64)
-def ground(domain: str, problem: str) -> Task:
-    """The grounded problem. Raises `ValueError` where it has conditions on numbers."""
-    try:
-        import pyperplan  # noqa: F401
-        from unified_planning.engines import CompilationKind
-        from unified_planning.engines import compilers as by
-    except ImportError as error:
-        raise _missing(error) from error
-
-    found = read(domain, problem)
-    simpler = found
-    for compiler, kind in (
-        (by.QuantifiersRemover, CompilationKind.QUANTIFIERS_REMOVING),
-        (by.DisjunctiveConditionsRemover, CompilationKind.DISJUNCTIVE_CONDITIONS_REMOVING),
-        (by.ConditionalEffectsRemover, CompilationKind.CONDITIONAL_EFFECTS_REMOVING),
-    ):
-        if not compiler.supports(simpler.kind):
-            raise ValueError(f"{_show(domain)} has what {compiler.__name__} cannot take out")
-        simpler = compiler().compile(simpler, kind).problem
-    # Its own choice of instances fails where a parameter has two conditions that never change.
-    chosen = {action: list(_instances(simpler, action)) for action in simpler.actions}
-    grounder = by.Grounder(grounding_actions_map=chosen)
-    simpler = grounder.compile(simpler, CompilationKind.GROUNDING).problem
-    operators = [_parts(action, domain) for action in simpler.actions]
-    negated = negatives(domain) or any("(not" in it for parts in operators for it in parts[1])
-    names = list(literals(found, negated=negated))
-    bits = {name: 1 << i for i, name in enumerate(names)}
-    true = {_atom(it) for it, value in found.initial_values.items() if value.is_true()}
-
-    def those(named: Iterable[str]) -> int:
-        return sum({bits[name] for name in named})
-
-    grounded = []
-    for name, needs, adds, deletes in operators:
-        made, undone = adds, deletes
-        if negated:
-            made, undone = adds | _negations(deletes), deletes | _negations(adds)
-        grounded.append(Operator(name, those(needs), those(made), those(undone)))
-    if negated:
-        true |= _negations(set(names[::2]) - true)
-    return Task(names, those(true), grounded)
-
-
-def _instances(problem: Any, action: Any) -> Iterator[tuple[Any, ...]]:
-    """The objects for the parameters of an action, by what of its conditions never changes."""
-    objects = [problem.objects(it.type) for it in action.parameters]
-    at = {it.name: i for i, it in enumerate(action.parameters)}
-    never_changes = problem.get_static_fluents()
-    needed = []
-    for condition in action.preconditions:
-        for it in condition.args if condition.is_and() else [condition]:
-            if it.is_fluent_exp() and it.fluent() in never_changes:
-                of = [(at[a.parameter().name] if a.is_parameter_exp() else a) for a in it.args]
-                needed.append((it.fluent(), of))
-    true = {
-        (it.fluent(), *it.args) for it, value in problem.initial_values.items() if value.is_true()
-    }
-    for chosen in product(
-        *[[problem.environment.expression_manager.ObjectExp(o) for o in some] for some in objects]
-    ):
-        if all(
-            (fluent, *(chosen[a] if isinstance(a, int) else a for a in of)) in true
-            for fluent, of in needed
+def _add_fact(item: Tree, scope: Scope, start: set[Atom], numbers: dict[Atom, Fraction]) -> None:
+    match item:
+        case [str(name), *words] if name in scope.predicates and not any(
+            isinstance(it, list) for it in words
         ):
-            yield chosen
+            start.add(scope.atom(item))
+        case ["and", *parts]:
+            for part in parts:
+                _add_fact(part, scope, start, numbers)
+        case ["not", [*_] as part]:  # what is not said is false
+            scope.atom(part)
+        case ["=", [str(function), *_] as term, str(number)] if (
+            function in scope.functions and is_number(number)
+        ):
+            scope.check_number(term)
+            numbers[tuple(map(str, term))] = Fraction(number)
+        case ["at", str(), [*_]]:
+            raise ValueError(f"{show(item)} is not supported: {ALONE}")
+        case [*_]:
+            scope.atom(item)
+        case _:
+            raise ValueError(f"{show(item)} is no atom: write it in brackets")
 
 
-def _parts(action: Any, domain: str) -> tuple[str, set[str], set[str], set[str]]:
-    """The name of a grounded action, the literals it needs, the atoms it adds and deletes."""
-    needs, adds, deletes = set(), set(), set()
-    conditions = list(action.preconditions)
-    while conditions:
-        it = conditions.pop()
-        if it.is_and():
-            conditions.extend(it.args)
-        elif it.is_fluent_exp():
-            needs.add(_atom(it))
-        elif it.is_not() and it.arg(0).is_fluent_exp():
-            needs.add(_negation(_atom(it.arg(0))))
-        elif not it.is_true():
-            raise ValueError(f"{_show(domain)}: {action.name} {NUMERIC}")
-    for effect in action.effects:
-        if effect.fluent.type.is_bool_type():
-            (adds if effect.value.is_true() else deletes).add(_atom(effect.fluent))
-    # What an action both deletes and adds is true after it.
-    return action.name, needs, adds, deletes - adds
-
-
-def _without_goal(problem: str) -> str:
-    """The problem with the goal of nothing. It may end inside its goal: that is its beginning."""
-    text = re.sub(r";.*", "", problem)
-    found = re.search(r"\(\s*:goal\b", text, re.IGNORECASE)
-    rest = ""
-    if found is not None:
-        depth = 0
-        for at in range(found.start(), len(text)):
-            depth += {"(": 1, ")": -1}.get(text[at], 0)
-            if not depth:
-                rest = text[at + 1 :]
-                break
-        text = text[: found.start()]
-    elif (end := text.rstrip()).endswith(")") and text.count("(") == text.count(")"):
-        text, rest = end[:-1], ")"
-    text = f"{text} (:goal (and)) {rest}"
-    return text + ")" * (text.count("(") - text.count(")"))
-
-
-def _atom(it: Any) -> str:
-    return f"({' '.join([it.fluent().name, *map(str, it.args)])})"
-
-
-def _negation(atom: str) -> str:
-    return f"(not{atom})"
-
-
-def _negations(atoms: set[str]) -> set[str]:
-    return set(map(_negation, atoms))
-
-
-def _is_true(state: Any, it: Any) -> bool:
-    return it.fluent().type.is_bool_type() and state.get_value(it).is_true()
-
-
-def _show(text: str) -> str:
-    shown = " ".join(text.split())
-    return repr(shown if len(shown) <= 60 else f"{shown[:40]}…{shown[-20:]}")
-
-
-def _missing(error: ImportError) -> ImportError:
-    return ImportError(f'{error}: potentials for plans need pip install "awrs-ppl[planning]"')
+def _action(section: list[Tree], scope: Scope) -> Action:
+    match section:
+        case [str(name), *rest] if not name.startswith(":"):
+            pass
+        case _:
+            raise ValueError(f"{show([':action', *section])} has no name")
+    try:
+        parts: dict[str, Tree] = {}
+        for at in range(0, len(rest), 2):
+            head = rest[at]
+            if head not in ACTION or head in parts or at + 1 == len(rest):
+                raise ValueError(
+                    f"{show(rest[at : at + 2])} is not supported: an action has once each "
+                    ":parameters, :precondition and :effect"
+                )
+            parts[str(head)] = rest[at + 1]
+        variables = scope.fitting(parts.get(":parameters", []))
+        scope = scope.within(variables)
+        condition = scope.condition(parts.get(":precondition", []))
+        return Action(name, variables, condition, scope.effect(parts.get(":effect", [])))
+    except ValueError as error:
+        raise ValueError(f"in the action {name}: {error}") from None

@@ -37,11 +37,11 @@ class Task:
         self.operators = list(operators)
         # Row i: the literals that are not known to exclude literal i.
         self.pairs = _pairs(len(names), start, self.operators)
+        self.operators = [it for it in self.operators if self._compatible(it.needs, it.needs)]
         self._adders: dict[int, list[Operator]] = {i: [] for i in range(len(names))}
         for operator in self.operators:
-            if self._compatible(operator.needs, operator.needs):
-                for i in _bits(operator.adds):
-                    self._adders[i].append(operator)
+            for i in _bits(operator.adds):
+                self._adders[i].append(operator)
         self.consistent = lru_cache(maxsize=2**14)(self._consistent)
         self.plan = lru_cache(maxsize=2**12)(self._plan)
 

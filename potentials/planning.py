@@ -9,7 +9,6 @@ A goal has at least one literal.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from functools import lru_cache
 from os import PathLike
@@ -18,14 +17,22 @@ from typing import Any
 
 from awrs_ppl.potential import BooleanPotential
 from awrs_ppl.potentials import _pddl
+from awrs_ppl.potentials._goal_texts import (
+    CLOSED,
+    atom_pattern,
+    language,
+    negation_pattern,
+    split,
+)
+from awrs_ppl.potentials._grounding import ground, literals
 from awrs_ppl.potentials._llguidance import Language
+from awrs_ppl.potentials._pddl_formulas import Literal, written
+from awrs_ppl.potentials._plans import after
 from awrs_ppl.potentials._strips import Task
 
 __all__ = ["PddlGoal", "PlanAchieves", "Reachable"]
 
 Source = str | PathLike[str]
-
-BLANK = r"[ \t\r\n]"
 
 
 class _Goals(BooleanPotential):
@@ -50,7 +57,7 @@ class _Goals(BooleanPotential):
         text = self._language.advance(state, data)
         if text is None:
             return None
-        whole, rest = _split(text)
+        whole, rest = split(text)
         return self._example + rest if whole else rest
 
     def accepts(self, state: Any) -> bool:
@@ -199,7 +206,7 @@ class Reachable(BooleanPotential):
     def advance(self, state: Any, data: bytes) -> tuple[int, bytes] | None:
         """The state after `data`; `None` if no goal that begins so is known to be possible."""
         goal, before = state
-        whole, rest = _split(before + data)
+        whole, rest = split(before + data)
         if before.startswith(b")"):
             closed = not whole and rest in CLOSED
             return (0, rest) if closed else None
@@ -236,30 +243,10 @@ class Reachable(BooleanPotential):
         return False
 
 
-# The brackets of "and", ":goal" and the whole problem, as they close.
-CLOSED = (b")", b"))", b")))")
-
-_ONE = re.compile(rb"\((?:[^()]|\([^()]*\))*\)")
-_SEVERAL = re.compile(rb"(?:%s)*" % _ONE.pattern)
-_BESIDE_BRACKETS = re.compile(rb" ?([()]) ?")
-
-
-def _split(text: bytes) -> tuple[list[bytes], bytes]:
-    """The whole literals at the beginning of a goal, and the rest; in one way of writing them.
-
-    >>> _split(b" (On b1  b2)\\n(not ( clear b3 ")
-    ([b'(on b1 b2)'], b'(not(clear b3 ')
-    """
-    text = re.sub(rb"[ \t\r\n]+", b" ", text.lower())
-    text = _BESIDE_BRACKETS.sub(rb"\1", text.lstrip(b" "))
-    several = _SEVERAL.match(text)
-    assert several is not None  # it matches the empty text
-    return _ONE.findall(several[0]), text[several.end() :]
-
-
 def _text(source: Source, what: str = "PDDL") -> str:
     if isinstance(source, PathLike):
-        return Path(source).read_text(encoding="utf-8")
+        # A mark of its byte order is no PDDL, and comments are in any encoding.
+        return Path(source).read_text(encoding="utf-8-sig", errors="replace")
     if not isinstance(source, str):
         raise TypeError(f"got {source!r}: give the {what} as a str, or a pathlib.Path of a file")
     if "(" not in source and source.strip():  # the empty plan is one
@@ -270,64 +257,38 @@ def _text(source: Source, what: str = "PDDL") -> str:
 @lru_cache(maxsize=64)
 def _any_goal(domain: str, problem: str) -> tuple[Language, bytes, str]:
     found = _pddl.read(domain, problem)
-    atoms, example = [], ""
-    for name, parameters in _pddl.signatures(found):
-        if all(parameters):
-            atoms.append([[name], *parameters])
-            example = f"({' '.join([name, *(objects[0] for objects in parameters)])})"
-    patterns = list(map(_atom_pattern, atoms))
-    if _pddl.negatives(domain):
-        patterns.append(_negation_pattern("|".join(patterns)))
-    if not patterns:
+    atoms = [[[name], *fitting] for name, fitting in found.predicates.items() if all(fitting)]
+    if not atoms:
         raise ValueError(f"no goal can be written about {found.name}: no object fits a predicate")
-    return _language(patterns, f"PddlGoal({found.name})"), example.encode(), found.name
+    patterns = list(map(atom_pattern, atoms))
+    if found.negative:
+        patterns.append(negation_pattern("|".join(patterns)))
+    example = written(Literal(tuple(words[0] for words in atoms[0]), True))
+    return language(patterns, f"PddlGoal({found.name})"), example.encode(), found.name
 
 
 @lru_cache(maxsize=64)
 def _reached_goal(plan: str, domain: str, problem: str) -> tuple[Language, bytes, str]:
     found = _pddl.read(domain, problem)
-    true = _pddl.after(domain, problem, plan)
-    atoms = [it for it in _pddl.literals(found, negated=False) if it in true]
-    patterns = [_atom_pattern([[word] for word in it[1:-1].split()]) for it in atoms]
-    example = atoms[0] if atoms else ""
-    if _pddl.negatives(domain):
-        for it in _pddl.literals(found, negated=False):
-            if it not in true:
-                example = example or f"(not{it})"
-                atom = _atom_pattern([[word] for word in it[1:-1].split()])
-                patterns.append(_negation_pattern(atom))
-    if not patterns:
+    true = after(domain, problem, plan)
+    reached = [it for it in literals(found) if (it.atom in true) == it.true]
+    if not reached:
         raise ValueError(f"nothing holds after the plan {plan!r}, so it reaches no goal")
-    return _language(patterns, f"PlanAchieves({found.name})"), example.encode(), found.name
+    patterns = []
+    for it in reached:
+        atom = atom_pattern([[word] for word in it.atom])
+        patterns.append(atom if it.true else negation_pattern(atom))
+    example = written(reached[0]).encode()
+    return language(patterns, f"PlanAchieves({found.name})"), example, found.name
 
 
 @lru_cache(maxsize=64)
 def _possible_goals(domain: str, problem: str) -> tuple[Task, list[tuple[bytes, int]], str]:
-    task = _pddl.ground(domain, problem)
-    negated = _pddl.negatives(domain)
-    literals = sorted(
-        (name.encode(), 1 << i)
-        for i, name in enumerate(task.names)
-        if task.consistent(1 << i) and (negated or not name.startswith("(not("))
+    task, found = ground(domain, problem), _pddl.read(domain, problem)
+    bits = {name: 1 << i for i, name in enumerate(task.names)}
+    possible = sorted(
+        (name.encode(), bits[name])
+        for name in map(written, literals(found))
+        if name in bits and task.consistent(bits[name])
     )
-    return task, literals, _pddl.read(domain, problem).name
-
-
-def _language(patterns: list[str], name: str) -> Language:
-    literals = "|".join(patterns)
-    pattern = rf"{BLANK}*(?:(?:{literals}){BLANK}*)+\){BLANK}*\){BLANK}*(?:\){BLANK}*)?"
-    return Language(f"start: /{pattern}/", name=name, remedy="; use a smaller problem")
-
-
-def _atom_pattern(words: list[list[str]]) -> str:
-    choices = [f"(?:{'|'.join(map(_word_pattern, words_))})" for words_ in words]
-    return rf"\({BLANK}*{f'{BLANK}+'.join(choices)}{BLANK}*\)"
-
-
-def _negation_pattern(atoms: str) -> str:
-    return rf"\({BLANK}*{_word_pattern('not')}{BLANK}*(?:{atoms}){BLANK}*\)"
-
-
-def _word_pattern(word: str) -> str:
-    # Not by the flag i: that would also take the Kelvin sign for a k.
-    return "".join(f"[{it}{it.upper()}]" if it.isalpha() else it for it in word)
+    return task, possible, found.name

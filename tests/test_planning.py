@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from awrs_ppl import LM, Context, infer
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potential import BooleanPotential
-from awrs_ppl.potentials import _pddl, _strips
+from awrs_ppl.potentials import _grounding, _strips
 from awrs_ppl.potentials._strips import Operator, Task
 from awrs_ppl.potentials.planning import PddlGoal, PlanAchieves, Reachable
 from awrs_ppl.testing import assert_prefix_closed
@@ -288,12 +288,11 @@ def test_a_plan_reaches_what_holds_after_it():
 def test_plans_of_the_planner_reach_their_goals():
     for problem in PROBLEMS[:6]:
         start, goal = split(problem)
-        task = _pddl.ground(DOMAIN, start)
+        task = _grounding.ground(DOMAIN, start)
         wanted = sum(1 << i for i, name in enumerate(task.names) if name in goal)
         steps = task.plan(wanted)
         assert steps is not None
-        plan = "\n".join(f"({step.replace('_', ' ')})" for step in steps)
-        assert read(PlanAchieves(plan, DOMAIN, start), goal) is True
+        assert read(PlanAchieves("\n".join(steps), DOMAIN, start), goal) is True
 
 
 OPERATORS = st.lists(
@@ -369,8 +368,8 @@ def test_a_search_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch):
 def test_the_planner_leaves_logging_alone():
     root = logging.getLogger()
     before = root.handlers[:]
-    task = _pddl.ground(DOMAIN, FOUR)
-    assert task.plan(1 << task.names.index("(holding b3)")) == ("pickup_b3",)
+    task = _grounding.ground(DOMAIN, FOUR)
+    assert task.plan(1 << task.names.index("(holding b3)")) == ("(pickup b3)",)
     assert root.handlers == before
 
 
