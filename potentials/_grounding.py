@@ -107,19 +107,26 @@ class _Grounding:
     def _steps(self) -> Iterator[_Step]:
         count = 0
         for action in self.problem.actions.values():
-            for binding in self._bindings(action):
-                name = f"({' '.join([action.name, *binding.values()])})"
-                for needs, changes in self._variants(action, binding):
+            try:
+                for step in self._steps_of(action):
                     count += 1
                     if count > MAX_STEPS:
                         raise ValueError(
-                            f"its actions have more than {MAX_STEPS} choices of objects: "
+                            f"has, with those before it, more than {MAX_STEPS} choices of objects: "
                             "use a smaller problem"
                         )
-                    adds = frozenset(it.atom for it in changes if it.true)
-                    deletes = frozenset(it.atom for it in changes if not it.true)
-                    # What an action both deletes and adds is true after it.
-                    yield _Step(name, needs, adds, (deletes - adds) & self.possible)
+                    yield step
+            except ValueError as error:
+                raise ValueError(f"the action {action.name} {error}") from None
+
+    def _steps_of(self, action: Action) -> Iterator[_Step]:
+        for binding in self._bindings(action):
+            name = f"({' '.join([action.name, *binding.values()])})"
+            for needs, changes in self._variants(action, binding):
+                adds = frozenset(it.atom for it in changes if it.true)
+                deletes = frozenset(it.atom for it in changes if not it.true)
+                # What an action both deletes and adds is true after it.
+                yield _Step(name, needs, adds, (deletes - adds) & self.possible)
 
     def _bindings(self, action: Action) -> Iterator[dict[str, str]]:
         """The objects for the parameters of an action that its condition may be true for."""
@@ -197,7 +204,7 @@ class _Grounding:
                 return ALWAYS if same == true else NEVER
             case Compare(tree):
                 raise ValueError(
-                    f"it has conditions on numbers, {show(tree)}: leave them out, only true and "
+                    f"has conditions on numbers, {show(tree)}: leave them out, only true and "
                     "false atoms are planned for"
                 )
         raise TypeError(f"{condition} is an effect")
@@ -232,8 +239,8 @@ def _both(one: Cases, other: Cases) -> Cases:
 def _bounded(cases: _Sized) -> _Sized:
     if len(cases) > MAX_CASES:
         raise ValueError(
-            f"a condition, or the conditions of an action's effects, have more than {MAX_CASES} "
-            "cases: use fewer or, exists and when, or a smaller problem"
+            f"has conditions with more than {MAX_CASES} cases: use fewer of or, exists and when, "
+            "or a smaller problem"
         )
     return cases
 

@@ -210,8 +210,8 @@ def _action(section: list[Tree], scope: Scope) -> Action:
             head = rest[at]
             if head not in ACTION or head in parts or at + 1 == len(rest):
                 raise ValueError(
-                    f"{show(rest[at : at + 2])} is not supported: an action has once each "
-                    ":parameters, :precondition and :effect"
+                    f"{show(write(rest[at : at + 2])[1:-1])} is not supported: an action has, each "
+                    "once, :parameters, :precondition and :effect"
                 )
             parts[str(head)] = rest[at + 1]
         variables = scope.fitting(parts.get(":parameters", []))

@@ -155,6 +155,12 @@ class Scope(NamedTuple):
             raise ValueError(f"{word} in {show(tree)} is no object: declare it")
 
     def _unknown(self, tree: Tree, other: str = "") -> str:
+        head = tree[0] if tree else ""
+        if isinstance(tree, list) and isinstance(head, str):
+            if head.startswith(":"):
+                return f"{show(tree)} stands inside another section: close that with a bracket"
+            if head in self.predicates:
+                return f"{show(tree)} is no atom: give {head} names and variables"
         nor = f", nor of {other}" if other else ""
         return f"{show(tree)} is none of {_known('predicates', self.predicates)}{nor}"
 
