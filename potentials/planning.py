@@ -2,9 +2,16 @@
 
 A text is what follows `(:goal (and` in a problem: literals over the problem's own objects, then
 the brackets that close: `(on b1 b2) (clear b1)))`. Small and capital letters are the same, blanks
-may stand between any two words or brackets, and the bracket that closes the whole problem may
-stand at the end too. Negations may be written where the domain has `:negative-preconditions`.
-A goal has at least one literal.
+may stand between any two words or brackets (comments may not), and the bracket that closes the
+whole problem may stand at the end too. Negations may be written where the domain or the problem
+requires `:negative-preconditions` or `:adl`. A goal has at least one literal.
+
+Domains and problems have their sections in any order, and names of one kind may be those of
+another. They may have types (`either`, too: an object of either type is of both), constants,
+equality, negations, disjunctions, quantifiers, conditional effects, action costs, and numbers,
+which only `PlanAchieves` follows. A `ValueError` names what is not supported: actions that last,
+derived predicates, processes, events, tasks, constraints, preferences, functions that are no
+numbers, what is true from a later time on, and names that are not ASCII.
 """
 
 from __future__ import annotations
@@ -17,13 +24,7 @@ from typing import Any
 
 from awrs_ppl.potential import BooleanPotential
 from awrs_ppl.potentials import _pddl
-from awrs_ppl.potentials._goal_texts import (
-    CLOSED,
-    atom_pattern,
-    language,
-    negation_pattern,
-    split,
-)
+from awrs_ppl.potentials._goal_texts import CLOSED, atom_pattern, language, negation_pattern, split
 from awrs_ppl.potentials._grounding import ground, literals
 from awrs_ppl.potentials._llguidance import Language
 from awrs_ppl.potentials._pddl_formulas import Literal, written
@@ -35,7 +36,27 @@ __all__ = ["PddlGoal", "PlanAchieves", "Reachable"]
 Source = str | PathLike[str]
 
 
-class _Goals(BooleanPotential):
+class _About(BooleanPotential):
+    """Goals about a problem. A value: its texts, and the name of the problem."""
+
+    _texts: tuple[str, ...]
+    _name: str
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for equal texts of domain and problem, and plan."""
+        return (type(self), *self._texts)
+
+    @property
+    def fingerprint(self) -> str:
+        """The name of the problem."""
+        return f"{type(self).__name__}({self._name})"
+
+    def __repr__(self) -> str:
+        return self.fingerprint
+
+
+class _Goals(_About):
     """Goals of a regular language. The state is the literal on the way, behind an example of one.
 
     What literals stand before it makes no difference to what may follow.
@@ -76,7 +97,7 @@ class PddlGoal(_Goals):
     the types that the domain gives to a predicate, constants included. Not written are `or`,
     quantifiers and numbers. All next tokens are known at once, by a mask.
 
-    Raises `ValueError` for what is no PDDL. Needs `pip install "awrs-ppl[planning]"`.
+    Raises `ValueError` for what is no PDDL, or not supported.
 
     >>> domain = '''(define (domain switches) (:predicates (on ?x) (off ?x))
     ...   (:action press :parameters (?x) :precondition (off ?x)
@@ -96,26 +117,13 @@ class PddlGoal(_Goals):
         self._language, self._example, self._name = _any_goal(*self._texts)
         super().__init__()
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """Equal for equal texts of domain and problem."""
-        return (type(self), *self._texts)
-
-    @property
-    def fingerprint(self) -> str:
-        """The name of the problem."""
-        return f"PddlGoal({self._name})"
-
-    def __repr__(self) -> str:
-        return f"PddlGoal({self._name})"
-
 
 class PlanAchieves(_Goals):
     """The goals that a plan reaches: every literal holds after its last step.
 
     `plan` is text, an action a line as in `(stack b1 b2)`, or a path of a file. It is followed
     once, from the start of the problem; that gives a mask over the literals that then hold.
-    What is said of goals is as for `PddlGoal`, and it needs the same.
+    What is said of goals is as for `PddlGoal`.
 
     Raises `ValueError` for a step that is no action of the domain or is not possible there.
 
@@ -135,21 +143,8 @@ class PlanAchieves(_Goals):
         self._language, self._example, self._name = _reached_goal(*self._texts)
         super().__init__()
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """Equal for equal texts of plan, domain and problem."""
-        return (type(self), *self._texts)
 
-    @property
-    def fingerprint(self) -> str:
-        """The name of the problem."""
-        return f"PlanAchieves({self._name})"
-
-    def __repr__(self) -> str:
-        return f"PlanAchieves({self._name})"
-
-
-class Reachable(BooleanPotential):
+class Reachable(_About):
     """The goals that can be reached from the start of a problem.
 
     A goal is rejected at the first letter after which every literal contradicts those before it:
@@ -161,9 +156,9 @@ class Reachable(BooleanPotential):
     Goals that are no goals of `PddlGoal` are rejected too. `PddlGoal(...) * Reachable(...)` says
     the same as `Reachable(...)` with fewer checks.
 
-    Raises `ValueError` for what is no PDDL, or has conditions on numbers; action costs are
-    ignored. Where the planner takes more than 30 seconds, that is a `PotentialError`. Needs
-    `pip install "awrs-ppl[planning]"`.
+    Raises `ValueError` for what is no PDDL, not supported, or has conditions on numbers; action
+    costs are ignored. Where the planner takes more than 30 seconds, that is a `PotentialError`.
+    Needs `pip install "awrs-ppl[planning]"`.
 
     >>> domain = '''(define (domain switches) (:predicates (on ?x) (off ?x))
     ...   (:action press :parameters (?x) :precondition (off ?x)
@@ -182,19 +177,6 @@ class Reachable(BooleanPotential):
         super().__init__()
         self._texts = _text(domain), _text(problem)
         self._task, self._literals, self._name = _possible_goals(*self._texts)
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """Equal for equal texts of domain and problem."""
-        return (type(self), *self._texts)
-
-    @property
-    def fingerprint(self) -> str:
-        """The name of the problem."""
-        return f"Reachable({self._name})"
-
-    def __repr__(self) -> str:
-        return f"Reachable({self._name})"
 
     def start(self) -> tuple[int, bytes]:
         """The state of the empty text: the set of literals, and the literal on the way.
@@ -249,7 +231,8 @@ def _text(source: Source, what: str = "PDDL") -> str:
         return Path(source).read_text(encoding="utf-8-sig", errors="replace")
     if not isinstance(source, str):
         raise TypeError(f"got {source!r}: give the {what} as a str, or a pathlib.Path of a file")
-    if "(" not in source and source.strip():  # the empty plan is one
+    # The empty plan is one, also behind a comment.
+    if "(" not in source and source.strip() and not source.lstrip().startswith(";"):
         raise ValueError(f"got {source!r}, which is no {what}: for a file give a pathlib.Path")
     return source
 
@@ -284,6 +267,10 @@ def _reached_goal(plan: str, domain: str, problem: str) -> tuple[Language, bytes
 
 @lru_cache(maxsize=64)
 def _possible_goals(domain: str, problem: str) -> tuple[Task, list[tuple[bytes, int]], str]:
+    try:
+        import pyperplan  # noqa: F401  # imported where it plans
+    except ImportError as error:
+        raise ImportError('Reachable needs pyperplan: pip install "awrs-ppl[planning]"') from error
     task, found = ground(domain, problem), _pddl.read(domain, problem)
     bits = {name: 1 << i for i, name in enumerate(task.names)}
     possible = sorted(

@@ -113,6 +113,54 @@ def test_one_name_for_everything(name: str):
     assert asyncio.run(reached.prefix(f"({name} {name}".encode())) < 0
 
 
+def test_names_may_have_signs():
+    texts = (
+        untyped(),
+        PAIR.replace("a b", "a a.1 a+b c/d e*[2] $@").replace("(shut a)", "(shut a.1)"),
+    )
+    assert verdicts(*texts, "(open a.1)))") == (True, True)
+    for name in ("a+b", "c/d", "e*[2]", "$@"):
+        assert verdicts(*texts, f"(open {name})))") == (True, False)
+    for name in ("ax1", "ab", "aab", "e2", "a.", "$"):
+        assert verdicts(*texts, f"(open {name})))") == (False, False)
+
+
+def test_static_negations_and_negated_implications():
+    texts = (
+        domain(
+            "(:predicates (heavy ?x) (lifted ?x) (tidy))",
+            "(:action lift :parameters (?x) :precondition (not (heavy ?x)) :effect (lifted ?x))",
+            "(:action put :parameters (?x) :precondition (lifted ?x) :effect (not (lifted ?x)))",
+            """(:action rest :precondition (not (imply (heavy a) (not (lifted b))))
+              :effect (tidy))""",
+        ).replace("(:predicates", "(:constants a b) (:predicates", 1),
+        "(define (problem two) (:init (heavy a)))",
+    )
+    assert verdicts(*texts, "(lifted b) (tidy)))") == (True, True)
+    assert verdicts(*texts, "(lifted a)))") == (True, False)
+    light = texts[1].replace("(heavy a)", "")
+    assert verdicts(texts[0], light, "(lifted a) (lifted b)))") == (True, True)
+    assert verdicts(texts[0], light, "(tidy)))") == (True, False)
+
+
+def test_an_effect_under_two_conditions_leaves_its_action_possible():
+    texts = (
+        domain(
+            "(:predicates (p ?x) (q ?x) (r ?x) (done))",
+            "(:action set :parameters (?x) :effect (p ?x))",
+            "(:action clear :parameters (?x) :precondition (r ?x) :effect (not (q ?x)))",
+            """(:action go :parameters (?x)
+              :effect (and (done) (when (p ?x) (when (q ?x) (r ?x)))))""",
+        ),
+        PAIR.replace("(shut a)", "(q a)"),
+    )
+    assert verdicts(*texts, "(r a) (done)))") == (True, True)
+    assert verdicts(*texts, "(r b)))") == (True, False)
+    # Possible where only the second condition is true, which no other action changes first.
+    late = texts[0].replace("(?x) :effect (p ?x)", "(?x) :precondition (done) :effect (p ?x)")
+    assert verdicts(late, texts[1].replace("a b", "a"), "(q a) (done)))") == (True, True)
+
+
 def test_letter_case_makes_no_difference():
     texts = (
         "(DEFINE (Domain D) (:Requirements :STRIPS :Typing) (:TYPES Box) (:Predicates"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import math
+import sys
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,7 @@ def test_a_plan_reaches_what_holds_after_it():
     assert read(reached, "))") == 0
     assert read(PlanAchieves("", DOMAIN, FOUR), "(on-table b1)))") is True
     assert not verdict(PlanAchieves("", DOMAIN, FOUR), "(on b")[0]
+    assert read(PlanAchieves("; cost = 0", DOMAIN, FOUR), "(on-table b1)))") is True
     with pytest.raises(ValueError, match=r"step 2 of the plan, stack\(b2, b3\), is not possible"):
         PlanAchieves("(pickup b1)\n(stack b2 b3)", DOMAIN, FOUR)
     with pytest.raises(ValueError, match=r"the plan '\(fly b1\)' is not read"):
@@ -378,6 +380,15 @@ def test_the_goal_of_the_problem_is_not_read():
     start = FOUR[: FOUR.index("(:goal")]
     for problem in (whole, FOUR, FOUR + " (on b1", start, start + ")", "; (:goal\n" + FOUR):
         assert read(Reachable(DOMAIN, problem), " (on b1 b3)))") is True
+
+
+def test_only_plans_need_the_planner(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pyperplan", None)
+    problem = FOUR.replace("four", "alone")
+    assert read(PddlGoal(DOMAIN, problem), "(on b1 b2)))") is True
+    assert read(PlanAchieves("(pickup b1)", DOMAIN, problem), "(holding b1)))") is True
+    with pytest.raises(ImportError, match=r'Reachable needs pyperplan: pip install "awrs-ppl\[pl'):
+        Reachable(DOMAIN, problem)
 
 
 def test_potentials_are_values(tmp_path: Path):
