@@ -92,13 +92,15 @@ class Scope(NamedTuple):
                 return When(
                     self.condition(needed), self.condition(needed, False), self.effect(part)
                 )
-            case [str(name), [str(function), *_] as term, by] if (
-                name in CHANGES and function in self.functions
-            ):
+            case [str(name), [str(function), *_] as term, by] if name in CHANGES:
+                if function not in self.functions:
+                    raise ValueError(self._no_number(term))
                 for part in (term, by):
                     self.check_number(part)
                 return Number(tree)
-        raise ValueError(self._unknown(tree, f"and, not, forall, when, {', '.join(CHANGES)}"))
+        raise ValueError(
+            self._unknown(tree, f"effect by and, not, forall, when, {', '.join(CHANGES)}")
+        )
 
     def atom(self, tree: list[Tree]) -> Atom:
         """The atom that a tree is."""
@@ -120,10 +122,7 @@ class Scope(NamedTuple):
                 for part in parts:
                     self.check_number(part)
                 return None
-        raise ValueError(
-            f"{show(tree)} is no number: write a decimal, a value of "
-            f"{_known('functions', self.functions)}, +, -, * or /"
-        )
+        raise ValueError(self._no_number(tree))
 
     def _is_atom(self, tree: list[Tree]) -> bool:
         """Whether a tree is an atom, were its predicate called `when` or `not`."""
@@ -161,8 +160,16 @@ class Scope(NamedTuple):
                 return f"{show(tree)} stands inside another section: close that with a bracket"
             if head in self.predicates:
                 return f"{show(tree)} is no atom: give {head} names and variables"
-        nor = f", nor of {other}" if other else ""
-        return f"{show(tree)} is none of {_known('predicates', self.predicates)}{nor}"
+        atoms = _known("predicates", self.predicates)
+        if not other:
+            return f"{show(tree)} is no atom of {atoms}"
+        return f"{show(tree)} is neither an atom of {atoms} nor a whole {other}"
+
+    def _no_number(self, tree: Tree) -> str:
+        return (
+            f"{show(tree)} is no number: write a decimal, a value of "
+            f"{_known('functions', self.functions)}, +, -, * or /"
+        )
 
 
 def _known(section: str, names: Signatures) -> str:

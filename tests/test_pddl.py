@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from awrs_ppl.potentials import PddlGoal, PlanAchieves, Reachable
+from awrs_ppl.potentials import PddlGoal, PlanAchieves, Reachable, _grounding
 
 SECTIONS = [
     "(:requirements :strips :typing)",
@@ -364,8 +364,19 @@ def test_numbers_are_followed_in_plans():
         ("(:predicate (p))", "'(:predicate (p))' is no section of a domain: write :requirements, "),
         ("p", "'p' is no section of a domain: "),
         ("(:action a :vars (?x))", "in the action a: ':vars (?x)' is not supported: an action has"),
-        ("(:action a :effect (oneof (p) (q)))", "in the action a: '(oneof (p) (q))' is none of "),
-        ("(:action a :precondition (preference x (p)))", "'(preference x (p))' is none of "),
+        (
+            "(:action a :effect (oneof (p) (q)))",
+            "in the action a: '(oneof (p) (q))' is neither an atom of (:pred",
+        ),
+        (
+            "(:action a :precondition (preference x (p)))",
+            "'(preference x (p))' is neither an atom of ",
+        ),
+        (
+            "(:action a :effect (when (p)))",
+            "nor a whole effect by and, not, forall, when, increase",
+        ),
+        ("(:action a :effect (increase (fuel) 1))", "'(fuel)' is no number: write a decimal, a v"),
         ("(:action unlock)", "the action unlock is defined twice: rename one"),
         ("(:action a :parameters (?x ?x))", "in the action a: ?x stands twice in '(?x ?x)'"),
         ("(:action a :parameters (x))", "x in '(x)' is no variable: write ?x"),
@@ -398,8 +409,8 @@ def test_what_a_domain_cannot_have_is_named(section: str, words: str):
     [
         ("(:init (at 5 (shut a)))", "'(at 5 (shut a))' is not supported: only actions change"),
         ("(:init (shut c))", "c in '(shut c)' is no object: declare it"),
-        ("(:init (closed a))", "'(closed a)' is none of (:predicates shut open)"),
-        ("(:init (= (fuel) 3))", "'(= (fuel) 3)' is none of "),
+        ("(:init (closed a))", "'(closed a)' is no atom of (:predicates shut open)"),
+        ("(:init (= (fuel) 3))", "'(= (fuel) 3)' is no atom of "),
         ("(:init shut)", "'shut' is no atom: write it in brackets"),
         ("(:init (shut ?x))", "?x in '(shut ?x)' is not among the parameters"),
         ("(:objects c - box)", "box is no type: declare it in (:types …)"),
@@ -429,6 +440,14 @@ def test_a_condition_with_too_many_cases_is_an_error():
     )
     message = error_of(hard, "(define (problem p))")
     assert "cannot be planned in: the action a has conditions with more than 10000 cases" in message
+
+
+def test_a_problem_with_too_many_actions_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_grounding, "MAX_STEPS", 3)
+    objects = PAIR.replace("a b", "a b c d").replace("(shut a)", "(shut a) (shut b) (shut c)")
+    assert verdicts(untyped(), objects, "(open c)))") == (True, True)
+    message = error_of(untyped(), objects.replace("(shut c)", "(shut c) (shut d)"))
+    assert "the action unlock has, with those before it, more than 3 choices" in message
 
 
 @pytest.mark.parametrize(
