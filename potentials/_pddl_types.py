@@ -20,9 +20,11 @@ def _typed(words: Tree) -> Iterator[tuple[str, tuple[str, ...]]]:
         if isinstance(word, str) and not word.startswith("-"):
             names.append(word)
             continue
-        match word if word != "-" else next(rest, None):
-            case ["either", *several] if word == "-" and several:
-                types = tuple(it for it in several if isinstance(it, str))
+        match next(rest, None) if word == "-" else word:
+            case ["either", *several] if (
+                word == "-" and several and all(isinstance(it, str) for it in several)
+            ):
+                types = tuple(map(str, several))
             case str(one):
                 types = (one.removeprefix("-"),)
             case _:
