@@ -8,176 +8,115 @@ repetition) has one meaning everywhere. What is not surely regular is refused.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
 
 import regex
 
-__all__ = ["COUNT", "NotRegular", "translate"]
+from awrs_ppl.potentials._regex_tree import (
+    Assertion,
+    Characters,
+    Choice,
+    Flags,
+    Group,
+    Node,
+    Pattern,
+    Reference,
+    Repeat,
+    Sequence,
+    write,
+)
+
+__all__ = ["NotRegular", "translate"]
 
 
 class NotRegular(Exception):
     """A pattern is not regular, or not in the part of the syntax whose meaning is certain."""
 
 
-def translate(pattern: str) -> str:
+def translate(pattern: Pattern) -> str:
     r"""The same language with explicit sets of characters, without anchors, groups and flags.
 
     `pattern` must be one that `regex` compiles. Raises `NotRegular`, naming the construct.
 
-    >>> print(translate(r"^(?P<word>[a-c]x)*?\Z|[[:digit:]]{,2}"))
+    >>> from awrs_ppl.potentials._regex_syntax import parse
+    >>> print(translate(parse(r"^(?P<word>[a-c]x)*?\Z|[[:digit:]]{,2}")))
     (?:(?:[\x{61}-\x{63}]\x{78})*|[\x{30}-\x{39}]{0,2})
     """
-    flags = _FLAGS.match(pattern)
-    prefix = flags.group() if flags else ""
-    parser = _Parser(pattern, len(prefix), prefix)
-    tree = parser.alternatives()
-    if parser.at < len(pattern):
-        raise parser.refuse(pattern[parser.at])
-    return _write(tree, True, True)
+    first: Node = pattern.tree
+    while isinstance(first, Choice | Sequence) and first.parts:
+        first = first.parts[0]
+    # Flags that only change sets of characters, and only at the start: elsewhere their scope
+    # differs.
+    flags = first.text if isinstance(first, Flags) and first.at == 0 else ""
+    return _Writer(flags if _FLAGS.fullmatch(flags) else "").write(pattern.tree, True, True)
 
 
-# Flags that only change sets of characters, and only at the start: elsewhere their scope differs.
 _FLAGS = re.compile(r"\(\?[aisu]+\)")
-COUNT = re.compile(r"\{(?:([0-9]+)(,?)([0-9]*)|,([0-9]+))\}")
-_GROUP = re.compile(r"\((?:\?:|\?P?<[A-Za-z_]\w*>|(?!\?))")
 _CODE = re.compile(r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})")
 _CLASS = re.compile(r"\\(?:[wWdDsStnrfva]|[pP]\{\^?\w[\w ]*(?:[=:][\w ]+)?\})")
 # A set without sets in it, as `[a]b]`, `[a&&[b]]` and `[[a]]` are read in different ways. Operators
 # are harmless: `regex` says what they mean.
 _SET = re.compile(r"\[\^?+(?:\\.|\[:\^?\w+:\]|[^\[\]\\])(?:\\.|\[:\^?\w+:\]|[^\[\]\\])*\]", re.S)
+_STARTS, _ENDS = ("^", r"\A"), ("$", r"\Z", r"\z")
 
 
-@dataclass(frozen=True, slots=True)
-class _Set:
-    ranges: str
+class _Writer:
+    def __init__(self, flags: str) -> None:
+        self._flags = flags
 
-
-@dataclass(frozen=True, slots=True)
-class _Anchor:
-    start: bool
-    where: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Sequence:
-    parts: tuple[_Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    parts: tuple[_Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Repeat:
-    part: _Node
-    count: str
-
-
-_Node: TypeAlias = _Set | _Anchor | _Sequence | _Choice | _Repeat
-
-
-class _Parser:
-    def __init__(self, pattern: str, at: int, flags: str) -> None:
-        self.pattern = pattern
-        self.at = at
-        self.flags = flags
-
-    def refuse(self, what: str, why: str = "this may not be regular") -> NotRegular:
-        return NotRegular(f"{what!r} at position {self.at}: {why}")
-
-    def alternatives(self) -> _Node:
-        parts = [self.sequence()]
-        while self.pattern.startswith("|", self.at):
-            self.at += 1
-            parts.append(self.sequence())
-        return _Choice(tuple(parts)) if len(parts) > 1 else parts[0]
-
-    def sequence(self) -> _Node:
-        parts = []
-        while self.at < len(self.pattern) and self.pattern[self.at] not in "|)":
-            part = self.atom()
-            parts.append(self.repeated(part))
-        return _Sequence(tuple(parts))
-
-    def repeated(self, part: _Node) -> _Node:
-        rest = self.pattern[self.at : self.at + 1]
-        if rest and rest in "*+?":
-            count, width = rest, 1
-        elif found := COUNT.match(self.pattern, self.at):
-            low, comma, high, only_high = found.groups()
-            count = f"{{0,{int(only_high)}}}" if only_high else f"{{{int(low)}{comma}{high}}}"
-            width = len(found.group())
-        else:
-            return part
-        self.at += width
+    def write(self, node: Node, start: bool, end: bool) -> str:
+        """The node as text; `start` and `end` say whether it touches that end of the whole text."""
+        if isinstance(node, Characters):
+            return self._characters(node)
+        if isinstance(node, Assertion) and node.text in (*_STARTS, *_ENDS):
+            if start if node.text in _STARTS else end:
+                return ""
+            raise _not_regular(node, "an anchor inside the pattern")
+        if isinstance(node, Choice):
+            return "(?:" + "|".join(self.write(part, start, end) for part in node.parts) + ")"
+        if isinstance(node, Group) and (node.captures or node.head == "(?:"):
+            return self.write(node.part, start, end)
+        if isinstance(node, Flags) and node.at == 0 and self._flags:
+            return ""
         # A lazy repetition allows the same whole texts as a greedy one.
-        if self.pattern.startswith("?", self.at):
-            self.at += 1
-        elif self.pattern.startswith("+", self.at):
-            raise self.refuse("+", "a possessive repetition is not regular")
-        if self.pattern[self.at : self.at + 1] in ("*", "+", "?", "{"):
-            raise self.refuse(self.pattern[self.at], "a repetition of a repetition")
-        return _Repeat(part, count)
+        if isinstance(node, Repeat) and node.mode != "+":
+            inner = self.write(node.part, False, False)
+            single = isinstance(_inside(node.part), Characters | Choice)
+            return (inner if single else f"(?:{inner})") + node.count
+        if not isinstance(node, Sequence):
+            raise _not_regular(node)
+        parts = node.parts
+        first = next((i for i, part in enumerate(parts) if not _is_empty(part)), len(parts))
+        last = next((i for i in range(len(parts), 0, -1) if not _is_empty(parts[i - 1])), 0)
+        return "".join(
+            self.write(part, start and i <= first, end and i >= last - 1)
+            for i, part in enumerate(parts)
+        )
 
-    def atom(self) -> _Node:
-        pattern, at = self.pattern, self.at
-        char = pattern[at]
-        if char == "(":
-            return self.group()
-        if char in "^$":
-            self.at += 1
-            return _Anchor(char == "^", f"{char!r} at position {at}")
-        if char == "[":
-            found = _SET.match(pattern, at)
-            if not found:
-                raise self.refuse(pattern[at : at + 12], "a set of sets")
-            return self.characters(found.group())
-        if char == "\\":
-            return self.escape()
-        if char == ".":
-            return self.characters(char)
-        if char in "{*+?":
-            raise self.refuse(char)
-        return self.literal(char)
+    def _characters(self, node: Characters) -> str:
+        text = node.text
+        if len(text) == 2 and text[0] == "\\" and text[1].isascii() and not text[1].isalnum():
+            text = text[1]
+        elif text == ".":
+            return _ranges(self._flags + text)
+        if len(text) == 1:
+            if "\ud800" <= text <= "\udfff":
+                raise _not_regular(node, "half a character")
+            if "i" in self._flags:
+                return _ranges(self._flags + regex.escape(text))
+            return f"\\x{{{ord(text):x}}}"
+        if text[0] == "[" and not _SET.fullmatch(text):
+            raise _not_regular(node, "a set of sets")
+        if text[0] == "\\" and not (_CODE.fullmatch(text) or _CLASS.fullmatch(text)):
+            raise _not_regular(node)
+        return _ranges(self._flags + text)
 
-    def group(self) -> _Node:
-        found = _GROUP.match(self.pattern, self.at)
-        if not found:
-            raise self.refuse(self.pattern[self.at : self.at + 4])
-        self.at = found.end()
-        inner = self.alternatives()
-        self.at += 1  # the parenthesis that closes: `regex` has compiled the pattern
-        return inner
 
-    def escape(self) -> _Node:
-        pattern, at = self.pattern, self.at
-        char = pattern[at + 1]
-        if char in "AZ":
-            self.at += 2
-            return _Anchor(char == "A", f"{pattern[at : at + 2]!r} at position {at}")
-        for known in (_CODE, _CLASS):
-            if found := known.match(pattern, at):
-                return self.characters(found.group())
-        if char.isascii() and not char.isalnum():
-            self.at += 1
-            return self.literal(char)
-        raise self.refuse(pattern[at : at + 2])
-
-    def literal(self, char: str) -> _Node:
-        if "\ud800" <= char <= "\udfff":
-            raise self.refuse(char, "half a character")
-        if "i" in self.flags:
-            self.at += 1
-            return _Set(_ranges(self.flags + regex.escape(char)))
-        self.at += 1
-        return _Set(f"\\x{{{ord(char):x}}}")
-
-    def characters(self, text: str) -> _Node:
-        self.at += len(text)
-        return _Set(_ranges(self.flags + text))
+def _not_regular(node: Node, why: str = "this may not be regular") -> NotRegular:
+    text = node.text if isinstance(node, Reference) else write(node)
+    shown = text if len(text) <= 12 else f"{text[:12]}…"
+    at = getattr(node, "at", 0)
+    return NotRegular(f"{shown!r} at position {at}: {why}")
 
 
 @lru_cache(maxsize=1)
@@ -200,29 +139,14 @@ def _with_repeat(item: str) -> str:
     return f"{item[:end]}(?:{item[end:]})+"
 
 
-def _write(node: _Node, start: bool, end: bool) -> str:
-    """The node as text; `start` and `end` say whether it touches that end of the whole text."""
-    if isinstance(node, _Set):
-        return node.ranges
-    if isinstance(node, _Anchor):
-        if start if node.start else end:
-            return ""
-        raise NotRegular(f"{node.where}: an anchor inside the pattern")
-    if isinstance(node, _Choice):
-        return "(?:" + "|".join(_write(part, start, end) for part in node.parts) + ")"
-    if isinstance(node, _Repeat):
-        inner = _write(node.part, False, False)
-        single = isinstance(node.part, _Set | _Choice)
-        return (inner if single else f"(?:{inner})") + node.count
-    parts = node.parts
-    first = next((i for i, part in enumerate(parts) if not _is_empty(part)), len(parts))
-    last = next((i for i in range(len(parts), 0, -1) if not _is_empty(parts[i - 1])), 0)
-    return "".join(
-        _write(part, start and i <= first, end and i >= last - 1) for i, part in enumerate(parts)
-    )
+def _inside(node: Node) -> Node:
+    while isinstance(node, Group):
+        node = node.part
+    return node
 
 
-def _is_empty(node: _Node) -> bool:
-    return isinstance(node, _Anchor) or (
-        isinstance(node, _Sequence) and all(_is_empty(part) for part in node.parts)
+def _is_empty(node: Node) -> bool:
+    inner = _inside(node)
+    return isinstance(inner, Assertion | Flags) or (
+        isinstance(inner, Sequence) and all(map(_is_empty, inner.parts))
     )

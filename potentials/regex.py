@@ -14,7 +14,10 @@ from awrs_ppl.errors import PotentialError
 from awrs_ppl.lifting import continuing, decode
 from awrs_ppl.potential import BooleanPotential, show
 from awrs_ppl.potentials._llguidance import Language
-from awrs_ppl.potentials._regular import COUNT, NotRegular, translate
+from awrs_ppl.potentials._regex_prefix import relax
+from awrs_ppl.potentials._regex_syntax import Unreadable, parse
+from awrs_ppl.potentials._regex_tree import Node, Pattern, Repeat, children
+from awrs_ppl.potentials._regular import NotRegular, translate
 
 __all__ = ["Regex"]
 
@@ -34,8 +37,8 @@ class Regex(BooleanPotential):
 
     - `"mask"`: all next tokens at once; only for regular patterns.
     - `"check"`: one text at a time, by backtracking: look-around, back-references, recursion. A
-      beginning is rejected only where `regex` sees it fail, so some are allowed that cannot be
-      completed: after `(?=.*x)` at the start, any text without an x.
+      prefix of a match is never rejected; where parts of the pattern exclude each other some
+      prefixes are allowed that cannot be completed, as `"a"` for `(?=ab)ac`.
     - `"auto"`: a mask where the pattern is surely regular, else a check.
 
     Raises `ValueError` for a pattern that does not compile, that repeats too much
@@ -102,16 +105,11 @@ class Regex(BooleanPotential):
 class _Backtracking:
     """A pattern that is matched against the whole text each time."""
 
-    def __init__(self, pattern: str, compiled: regex.Pattern[str]) -> None:
+    def __init__(self, pattern: str, compiled: regex.Pattern[str], tree: Pattern | None) -> None:
         self.pattern = pattern
         self._whole = compiled
-        try:
-            self._begun = regex.compile(_wait_at_ends(pattern, compiled.flags))
-        except (IndexError, regex.error) as error:
-            raise ValueError(
-                f"Regex({pattern!r}): brackets could not be told from comments; "
-                "write comments as (?#...)"
-            ) from error
+        # Where the syntax is not known here, every prefix is allowed.
+        self._begun = regex.compile(relax(tree)) if tree else None
 
     def advance(self, state: bytes, data: bytes) -> bytes | None:
         text = state + data
@@ -130,6 +128,8 @@ class _Backtracking:
 
     def _match(self, text: str, *, partial: bool) -> bool:
         compiled = self._begun if partial else self._whole
+        if compiled is None:
+            return True
         try:
             return compiled.fullmatch(text, partial=partial, timeout=TIME_LIMIT) is not None
         except TimeoutError as error:
@@ -151,14 +151,14 @@ def _compile(pattern: str, engine: str) -> Language | _Backtracking:
             return _compile(pattern, "mask")
         except _NoMask:
             return _compile(pattern, "check")
-    compiled = _parse(pattern)
+    compiled, tree = _parse(pattern)
     if engine == "check":
-        return _Backtracking(pattern, compiled)
+        return _Backtracking(pattern, compiled, tree)
     try:
-        if compiled.flags & (regex.V1 | regex.FULLCASE):
+        if tree is None or compiled.flags & (regex.V1 | regex.FULLCASE):
             raise NotRegular("version 1 of the syntax is not known to be regular")
         return Language(
-            f"start: /{translate(pattern)}/",
+            f"start: /{translate(tree)}/",
             name=f"Regex({pattern!r})",
             remedy="; write a simpler pattern, or engine='check'",
         )
@@ -170,8 +170,14 @@ class _NoMask(ValueError):
     pass
 
 
-def _parse(pattern: str) -> regex.Pattern[str]:
-    if (size := _written_out(pattern)) > MOST_ITEMS:
+def _parse(pattern: str) -> tuple[regex.Pattern[str], Pattern | None]:
+    """The pattern for whole texts, and its syntax tree where that is known."""
+    try:
+        tree = parse(pattern)
+        size = _written_out(tree.tree)
+    except (Unreadable, RecursionError):
+        tree, size = None, 0
+    if size > MOST_ITEMS:
         raise ValueError(
             f"Regex({pattern!r}) has {size:,} characters and sets once its repeats are written "
             f"out, and may have {MOST_ITEMS:,}: repeat less often"
@@ -185,88 +191,10 @@ def _parse(pattern: str) -> regex.Pattern[str]:
             f"Regex({pattern!r}) reads from the end of the text, and texts grow at the end: "
             "leave out the flag r"
         )
-    return compiled
+    return compiled, tree
 
 
-def _written_out(pattern: str) -> int:
+def _written_out(node: Node) -> int:
     """How many items a pattern has when what must be repeated is written out, as `regex` does."""
-    groups, last, at = [0], 0, 0
-    try:
-        while at < len(pattern):
-            if count := COUNT.match(pattern, at):
-                times = max(int(count[1] or 0), 1)
-                groups[-1] += last * (times - 1)
-                last *= times
-                at = count.end()
-                continue
-            end = _item_end(pattern, at, 0)
-            if pattern[at:end] == "(":
-                groups.append(0)
-            else:
-                last = groups.pop() if pattern[at:end] == ")" else 1
-                groups[-1] += last
-            at = end
-    except (IndexError, ValueError):
-        return 0  # it does not parse: the error of `regex` is better
-    return groups[0]
-
-
-# Before an assertion about the next character `regex` must have one to look at: at the end of a
-# text on the way these match no more than partially, at the end of a whole one they match.
-_NEXT = r"(?=[\s\S]|)"
-_NEXT_TWO = r"(?=\n[\s\S]|[\s\S]|)"
-_BOUNDARIES = (r"\b", r"\B", r"\m", r"\M")
-_ENDS = (r"\Z", r"\z")
-
-
-def _wait_at_ends(pattern: str, flags: int) -> str:
-    r"""The pattern, for partial matches, with every `\b` and the like awaiting what follows.
-
-    Without this `regex` decides them at the end of a text on the way as if it ended there, and
-    rejects `" "` for ` \bfoo`. The ends `$` and `\Z` may hold there too soon, unless that makes
-    the whole fail: inside a negative look-around or a condition.
-    """
-    parts = []
-    groups = [False]
-    at = 0
-    while at < len(pattern):
-        end = _item_end(pattern, at, flags)
-        item = pattern[at:end]
-        if item == "(":
-            groups.append(groups[-1] or pattern.startswith(("(?!", "(?<!", "(?("), at))
-        elif item == ")":
-            groups.pop()
-        elif item in _BOUNDARIES or (item in _ENDS and groups[-1]):
-            item = f"(?:{_NEXT}{item})"
-        elif item == "$" and groups[-1]:
-            item = f"(?:{_NEXT_TWO}$)"
-        parts.append(item)
-        at = end
-    return "".join(parts)
-
-
-def _item_end(pattern: str, at: int, flags: int) -> int:
-    """Where the escape, the set of characters, the comment or the character at `at` ends."""
-    if pattern[at] == "\\":
-        return at + 2
-    if pattern.startswith("(?#", at):
-        return pattern.index(")", at) + 1
-    if pattern[at] == "#" and flags & regex.VERBOSE:
-        return pattern.find("\n", at) + 1 or len(pattern)
-    if pattern[at] != "[":
-        return at + 1
-    depth = 0
-    while True:
-        if pattern.startswith("[:", at) and (end := pattern.find(":]", at)) > 0 and depth:
-            at = end + 2
-        elif pattern[at] == "[" and (not depth or flags & regex.V1):
-            depth += 1
-            at += 2 if pattern.startswith("^", at + 1) else 1
-            at += pattern.startswith("]", at)
-        elif pattern[at] == "\\":
-            at += 2
-        else:
-            depth -= pattern[at] == "]"
-            at += 1
-        if not depth:
-            return at
+    times = max(node.low, 1) if isinstance(node, Repeat) else 1
+    return times * (sum(map(_written_out, children(node))) or 1)

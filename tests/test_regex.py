@@ -184,7 +184,7 @@ def test_random_regular_patterns_agree_with_regex(patterns: tuple[str, str], tex
         begun, done = verdict(masked, data)
         assert done == ends(pattern, text)
         assert begun == begins(greedy, text)
-        assert verdict(checked, data) == (begins(pattern, text), done)
+        assert verdict(checked, data) == (begun, done)
         assert contract_errors(masked, data) == []
 
 
@@ -413,8 +413,6 @@ def test_a_pattern_that_cannot_be_used_says_why():
         Regex("a(b")
     with pytest.raises(ValueError, match=r"'\(\?r\)ab'\) reads from the end"):
         Regex("(?r)ab")
-    with pytest.raises(ValueError, match=r"write comments as \(\?#"):
-        Regex("(?x:a # [\n)b\\b")
     with pytest.raises(ValueError, match=r"has no mask: .*'\\\\1' at position 3"):
         Regex(r"(a)\1", engine="mask")
     with pytest.raises(ValueError, match="engine='fast'"):
