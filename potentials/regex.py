@@ -108,8 +108,11 @@ class _Backtracking:
     def __init__(self, pattern: str, compiled: regex.Pattern[str], tree: Pattern | None) -> None:
         self.pattern = pattern
         self._whole = compiled
-        # Where the syntax is not known here, every prefix is allowed.
-        self._begun = regex.compile(relax(tree)) if tree else None
+        # Where the syntax is not known here, or nested too deeply, every prefix is allowed.
+        try:
+            self._begun = regex.compile(relax(tree)) if tree else None
+        except RecursionError:
+            self._begun = None
 
     def advance(self, state: bytes, data: bytes) -> bytes | None:
         text = state + data
@@ -155,14 +158,16 @@ def _compile(pattern: str, engine: str) -> Language | _Backtracking:
     if engine == "check":
         return _Backtracking(pattern, compiled, tree)
     try:
-        if tree is None or compiled.flags & (regex.V1 | regex.FULLCASE):
+        if tree is None:
+            raise NotRegular("its syntax is not known here, or nested too deeply")
+        if compiled.flags & (regex.V1 | regex.FULLCASE):
             raise NotRegular("version 1 of the syntax is not known to be regular")
         return Language(
             f"start: /{translate(tree)}/",
             name=f"Regex({pattern!r})",
             remedy="; write a simpler pattern, or engine='check'",
         )
-    except (NotRegular, ValueError) as error:
+    except (NotRegular, ValueError, RecursionError) as error:
         raise _NoMask(f"Regex({pattern!r}, engine='mask') has no mask: {error}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import re
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 import regex
 
+from awrs_ppl import ToyLM
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import Regex
 from awrs_ppl.potentials._regex_syntax import Unreadable, parse
 from awrs_ppl.potentials._regex_tree import write
+from awrs_ppl.testing import enumerate_posterior
 
 
 def texts(alphabet: str, longest: int) -> list[str]:
@@ -288,7 +291,31 @@ def test_regex_accepts_what_the_standard_library_matches(pattern: str) -> None:
     assert accepted(Regex(pattern), found) == matches
 
 
+@pytest.mark.parametrize("pattern", [*LAZY, "(?!.*,)[ab.,]+?b"])
+async def test_regex_evidence_is_that_of_all_texts(pattern: str) -> None:
+    weights = {"a": 3, "b": 3, ".": 2, ",": 2}
+    lm = ToyLM(list(weights), weights=lambda context: [3, 3, 2, 2, 2])  # the last is the end
+
+    async def model(ctx: Any) -> str:
+        return await ctx.generate(lm("x") * Regex(pattern), max_tokens=4)
+
+    true = sum(
+        math.prod(weights[letter] / 12 for letter in text) * 2 / 12
+        for text in texts("ab.,", 3)
+        if re.fullmatch(pattern, text)
+    )
+    assert math.exp((await enumerate_posterior(model)).log_ml) == pytest.approx(true)
+
+
 def test_parse_with_an_unknown_syntax_raises() -> None:
     for pattern in (r"\L<words>", "a)", "(?<x", "(?~a)", "*a", r"a[b"):
         with pytest.raises(Unreadable):
             parse(pattern)
+
+
+@pytest.mark.parametrize("depth", [50, 100])
+def test_regex_nested_deeply_allows_the_prefixes_of_matches(depth: int) -> None:
+    for engine in ("auto", "check"):
+        potential = Regex("(?:a" * depth + "b" + ")" * depth, engine=engine)
+        assert potential.advance(b"", b"a" * depth) is not None
+        assert potential.accepts(b"a" * depth + b"b")
