@@ -135,6 +135,11 @@ def _is_short(part: Node) -> bool:
     return isinstance(part, Characters) and part.text not in (r"\X", r"\R")
 
 
+def _instead(part: Node, text: str) -> str:
+    """Another pattern in place of a part; its groups stay, so that others keep their numbers."""
+    return f"(?:{text}|{_NEVER}(?:{write(part)}))" if captures(part) else f"(?:{text})"
+
+
 class _Writer:
     def __init__(self, pattern: Pattern) -> None:
         self._word = "w" in pattern.flags
@@ -179,7 +184,7 @@ class _Writer:
     def _characters(self, node: Characters, mode: _Mode, behind: bool) -> str:
         if node.text == r"\X":  # what it reads may become longer
             if behind:
-                return self._unknown(mode)
+                return self._unknown(node, mode, behind)
             if mode is _SURE:
                 return r"(?:(?!\Z)\X(?!\Z))"
             return rf"(?:\X{_OR_NEED})" if mode is not _MAY else self._item(r"\X", mode, behind)
@@ -189,11 +194,11 @@ class _Writer:
             return r"(?:\Z|\r\Z|(?!\Z|\r\Z)\R)" if mode is _MAY else node.text
         return self._item(node.text, mode, behind)
 
-    def _unknown(self, mode: _Mode) -> str:
-        """What may read any characters."""
-        if mode is _EXACT:
-            return _NEED_ANYWHERE
-        return _NEVER if mode is _SURE else r"(?:(?:(?!\Z)[\s\S])*)"
+    def _unknown(self, node: Node, mode: _Mode, behind: bool) -> str:
+        """In place of what may read any characters."""
+        if mode in (_MAIN, _EXACT):  # a look-ahead is passed over where the next item fails
+            return _instead(node, _NEED_ANYWHERE if behind else r"[\s\S]*")
+        return _instead(node, _NEVER if mode is _SURE else r"(?:(?!\Z)[\s\S])*")
 
     def _assertion(self, node: Assertion, mode: _Mode, behind: bool) -> str:
         text = node.text
@@ -224,7 +229,9 @@ class _Writer:
         if mode in (_MAIN, _EXACT):
             return f"(?>{self.write(part, _EXACT, behind)})"
         if _is_open(part):
-            return _NEVER if mode is _SURE else f"(?:{self.write(part, _MAY, behind)})"
+            if mode is _SURE:
+                return _instead(part, _NEVER)
+            return f"(?:{self.write(part, _MAY, behind)})"
         text = f"(?>{self.write(part, _MAY, behind)})"
         # Which path comes first is sure where none has come to the end.
         return rf"(?:{text}(?!\Z))" if mode is _SURE and not behind else text
@@ -245,6 +252,10 @@ class _Writer:
         return f"{inner}{node.count}{node.mode if mode is _EXACT else ''}"
 
     def _look(self, node: Look, mode: _Mode, behind: bool) -> str:
+        if any(isinstance(part, Fuzzy) for part in walk(node)):
+            return self._unknown(
+                node, mode, behind
+            )  # in `regex` errors may move the place where it stands
         if mode is _EXACT or (mode is _MAIN and self._is_exact(node)):
             inner = _EXACT
         else:
@@ -276,14 +287,12 @@ class _Writer:
         if not captures(node.test):
             no = self.write(replace(node.test, positive=not node.test.positive), mode, behind) + no
         elif mode is _SURE:
-            return _NEVER
+            return _instead(node, _NEVER)
         return f"(?:{test}{yes}|{no})"
 
     def _fuzzy(self, node: Fuzzy, mode: _Mode, behind: bool) -> str:
-        if behind or mode not in (_MAIN, _EXACT):
-            return self._unknown(mode)
         if not all(isinstance(inner, _PLAIN) for inner in walk(node.part)) or _is_open(node.part):
-            return r"(?:[\s\S]*)"
+            return self._unknown(node, mode, behind)
         # Errors may be few so far that must become more.
         most = re.sub(r"[0-9]+<=?(?=[eids])", "", node.constraint)
         return f"(?:{write(node.part)}{{{most}}}{_OR_NEED})"
