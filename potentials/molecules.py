@@ -1,46 +1,39 @@
-"""Molecules written as SMILES, and critics that weigh them.
-
-The beginnings are judged by partialsmiles, whole texts by RDKit.
-"""
+"""Molecules written as SMILES, and critics that weigh them, by RDKit."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Awaitable, Callable
-from functools import cache
-from threading import Lock
-from types import SimpleNamespace
 from typing import Any
 
-from awrs_ppl.errors import PotentialError
-from awrs_ppl.potential import BooleanPotential, show
+from awrs_ppl.potential import BooleanPotential
+from awrs_ppl.potentials._bonding import can_become_molecule
+from awrs_ppl.potentials._rdkit import rdkit, read_molecule
 from awrs_ppl.potentials.soft import Soft
 
 __all__ = ["MoleculeProperty", "Qed", "Smiles"]
 
-# Steps of the search for the double bonds of one aromatic system.
-MOST_STEPS = 100_000
-
-# No reactions, which are no molecules; and "%" is the beginning of a ring number of two digits.
-_NEVER = re.compile(r"[^!-=?-~]|%(?!\d\d|\d?\Z)")
-
-_quiet = Lock()
+# Blanks, behind which RDKit reads names and extensions, and what is not ASCII.
+_NEVER = re.compile(rb"[^!-~]")
 
 
 class Smiles(BooleanPotential):
-    """The SMILES of molecules: no valence exceeded, every ring and branch closed.
+    """The SMILES of molecules, as RDKit reads them: valences kept, rings and branches closed.
 
-    A beginning is rejected as soon as partialsmiles sees that no molecule can begin so; a text
-    may end where RDKit reads and sanitizes it. Both are stricter than the grammar of SMILES in
-    some points: partialsmiles wants usual valences, and no branch at the end of another (`C(C)`).
+    A text may end where RDKit reads and sanitizes it. A prefix is rejected only if RDKit reads no
+    text that goes on from it: its syntax is wrong, one atom has too many bonds, or a finished
+    aromatic system has no place for its double bonds. What takes more than one atom or system to
+    see is rejected later, at the latest at the end.
 
-    One space may stand before the molecule, as behind `"Molecule:"`; any other blank, and what
-    is not ASCII, is rejected. The empty text is no molecule, and a reaction is none.
+    RDKit's dialect counts: beside the standard, `->`, `<-` and `~` are bonds, `[#6]` is carbon and
+    `%(123)` a ring number, while `[C+++]` and `[C+03]` are no atoms. Not accepted are the empty
+    text, reactions, and what RDKit reads behind a blank (names, CXSMILES). One space may stand
+    before the molecule, as behind `"Molecule:"`; any other blank, and what is not ASCII, is
+    rejected.
 
-    A check reads the whole text anew, since partialsmiles validates all atoms each time: about
-    7 µs a character. Where the aromatic bonds of a text take more than 100,000 steps to assign,
-    that is a `PotentialError`. Needs `pip install "awrs-ppl[molecules]"`.
+    A check reads the whole text anew, at 3 to 4 µs a character, and atoms with bonds not seen
+    before take RDKit about a millisecond. Needs `pip install "awrs-ppl[molecules]"`.
 
     >>> import asyncio
     >>> smiles = Smiles()
@@ -52,7 +45,7 @@ class Smiles(BooleanPotential):
 
     def __init__(self) -> None:
         super().__init__()
-        _libraries()
+        rdkit()
 
     @property
     def key(self) -> tuple[type]:
@@ -72,13 +65,10 @@ class Smiles(BooleanPotential):
         return b""
 
     def advance(self, state: Any, data: bytes) -> bytes | None:
-        """The text with `data`, if all its beginnings are beginnings of molecules."""
+        """The text with `data`; None if no molecule has this prefix."""
         text = state + data
-        # Each character in turn: "C$B" has too many bonds, and "C$Br" may still have.
-        for end in range(len(state) + 1, len(text) + 1):
-            if not _begins(text[:end]):
-                return None
-        return text
+        smiles = _smiles(text)
+        return text if smiles is not None and can_become_molecule(smiles) else None
 
     def accepts(self, state: Any) -> bool:
         """Whether RDKit reads the text."""
@@ -104,7 +94,7 @@ class MoleculeProperty(Soft):
             raise TypeError(
                 f"{type(self).__name__} got {f!r}: it needs a function from a molecule to a number"
             )
-        _libraries()
+        rdkit()
 
         def weigh(text: str) -> float | Awaitable[float]:
             mol = molecule(text.encode())
@@ -147,30 +137,15 @@ class Qed(MoleculeProperty):
 
 def molecule(text: bytes) -> Any | None:
     """The RDKit `Mol` of a SMILES; None where it is none."""
+    smiles = _smiles(text)
+    # RDKit reads the empty text as a molecule without atoms.
+    return read_molecule(smiles) if smiles else None
+
+
+def _smiles(text: bytes) -> str | None:
+    """The SMILES without the space before it; None where there are characters of no SMILES."""
     text = text.removeprefix(b" ")
-    if not text or _NEVER.search(text.decode("latin-1")):
-        return None
-    rdkit = _libraries()
-    # RDKit prints its reasons; blocks that overlap would end with the first.
-    with _quiet, rdkit.BlockLogs():
-        return rdkit.MolFromSmiles(text.decode())
-
-
-def _begins(text: bytes) -> bool:
-    smiles = text.removeprefix(b" ").decode("latin-1")
-    if _NEVER.search(smiles):
-        return False
-    libraries = _libraries()
-    try:
-        libraries.Parser(partial=True, rulesToIgnore=0).parse(smiles)
-    except libraries.NoSmiles:
-        return False
-    except (_TooManySteps, RecursionError) as error:
-        raise PotentialError(
-            f"Smiles() found no end in assigning the aromatic bonds of {show(text)}: "
-            "allow shorter texts only"
-        ) from error
-    return True
+    return None if _NEVER.search(text) else text.decode("ascii")
 
 
 def _log_qed(mol: Any) -> float:
@@ -178,43 +153,3 @@ def _log_qed(mol: Any) -> float:
 
     value = qed(mol)
     return math.log(value) if value > 0 else -math.inf
-
-
-class _TooManySteps(Exception):
-    pass
-
-
-class _Counted(list[Any]):
-    """Atoms that can be looked up so often and no more."""
-
-    steps = 0
-
-    def __getitem__(self, index: Any) -> Any:
-        self.steps += 1
-        if self.steps > MOST_STEPS:
-            raise _TooManySteps
-        return super().__getitem__(index)
-
-
-@cache
-def _libraries() -> SimpleNamespace:
-    """What is used of RDKit and partialsmiles. Raises `ImportError` where one is missing."""
-    try:
-        from partialsmiles import Error
-        from partialsmiles.smiparser import SmilesParser
-        from rdkit.Chem import MolFromSmiles
-        from rdkit.rdBase import BlockLogs
-    except ImportError as error:
-        raise ImportError(
-            f'{error}: potentials for molecules need pip install "awrs-ppl[molecules]"'
-        ) from error
-
-    class Parser(SmilesParser):
-        def validateKekulization(self, mol: Any, state: Any) -> Any:
-            # Its search follows every alternating path, of which there can be very many.
-            mol.atoms = _Counted(mol.atoms)
-            return super().validateKekulization(mol, state)
-
-    return SimpleNamespace(
-        MolFromSmiles=MolFromSmiles, BlockLogs=BlockLogs, Parser=Parser, NoSmiles=Error
-    )
