@@ -8,6 +8,7 @@ from typing import Any
 import regex
 
 from awrs_ppl.potential import BooleanPotential
+from awrs_ppl.potentials._lark import completed, without_comments
 from awrs_ppl.potentials._llguidance import Language
 
 __all__ = ["Grammar"]
@@ -21,14 +22,38 @@ _PARTS = regex.compile(
     r"|(?P<tokens><\[|\bmax_tokens\b)"
 )
 
+_SHOWN_LINE = regex.compile(r"(?P<margin> *(?P<number>\d+) \| )")
+
+# What Lark has and llguidance has not, by words of its messages.
+_REMEDIES = {
+    "params not supported": "write the rule out for each of its arguments",
+    "template usage not supported": "write the rule out for each of its arguments",
+    "override statement not supported": "write the rule once, as it is to be",
+    "declare statement not supported": "define the terminal",
+    "Unknown common regex": "write the terminal out",
+    "lexer error": "strings stand in double quotes and end on their line, and the directives are "
+    "%import, %ignore and %json",
+    "lookarounds not supported": "write what the terminal may be, without look-around",
+}
+
 
 class Grammar(BooleanPotential):
     """The texts of a context-free grammar in Lark syntax, with masks by llguidance.
 
     The grammar's start is the rule `start`; names of rules are in small letters, of terminals in
-    capitals; terminals are regular, without look-around. Beside Lark's own syntax llguidance
-    reads `%json {...}` (a JSON schema; prefer `JsonSchema`). Terminals match greedily: the
-    longest wins, as in Lark's lexer.
+    capitals; terminals are regular. What `%ignore` names may stand before, between and behind
+    terminals. Priorities and aliases only choose between trees, and so change nothing. Beside
+    Lark's own syntax llguidance reads `%json {...}` (a JSON schema; prefer `JsonSchema`).
+
+    Texts are split into terminals as by Lark's `parser="lalr"`, one step ahead: of all terminals
+    that may come next the longest wins, so `"a" "ab" | "aa" "c"` has no text `aab`; what can be
+    ignored is ignored, so a terminal that is also named by `%ignore` is never found; and what
+    has begun as a longer text of a terminal must be finished, so with `/[0-9]+(\\.[0-9]+)?/ "."`
+    a text ends on `1.5.` and not on `1.`. A lazy repeat is understood before a fixed text at
+    the end of its terminal, as in `/".*?"/`.
+
+    Not supported are templates (`x{t}: ...`), `%declare`, `%override`, `%extend`, imports from
+    elsewhere than `common`, `common._STRING_INNER` and the like, look-around and `\\b`.
 
     Raises `ValueError` if the grammar does not compile, or names tokens by number.
 
@@ -105,9 +130,37 @@ def _compile(lark: str) -> Language:
                 "grammar is about text: write the text"
             )
     try:
-        return Language(lark, name=name, remedy="; write a simpler grammar")
+        return _language(completed(lark), name)
     except ValueError as error:
-        raise ValueError(f"{name} does not compile: {error}") from error
+        message = str(error)
+    try:
+        # What was added may not be quoted, so the grammar by itself must say what is wrong.
+        _language(without_comments(lark), name)
+    except ValueError as error:
+        message = _quoted(str(error), lark)
+    raise ValueError(f"{name} does not compile: {message}")
+
+
+def _language(lark: str, name: str) -> Language:
+    return Language(lark, name=name, remedy="; write a simpler grammar")
+
+
+def _quoted(message: str, lark: str) -> str:
+    """The message with the lines of the grammar as they were written, and what to write."""
+    lines = lark.split("\n")
+    head, *shown = message.split("\n")
+    quoted = [head + _remedy(head)]
+    for line in shown:
+        found = _SHOWN_LINE.match(line)
+        if found is None:
+            quoted.append(line)
+        elif int(found["number"]) <= len(lines):
+            quoted.append(found["margin"] + lines[int(found["number"]) - 1].rstrip("\r"))
+    return "\n".join(quoted).rstrip()
+
+
+def _remedy(message: str) -> str:
+    return next((f": {what}" for sign, what in _REMEDIES.items() if sign in message), "")
 
 
 @lru_cache(maxsize=64)

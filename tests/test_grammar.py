@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lark import Lark
-from lark.exceptions import LarkError
+from lark.exceptions import GrammarError, LarkError
 
 from awrs_ppl import ToyLM
 from awrs_ppl.potentials.grammar import Grammar
@@ -53,9 +56,9 @@ def verdict(potential: Grammar, data: bytes) -> tuple[bool, bool]:
     return state is not None, state is not None and potential.accepts(state)
 
 
-def parses(lark: str, text: str) -> bool:
+def reads(judge: Lark, text: str) -> bool:
     try:
-        Lark(lark, parser="earley").parse(text)
+        judge.parse(text)
     except LarkError:
         return False
     return True
@@ -71,7 +74,7 @@ def test_whole_texts_are_those_that_lark_parses(case: tuple[str, str]):
     lark, text = case
     potential, data = Grammar(lark), text.encode()
     begun, done = verdict(potential, data)
-    assert done == parses(lark, text)
+    assert done == reads(Lark(lark, parser="earley"), text)
     assert begun or not done
     state: Any = potential.start()
     for at in range(len(data)):
@@ -119,10 +122,153 @@ def test_the_only_text_can_be_spelled_in_every_way():
         assert mask.tolist() == [True] * 3 + [False] * 3
 
 
-def test_spaces_can_be_ignored():
-    potential = Grammar('start: "a" "b"\n%ignore / +/')
-    assert verdict(potential, b"a  b") == (True, True)
-    assert verdict(potential, b"a\nb") == (False, False)
+def texts_over(pieces: list[str], most: int) -> Iterator[str]:
+    for length in range(most + 1):
+        for chosen in itertools.product(pieces, repeat=length):
+            yield "".join(chosen)
+
+
+IGNORING = [
+    ('start: "a" "b"\n%ignore / +/', ["a", "b", " ", "c"], 5),
+    ('start: "a"*\n%ignore " "', ["a", " ", "\n"], 5),
+    ('start: "a" x?\nx: "b" start\n%ignore WS\n%import common.WS', ["a", "b", " ", "\n"], 5),
+    ('%ignore " "\n%ignore COMMENT\nCOMMENT: "{" /[^}]*/ "}"\nstart: "a" "bc"', [*"a{} ", "bc"], 5),
+    ('start: WORD+\nWORD: /[a-b]+[0-1]*/\n%ignore " "\n  | /<.*?>/', [*"a0 <>"], 5),
+    (
+        '?start: (_x ";")+\n_x: start_x\nstart_x: "start"\n%ignore /#[^\\n]*/',
+        ["start", ";", "#", "\n"],
+        5,
+    ),
+]
+
+
+@pytest.mark.parametrize(("lark", "pieces", "most"), IGNORING)
+@pytest.mark.parametrize("options", [{"parser": "earley"}, {"parser": "lalr"}], ids=str)
+def test_ignored_text_is_where_lark_ignores_it(
+    lark: str, pieces: list[str], most: int, options: dict[str, Any]
+):
+    try:
+        judge = Lark(lark, **options)
+    except GrammarError:
+        pytest.skip("no LALR(1) grammar")
+    potential, accepted = Grammar(lark), 0
+    for text in texts_over(pieces, most):
+        expected = reads(judge, text)
+        assert verdict(potential, text.encode())[1] == expected, text
+        if expected:
+            accepted += 1
+            assert all(verdict(potential, text[:end].encode())[0] for end in range(len(text)))
+    assert accepted > 1
+
+
+@pytest.mark.parametrize(
+    ("lark", "pieces"),
+    [
+        ('start: S S\nS: /".*?"/\n%ignore " "', [*'"a ']),
+        ('start: "(" /.*?;/ ")"', [*"();a"]),
+        ("%import common.ESCAPED_STRING\nstart: ESCAPED_STRING+", [*'"a\\\n']),
+        ("%import common (INT, ESCAPED_STRING)\nstart: ESCAPED_STRING | INT", [*'"1\\\n']),
+        ("%import common.ESCAPED_STRING -> STRING\nstart: STRING", [*'"a\\\n']),
+        ('start.2: A | B\nA.-1: "a"\nB.3: "ab"', [*"ab"]),
+        ('start: "a" // one\n  # two\n\n  | "b" "#" // three', [*"ab#/"]),
+        ('start: ["a"] "b"~2 ("c" | "d")~1..2 "E"i "f".."g"', [*"abcdeEf"]),
+    ],
+)
+def test_what_llguidance_reads_otherwise_is_read_as_by_lark(lark: str, pieces: list[str]):
+    judge, potential = Lark(lark, parser="earley"), Grammar(lark)
+    for text in texts_over(pieces, 6 if len(pieces) < 6 else 4):
+        assert verdict(potential, text.encode())[1] == reads(judge, text), text
+
+
+def test_the_longest_terminal_is_taken_and_has_to_be_finished():
+    lark = 'start: "a" "ab" | "aa" "c"'
+    assert reads(Lark(lark, parser="earley"), "aab")
+    assert not reads(Lark(lark, parser="lalr"), "aab")
+    assert verdict(Grammar(lark), b"aac") == (True, True)
+    assert verdict(Grammar(lark), b"aab") == (False, False)
+    lark = 'start: /[0-9]+(\\.[0-9]+)?/ "."'
+    assert reads(Lark(lark, parser="lalr"), "1.")
+    assert verdict(Grammar(lark), b"1.5.") == (True, True)
+    assert verdict(Grammar(lark), b"1.") == (True, False)
+
+
+@pytest.mark.parametrize("blank", ['" "', "BLANK"])
+def test_what_is_ignored_is_no_terminal_as_in_larks_lalr(blank: str):
+    lark = f'start: "a" {blank} "b"\nBLANK: / /\n%ignore / +/'
+    judge = Lark(lark, parser="lalr")
+    for text in texts_over(["a", "b", " "], 4):
+        assert not reads(judge, text)
+        assert not verdict(Grammar(lark), text.encode())[1]
+
+
+# No terminal begins another, so that both parsers find the same terminals.
+TERMINALS = {
+    "A": ('"a"', ["a"]),
+    "B": ("/b+/", ["b"]),
+    "C": ('"cd"', ["cd", "c"]),
+    "D": ('"D"i', ["d", "D"]),
+    "N": ("/[0-1]+/", ["0", "1"]),
+    "X": ('"x".."z"', ["x", "z"]),
+    "E": ('"e" "f"~1..2', ["e", "f"]),
+}
+IGNORED = {
+    '%ignore " "': [" "],
+    "%ignore / +/": [" "],
+    'BRACES: "{" /[^}]*/ "}"\n%ignore BRACES': ["{", "{a}"],
+    "%ignore /<.*?>/": ["<", "<a>", "<<>"],
+    "%import common.WS\n%ignore WS  # blanks": ["\n", " "],
+}
+
+
+def an_item(rng: random.Random, used: set[str], depth: int) -> str:
+    kind = rng.random()
+    if depth and kind < 0.2:
+        return f"({alternatives(rng, used, depth - 1)})"
+    if depth and kind < 0.5:
+        return an_item(rng, used, 0) + rng.choice(["?", "*", "+", "~2", "~1..2"])
+    if kind < 0.6:
+        return rng.choice(["one", "two"])
+    used.add(name := rng.choice([*TERMINALS]))
+    return name if rng.random() < 0.5 or name == "E" else TERMINALS[name][0]
+
+
+def alternatives(rng: random.Random, used: set[str], depth: int) -> str:
+    return " | ".join(
+        " ".join(an_item(rng, used, depth) for _ in range(rng.choice([1, 1, 2, 3])))
+        for _ in range(rng.choice([1, 1, 2]))
+    )
+
+
+def random_grammar(rng: random.Random) -> tuple[str, list[str]]:
+    """A grammar in Lark's syntax, and pieces of its texts."""
+    used: set[str] = set()
+    lines = [
+        f"{rng.choice(['', '?', '!'])}start{rng.choice(['', '.2'])}: " + alternatives(rng, used, 2)
+    ]
+    for rule in ("one", "two"):
+        lines.append(f"{rule}: {alternatives(rng, used, 1)}{rng.choice(['', ' -> name'])}")
+        lines[-1] += rng.choice(["", "", "  // words\n  | " + alternatives(rng, used, 1)])
+    ignored = rng.sample([*IGNORED], rng.choice([0, 1, 1, 2]))
+    lines += [*ignored, *(f"{name}: {TERMINALS[name][0]}" for name in sorted(used))]
+    rng.shuffle(lines)
+    pieces = [piece for name in sorted(used) for piece in TERMINALS[name][1]]
+    return "\n".join(lines), [*pieces, *(piece for line in ignored for piece in IGNORED[line])]
+
+
+def test_random_grammars_have_the_texts_that_lark_parses(fuzz: Any):
+    for rng in fuzz.rngs(60):
+        lark, pieces = random_grammar(rng)
+        try:
+            judge = Lark(lark, parser="earley")
+        except LarkError:
+            continue  # a rule without an end, a name twice
+        potential = Grammar(lark)
+        for _ in range(40 if pieces else 0):
+            text = "".join(rng.choice(pieces) for _ in range(rng.randrange(7)))
+            done = verdict(potential, text.encode())[1]
+            assert done == reads(judge, text), (lark, text)
+            for end in range(len(text) if done else 0):
+                assert verdict(potential, text[:end].encode())[0], (lark, text[:end])
 
 
 def test_gbnf_is_translated():
@@ -148,12 +294,31 @@ def test_gbnf_is_translated():
         ("start: a\na[max_tokens=3]: /.*/", "'max_tokens' is about the tokens"),
         ("start: <|im_end|>", "special token"),
         ('start: %json {"type": "integr"}', "does not compile"),
+        ('start: x{"a"}\nx{t}: t t', "write the rule out for each of its arguments"),
+        ('%declare X\nstart: X "a"', "define the terminal"),
+        ("%import python.NAME\nstart: NAME", "Unknown common regex.*write the terminal out"),
+        ("start: 'a'", "strings stand in double quotes"),
+        ('S: /a.*?b+/ "c"\nstart: S', "lazy repeat is understood only before one fixed text"),
+        ('S: /a.*?b/ "c"\nstart: S', "lazy repeat is understood only before one fixed text"),
     ],
 )
 def test_a_grammar_that_does_not_compile_says_why(lark: str, message: str):
     with pytest.raises(ValueError, match=message) as caught:
         Grammar(lark)
     assert str(caught.value).startswith(f"Grammar({lark.strip()!r:.12}")
+
+
+@pytest.mark.parametrize(
+    "lark", ["start: foo", 'start: foo # bar\n%ignore " " // blanks\n', "\nstart: foo"]
+)
+def test_messages_show_the_lines_that_were_written(lark: str):
+    with pytest.raises(ValueError, match='unknown name: "foo"') as caught:
+        Grammar(lark)
+    shown = [line.split(" | ", 1) for line in str(caught.value).split("\n") if " | " in line]
+    lines = lark.split("\n")
+    assert [text for _, text in shown] == [lines[int(number) - 1] for number, _ in shown]
+    at = next(i for i, line in enumerate(lines) if "foo" in line) + 1
+    assert f"at {at}(8)" in str(caught.value)
 
 
 def test_what_only_looks_like_a_token_is_text():
