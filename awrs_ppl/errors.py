@@ -4,6 +4,7 @@
     ├── ModelError           a model used `ctx` in a way that has no meaning
     │   └── ReplayError      a model did something else when it was run again
     ├── PotentialError       a potential broke its contract: NaN, +inf, a check that raised
+    ├── ContextLengthError   a context has more tokens than the language model can take
     ├── VocabularyError      potentials with no token in common, or a text nobody can spell
     ├── EmbeddedModelError   the package with the weights is missing or damaged
     └── NoSurvivors          every particle has weight zero, and a result was asked for
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 __all__ = [
     "AwrsError",
+    "ContextLengthError",
     "EmbeddedModelError",
     "ModelError",
     "NoSurvivors",
@@ -42,6 +44,13 @@ class ReplayError(ModelError):
 
 class PotentialError(AwrsError):
     """A potential broke its contract: it returned NaN or +inf, or a check of it raised."""
+
+
+class ContextLengthError(AwrsError):
+    """A context has more tokens than the language model has positions, or memory, for.
+
+    In a model it reaches the particle that went there, at its `generate` or `observe`.
+    """
 
 
 class VocabularyError(AwrsError):

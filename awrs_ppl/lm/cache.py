@@ -94,7 +94,7 @@ class Store:
     def __init__(
         self, layers: list[Layer], dtype: torch.dtype, device: torch.device, memory: int
     ) -> None:
-        self.layers, self.dtype, self.device = layers, dtype, device
+        self.layers, self.dtype, self.device, self.memory = layers, dtype, device, memory
         size = sum(heads * dim for layer in layers for heads, dim in layer.shapes) * dtype.itemsize
         self.limit: float = memory * 2 // (3 * size) if layers else math.inf  # slots
         self.room = memory // (3 * size) if layers else 0  # cells of the workspace
@@ -104,6 +104,11 @@ class Store:
                 f"one token takes {size}, and a third of the memory is for the rows at work"
             )
         self.clear()
+
+    def with_room_for(self, tokens: int) -> Store:
+        """An empty store of the same layers with room for so many tokens at least."""
+        memory = max(self.memory, int(tokens / self.limit * self.memory) + 1)
+        return Store(self.layers, self.dtype, self.device, memory)
 
     @property
     def nbytes(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,7 +11,9 @@ from typing import Any
 import torch
 
 from awrs_ppl.errors import AwrsError
+from awrs_ppl.lm.acceptance import Trial
 from awrs_ppl.lm.cache import Node, Store, cache_argument, layers_of
+from awrs_ppl.lm.forward import Forward
 from awrs_ppl.lm.jobs import Job
 from awrs_ppl.lm.stats import Stats
 from awrs_ppl.lm.view import View
@@ -29,45 +30,61 @@ _SHARED = 8  # a new prefix that contexts share is fed on its own from this leng
 
 
 class Runner:
-    """Turns jobs into forward passes."""
+    """Turns jobs into forward passes.
+
+    With a cache; where it would not give what the model alone gives, in batches of whole contexts;
+    where padding changes these too, one context a pass. Contexts beyond `window.switch` always are
+    run alone, and only for what comes after their last token. Raises `ValueError` for a model that
+    is no causal language model.
+    """
 
     def __init__(self, model: Any, memory: int) -> None:
         self.model = model
         self.device: torch.device = model.device
-        self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
+        self._forward = Forward(model)
         self._cache_argument = cache_argument(model)
         self.pass_cost = _PASS_COST * (16 if self.device.type == "cuda" else 1)
         self.stats = Stats()
-        self.store = plain = Store([], model.dtype, self.device, memory)
-        problem = self._try_cache(memory)
-        if problem is not None:
-            _log.warning(
-                "%s cannot be cached and is run in full each time: %s",
-                type(model).__name__,
-                problem,
-            )
-            self.store = plain
-        self.store.clear()
+        self._told = False
+        with torch.inference_mode():
+            trial = Trial(self._forward)
+            self.vocab_size, self.window = trial.vocab_size, trial.window
+            self._most_rows = _PASS_TOKENS
+            self.store = self._store_of(trial, memory)
         self.stats = Stats()
 
-    def _try_cache(self, memory: int) -> str | None:
-        """Set the store; what is wrong if it does not give the answers of the model alone.
+    def _store_of(self, trial: Trial, memory: int) -> Store:
+        """The store for a model's layers, or one without layers if they cannot be cached.
 
         Models differ in what they make of masks and positions (ALiBi counts its own), so this is
         tried out rather than looked up.
         """
-        long, other = Job((0, 1, 2, 3)), Job((0, 1, 3))
+        plain = Store([], self.model.dtype, self.device, memory)
         try:
-            expected = torch.stack(self.run([long, other]))
-            self.store = Store(layers_of(self.model), self.model.dtype, self.device, memory)
-            self.run([Job((0, 1))])
-            found = torch.stack(self.run([other, long])[::-1])
-            apart = (found.softmax(-1) - expected.softmax(-1)).abs().sum(-1).max() / 2
+            layers = layers_of(self.model)
+            store = Store(layers, self.model.dtype, self.device, memory)
+            self.store = store.with_room_for(trial.tokens)
+            problem = trial.difference(self.run)
         except AwrsError:
             raise  # too little memory
         except Exception as error:
-            return repr(error)
-        return f"it differs by {apart:.2g} in total variation" if apart > 0.1 else None
+            problem = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        else:
+            if problem is None:
+                return store
+        name = type(self.model).__name__
+        _log.warning("%s cannot be cached and is run in full each time: %s", name, problem)
+        self.store = plain
+        try:
+            problem = trial.difference(self.run)
+        except AwrsError:
+            raise
+        except Exception as error:
+            problem = repr(error)
+        if problem is not None:
+            _log.warning("%s cannot be run in batches either: %s", name, problem)
+            self._most_rows = 1
+        return plain
 
     @torch.inference_mode()
     def run(self, jobs: list[Job]) -> list[torch.Tensor]:
@@ -76,13 +93,41 @@ class Runner:
         self.stats.rows += len(jobs)
         try:
             distinct = list(dict.fromkeys(jobs))
-            self._prefill(distinct)
             answers: dict[Job, torch.Tensor] = {}
+            far = [job for job in distinct if len(job.fed) > self.window.switch]
+            if far:
+                self._run_far(far, answers)
+                distinct = [job for job in distinct if job not in answers]
+            self._prefill(distinct)
             for group in self._groups(distinct):
                 self._try(group, answers)
             return [answers[job] for job in jobs]
         finally:
             self.stats.seconds += perf_counter() - start
+
+    def pieces(self, job: Job) -> list[Job]:
+        """The same as jobs whose logits fit one pass, those beyond the switch target by target."""
+        size = max(1, PASS_BYTES // (4 * self.vocab_size))
+        near = int(max(0, min(len(job.targets), self.window.switch - len(job.context) + 1)))
+        head = job._replace(targets=job.targets[:near])
+        tail = job._replace(context=job.context + head.targets, targets=job.targets[near:])
+        return [*head.pieces(size), *tail.pieces(1)]
+
+    def _run_far(self, jobs: list[Job], answers: dict[Job, torch.Tensor]) -> None:
+        """Contexts in which the model treats first tokens otherwise than in shorter ones."""
+        if not self._told:
+            self._told = True
+            _log.warning(
+                "%s treats the first tokens of a context of more than %d tokens otherwise than in "
+                "a shorter one: such contexts are run in full, one at a time",
+                type(self.model).__name__,
+                self.window.switch,
+            )
+        for job in jobs:
+            try:
+                self._try([job], answers, alone=True)
+            finally:
+                self._forward.forget()
 
     def _depth(self, job: Job) -> int:
         return self.store.find(job.past).depth
@@ -113,14 +158,17 @@ class Runner:
         group: list[Job] = []
         needed = waste = keep = 0
         slots = _Slots(self.store)
+        plain = not self.store.layers
         for need, job in sorted(
             ((len(job.fed) - self._depth(job), job) for job in jobs), key=lambda it: -it[0]
         ):
             rows = len(group) + 1
+            kept = self._forward.kept(needed - need + job.keep, needed) if plain else job.keep
             if group and (
-                waste + needed - need > self.pass_cost
+                rows > self._most_rows
+                or waste + needed - need > self.pass_cost
                 or rows * needed > _PASS_TOKENS
-                or rows * max(keep, job.keep) * self.vocab_size * 4 > PASS_BYTES
+                or rows * max(keep, kept) * self.vocab_size * 4 > PASS_BYTES
                 or not slots.fit(job)
             ):
                 yield group
@@ -128,17 +176,23 @@ class Runner:
                 slots = _Slots(self.store)
             if not group:
                 needed = need
+                kept = self._forward.kept(job.keep, need) if plain else job.keep
             waste += needed - need
             slots.add(job)
-            keep = max(keep, job.keep)
+            keep = max(keep, kept)
             group.append(job)
         if group:
             yield group
 
-    def _try(self, jobs: list[Job], answers: dict[Job, torch.Tensor]) -> None:
+    def _try(
+        self, jobs: list[Job], answers: dict[Job, torch.Tensor], *, alone: bool = False
+    ) -> None:
         """A pass; if the memory is not enough for it, two halves of it."""
         try:
-            self._pass(jobs, answers)
+            if alone or not self.store.layers:
+                self._plain_pass(jobs, answers)
+            else:
+                self._pass(jobs, answers)
             return
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
@@ -158,28 +212,32 @@ class Runner:
         self._try(jobs[middle:], answers)
 
     def _pass(self, jobs: list[Job], answers: dict[Job, torch.Tensor]) -> None:
-        """One forward pass; its answers are added to `answers`."""
+        """One forward pass over what is new; its answers are added to `answers`."""
         with View.over(self.store, jobs) as view:
             rows = zip(view.pads, view.new, strict=True)
             where = view.positions()
-            arguments = {
-                "input_ids": torch.tensor([[0] * p + [*n] for p, n in rows], device=self.device),
-                "position_ids": where,
-                "attention_mask": view.masks(where),
-                "logits_to_keep": max(job.keep for job in jobs),
-                "use_cache": bool(self.store.layers),
-            }
-            if self.store.layers:
-                arguments[self._cache_argument] = view
-            else:
-                takes = inspect.signature(self.model.forward).parameters
-                if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
-                    arguments = {k: v for k, v in arguments.items() if k in takes}
-            logits = self.model(**arguments).logits
-        self.stats.passes += 1
-        self.stats.tokens += sum(map(len, view.new))
+            logits = self._forward(
+                input_ids=torch.tensor([[0] * p + [*n] for p, n in rows], device=self.device),
+                position_ids=where,
+                attention_mask=view.masks(where),
+                logits_to_keep=max(job.keep for job in jobs),
+                use_cache=True,
+                **{self._cache_argument: view},
+            )
+        self._count(sum(map(len, view.new)))
         for job, row in zip(view.jobs, logits, strict=True):
             answers[job] = job.answer(row)
+
+    def _plain_pass(self, jobs: list[Job], answers: dict[Job, torch.Tensor]) -> None:
+        """One forward pass over whole contexts."""
+        logits = self._forward.alone([job.fed for job in jobs], [job.keep for job in jobs])
+        self._count(sum(len(job.fed) for job in jobs))
+        for job, row in zip(jobs, logits, strict=True):
+            answers[job] = job.answer(row)
+
+    def _count(self, tokens: int) -> None:
+        self.stats.passes += 1
+        self.stats.tokens += tokens
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

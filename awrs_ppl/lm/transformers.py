@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,10 +23,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from awrs_ppl._values import quoted
-from awrs_ppl.errors import AwrsError
+from awrs_ppl.errors import AwrsError, ContextLengthError
+from awrs_ppl.lm.acceptance import require_causal
 from awrs_ppl.lm.arguments import byte_limit, device_of, dtype_of
 from awrs_ppl.lm.jobs import Job
-from awrs_ppl.lm.runner import PASS_BYTES, Runner
+from awrs_ppl.lm.runner import Runner
 
 __all__ = ["TransformersEngine"]
 
@@ -50,7 +52,10 @@ class TransformersEngine(AsyncLM):
     vocabulary: then rows are longer than the tokenizer has tokens.
 
     `memory` bounds the keys and values that are kept, in bytes. A model with layers other than full
-    and sliding-window attention is run without a cache, every context in full.
+    and sliding-window attention is run without a cache, every context in full: `is_cached` tells.
+    Whatever mode a model is in, it is evaluated without dropout; after a change of its weights call
+    `clear_cache`. A forked process may go on with the engine, beginning with an empty cache. Raises
+    `ValueError` for a model that is no causal language model.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, memory: float = 2 * 2**30) -> None:
@@ -60,17 +65,35 @@ class TransformersEngine(AsyncLM):
             raise TypeError(f"tokenizer={quoted(tokenizer)} is no tokenizer of transformers")
         memory = byte_limit(memory)
         super().__init__(tokenizer)
+        require_causal(model)
         self.model = model.eval()
         self.device: torch.device = model.device
         self._known = int(model.get_input_embeddings().weight.shape[0])
         self._runner = Runner(self.model, memory)
         self.vocab_size = self._runner.vocab_size
         self.stats = self._runner.stats
-        # One thread: a pass uses all cores anyway, and the store needs no lock.
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="awrs_ppl-lm")
+        self._employ()
         self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = (
             weakref.WeakKeyDictionary()
         )
+
+    def _employ(self) -> None:
+        # One thread: a pass uses all cores anyway, and the store needs no lock.
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="awrs_ppl-lm")
+        self._process = os.getpid()
+
+    def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Have the worker thread call a function."""
+        if self._process != os.getpid():
+            # A fork copies no threads, and may have come in the middle of a pass.
+            self._runner.store.clear()
+            self._employ()
+        return self._worker.submit(function, *arguments)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether keys and values are kept, so that only new tokens are fed."""
+        return bool(self._runner.store.layers)
 
     @classmethod
     def load(
@@ -85,22 +108,36 @@ class TransformersEngine(AsyncLM):
 
         `device="auto"` is the GPU if there is one; `dtype="auto"` is float32 on a CPU and bfloat16
         on a GPU. Only safetensors are read, and no code that comes with a model is run. Raises
-        `ValueError` for a device or a dtype that there is not, and `OSError` for no model.
+        `ValueError` for a device or a dtype that there is not, for a model of another kind and for
+        one with weights missing, and `OSError` for no model.
         """
         device = device_of(device)
         dtype, memory = dtype_of(dtype, device), byte_limit(memory)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
         with _no_bar_of_weights():
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                name_or_path, dtype=dtype, use_safetensors=True, trust_remote_code=False
-            )
+            try:
+                model, info = AutoModelForCausalLM.from_pretrained(
+                    name_or_path,
+                    dtype=dtype,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                )
+            except ValueError as error:
+                if "Unrecognized configuration class" not in str(error):
+                    raise
+                raise ValueError(
+                    f"{quoted(name_or_path)} is no causal language model: transformers loads none "
+                    "of its kind with AutoModelForCausalLM"
+                ) from error
+        _require_weights(name_or_path, model, info["missing_keys"])
         return cls(model.to(device), tokenizer, memory=memory)
 
     async def next_logits(self, contexts: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """Next-token logits, `[len(contexts), vocab_size]`, float32, on the device.
 
-        Raises `AwrsError` for an empty context, for a token that the model does not have, and for a
-        context too long for `memory`.
+        Raises `AwrsError` for an empty context and for a token that the model does not have, and
+        `ContextLengthError` for a context too long for the model or for `memory`.
         """
         rows = await self._ask([self._job(context) for context in contexts])
         return _stacked(rows) if rows else torch.empty(0, self.vocab_size, device=self.device)
@@ -116,8 +153,7 @@ class TransformersEngine(AsyncLM):
         """
         if not temperature > 0:
             raise AwrsError(f"the temperature must be positive, not {temperature!r}")
-        size = max(1, PASS_BYTES // (4 * self.vocab_size))
-        pieces = [self._job(*request, temperature).pieces(size) for request in requests]
+        pieces = [self._runner.pieces(self._job(*request, temperature)) for request in requests]
         answers = iter(await self._ask([job for jobs in pieces for job in jobs]))
         empty = torch.empty(0, device=self.device)
         return [torch.cat([empty, *(next(answers) for _ in jobs)]) for jobs in pieces]
@@ -142,11 +178,11 @@ class TransformersEngine(AsyncLM):
         """The same without an event loop; waits for the passes that are under way."""
         _refuse_adapter(lora_name)
         jobs = [self._job(token_ids)]
-        return torch.log_softmax(self._worker.submit(self._runner.run, jobs).result()[0], dim=-1)
+        return torch.log_softmax(self._submit(self._runner.run, jobs).result()[0], dim=-1)
 
     def clear_cache(self) -> None:
         """Forget all contexts; waits for the passes that are under way."""
-        self._worker.submit(self._runner.store.clear).result()
+        self._submit(self._runner.store.clear).result()
 
     def _job(
         self, context: Sequence[int], targets: Sequence[int] = (), temperature: float = 1.0
@@ -158,8 +194,9 @@ class TransformersEngine(AsyncLM):
         wrong = next((t for t in job.context + job.targets if not 0 <= t < self._known), None)
         if wrong is not None:
             raise AwrsError(f"the model has no token {wrong!r}: it has 0 to {self._known - 1}")
-        if len(job.fed) > self._runner.store.limit:
-            raise AwrsError(
+        self._runner.window.check(len(job.fed), self.model)
+        if self._runner.store.limit < len(job.fed) <= self._runner.window.switch:
+            raise ContextLengthError(
                 f"a context of {len(job.fed)} tokens is more than the {self._runner.store.limit} "
                 "that fit into the engine's memory; give it more with memory=..."
             )
@@ -195,7 +232,7 @@ class TransformersEngine(AsyncLM):
         line.busy = bool(batch)
         if not batch:
             return
-        work = self._worker.submit(self._runner.run, [job for jobs, _ in batch for job in jobs])
+        work = self._submit(self._runner.run, [job for jobs, _ in batch for job in jobs])
 
         def deliver() -> None:
             error = work.exception()
@@ -235,6 +272,16 @@ def _stacked(rows: list[torch.Tensor]) -> torch.Tensor:
 def _refuse_adapter(lora_name: str | None) -> None:
     if lora_name is not None:
         raise ValueError(f"this engine has no adapters, so lora_name must be None: {lora_name!r}")
+
+
+def _require_weights(name: str, model: Any, missing: Collection[str]) -> None:
+    lacking = sorted({*missing} & {parameter for parameter, _ in model.named_parameters()})
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise ValueError(
+            f"{quoted(name)} lacks weights of {type(model).__name__}: {lacking[0]}{more}, which "
+            "would be random numbers; give a checkpoint that was saved with its language-model head"
+        )
 
 
 @contextlib.contextmanager

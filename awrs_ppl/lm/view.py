@@ -32,9 +32,6 @@ class View(Cache):
     def over(cls, store: Store, jobs: list[Job]) -> Iterator[Self]:
         """A view for one pass over jobs. What the pass computed is known only if it succeeds."""
         bases = [store.find(job.past) for job in jobs]
-        if not store.layers:
-            yield cls(store, jobs, bases, [])
-            return
         new = sum(len(job.fed) - base.depth for job, base in zip(jobs, bases, strict=True))
         slots = store.claim(bases, new)
         try:
@@ -62,8 +59,6 @@ class View(Cache):
         self.new = [j.fed[b.depth :] for j, b in zip(self.jobs, self.bases, strict=True)]
         self.width = max(map(len, self.new))
         self.pads = [self.width - len(new) for new in self.new]
-        if not store.layers:
-            return
         spare = iter(free)
         self.slots = [list(islice(spare, len(new))) for new in self.new]
         # Where the new tokens stand in the padded batch, in the store, in the workspace.
@@ -106,8 +101,6 @@ class View(Cache):
 
     def masks(self, where: torch.Tensor) -> Any:
         """The attention masks, as models want them, for queries at positions `where`."""
-        if not self.store.layers:
-            return torch.arange(self.width, device=where.device) >= self._tensor(self.pads)[:, None]
         columns = torch.arange(self.columns, device=where.device)
         where = where[:, None, :, None]
         lowest = torch.finfo(self.store.dtype).min

@@ -1,0 +1,208 @@
+"""Whether a model is one that this library can run, and how: tried out when it is loaded.
+
+The judge is the model alone: one context, no mask, no positions, no cache.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from awrs_ppl._values import quoted
+from awrs_ppl.lm.context_window import ContextWindow, named_lengths, position_rows
+from awrs_ppl.lm.forward import Forward
+from awrs_ppl.lm.jobs import Job
+
+__all__ = ["Trial", "require_causal"]
+
+Context = tuple[int, ...]
+
+# How much two ways to compute one distribution may differ, in total variation: a share of what
+# distributions after different contexts differ by, and what rounding alone makes of it. In float32
+# rounding differs by some 1e-6, and the smallest fault that was seen (Llama 4, whose scaling of
+# queries is by position) by 1e-2. In bfloat16 rounding differs by up to a tenth, and a wrong mask
+# or position by half and more.
+_TOLERANCES = {torch.bfloat16: (0.25, 2e-2), torch.float16: (0.05, 5e-3)}
+_TOLERANCE = (1e-3, 5e-6)
+
+# How long the trial's contexts are trades the time to load against what is seen. A small model is
+# tried well past every window that its configuration names, at a cost of milliseconds. Of a big one
+# twelve tokens show wrong masks, positions and padding; the windows of sliding layers are then
+# taken from their kinds. What else the configuration names is passed if the tokens, times the
+# weights, cost a second or two; else longer contexts are run alone.
+_SHORT, _LONG = 12, 64
+_CHEAP, _DEAR = 2e8, 5e10  # tokens times weights
+
+
+def require_causal(model: Any) -> None:
+    """Raise `ValueError` for a model that cannot be a causal language model as it is."""
+    name = type(model).__name__
+    if model.device.type == "meta":
+        raise ValueError(
+            f"LM got a {name} on the meta device, where weights have no values: load it with "
+            "AutoModelForCausalLM.from_pretrained(...)"
+        )
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"LM got a {name}, a sequence-to-sequence model: give it a causal language model, as "
+            "AutoModelForCausalLM.from_pretrained(...) loads it"
+        )
+    if not getattr(model.config, "return_dict", True):
+        raise ValueError(
+            f"LM got a {name} with config.return_dict=False: set model.config.return_dict = True"
+        )
+
+
+class Trial:
+    """What a model alone gives after some contexts.
+
+    `vocab_size` is the length of a row of its logits; `window` says how long contexts may be;
+    `tokens` is how many a cache must hold to be tried.
+    Raises `ValueError` if it is no causal language model.
+    """
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+        self._model = model = forward.model
+        self._config = model.config.get_text_config(decoder=True)
+        self._rows: dict[Context, torch.Tensor] = {}
+        self._tolerance = _TOLERANCES.get(model.dtype, _TOLERANCE)
+        embedded = model.get_input_embeddings().weight
+        tokens = self._tokens(len(embedded))
+        self.window = ContextWindow.of(model, float("inf"))
+        short = self._shortened([next(tokens) for _ in range(6)])
+        rows = position_rows(lambda: self._run(short), embedded, len(short))
+        self.window = ContextWindow.of(model, rows)
+        length = self._length()
+        long = self._shortened([*short[:4], *(next(tokens) for _ in range(length - 4))])
+        half = len(long) // 2
+        fork = self._shortened([*long[:half], next(tokens), next(tokens), next(tokens)])
+        self._calls = [[short, long[:3]], [long, long[: half + 1]]]
+        futures = [(short, 4)]
+        if length > _SHORT:
+            other = (*fork[:-1], next(tokens))
+            self._calls[1:] = [
+                [long[:half], long[:1]],
+                [fork, long[:-2]],
+                [long[:-1], fork[:-1], long[:5]],
+                [long, fork, other],
+            ]
+            futures += [(fork, half), (other, half)]
+            futures += [(long[:n], n) for n in (1, 2, 5, 9, 17, 30, half, len(long) - 1)]
+        self.tokens = sum(len(context) for call in self._calls for context in call)
+        self._require_past_only(long, futures)
+
+    def _tokens(self, known: int) -> Any:
+        """Tokens of text; those of control may stand for an image or for padding."""
+        control = {
+            number
+            for name, value in self._config.to_dict().items()
+            if name.endswith(("token_id", "token_index"))
+            for number in (value if isinstance(value, list | tuple) else [value])
+        }
+        rng = random.Random(0)
+        return (t for t in iter(lambda: rng.randrange(known), None) if t not in control)
+
+    def _length(self) -> int:
+        """How many tokens the longest context of the trial has."""
+        weights = sum(parameter.numel() for parameter in self._model.parameters())
+        length = max(_SHORT, min(int(_CHEAP / weights), _LONG))
+        sliding = getattr(self._config, "sliding_window", None)
+        if isinstance(sliding, int) and 2 * sliding + _SHORT <= _CHEAP / weights:
+            length = max(length, 2 * sliding + _SHORT)
+        for seen in named_lengths(self._config):
+            if seen + _SHORT > max(length, _DEAR / weights):
+                self.window = replace(self.window, switch=min(self.window.switch, seen))
+                break
+            length = max(length, seen + _SHORT)
+        return length
+
+    def _shortened(self, context: Sequence[int]) -> Context:
+        return tuple(context[: int(min(len(context), self.window.limit, self.window.switch))])
+
+    def _run(self, context: Context) -> torch.Tensor:
+        """The rows of logits after each token of the context, from the model alone."""
+        if context not in self._rows:
+            try:
+                (found,) = self._forward.alone([context], [len(context)])
+            except Exception as error:
+                raise ValueError(self._cannot_run(error)) from error
+            if found.shape[:-1] != (len(context),) or not self._has_head(found.shape[-1]):
+                raise ValueError(self._no_head())
+            self.vocab_size = int(found.shape[-1])
+            self._rows[context] = found.float()
+        return self._rows[context]
+
+    def _has_head(self, size: int) -> bool:
+        model = self._model
+        known = len(model.get_input_embeddings().weight)
+        return model.get_output_embeddings() is not None or size == known
+
+    def _no_head(self) -> str:
+        return (
+            f"LM got a {type(self._model).__name__}, which gives no logits of next tokens (a bare "
+            "model or a classifier has no head for them): give it a causal language model, as "
+            "AutoModelForCausalLM.from_pretrained(...) loads it"
+        )
+
+    def _cannot_run(self, error: Exception) -> str:
+        if isinstance(error, AttributeError) and "logits" in str(error):
+            return self._no_head()
+        said = str(error).strip().partition("\n")[0]
+        dtypes = sorted({str(p.dtype) for p in self._model.parameters() if p.is_floating_point()})
+        remedy = f"call model(input_ids=...) and see what it needs, config={quoted(self._config)}"
+        if len(dtypes) > 1:
+            remedy = f"its weights are {' and '.join(dtypes)}, so write model.to({dtypes[-1]})"
+        name = type(self._model).__name__
+        return f"LM got a {name} that cannot run ({type(error).__name__}: {said}): {remedy}"
+
+    def _require_past_only(self, long: Context, futures: list[tuple[Context, int]]) -> None:
+        """Compare the first rows of contexts that begin alike and go on differently."""
+        whole = self._run(long)
+        self._spread = _apart(whole[1:], whole[:-1]).nanmean().item() if len(long) > 1 else 1.0
+        for context, shared in futures:
+            shared = min(shared, len(context), len(long))
+            worst, at = _worst(_apart(whole[:shared], self._run(context)[:shared]))
+            if worst > self._allowed:
+                raise ValueError(
+                    f"LM got a {type(self._model).__name__}, which is no causal language model: "
+                    f"what it gives after {at + 1} tokens depends on the tokens behind them (total "
+                    f"variation {worst:.2g} between {len(long)} tokens and {len(context)}); give "
+                    "it a model of the past only (of an encoder, with config.is_decoder=True)"
+                )
+
+    @property
+    def _allowed(self) -> float:
+        share, rounding = self._tolerance
+        return max(share * self._spread, rounding)
+
+    def difference(self, run: Callable[[list[Job]], list[torch.Tensor]]) -> str | None:
+        """How answers of `run` differ from the model alone, or None."""
+        for call in self._calls:
+            found = run([Job(context) for context in call])
+            for context, row in zip(call, found, strict=True):
+                (worst, _) = _worst(_apart(self._expected(context)[None], row[None]))
+                if worst > self._allowed:
+                    return (
+                        f"it differs from the model alone by {worst:.2g} in total variation after "
+                        f"{len(context)} tokens"
+                    )
+        return None
+
+    def _expected(self, context: Context) -> torch.Tensor:
+        whole = next(c for c in self._rows if c[: len(context)] == context)
+        return self._rows[whole][len(context) - 1]
+
+
+def _apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Total variation, row by row; NaN where weights are damaged."""
+    return (one.softmax(-1) - other.softmax(-1)).abs().sum(-1) / 2
+
+
+def _worst(apart: torch.Tensor) -> tuple[float, int]:
+    at = int(apart.nan_to_num(0.0).argmax())
+    return float(apart.nan_to_num(0.0)[at]), at
