@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from awrs_ppl.distributions import Bernoulli, Categorical, Distribution, Uniform
     from awrs_ppl.errors import (
         AwrsError,
+        ContextLengthError,
         EmbeddedModelError,
         ModelError,
         NoSurvivors,
@@ -50,6 +51,7 @@ __all__ = [
     "BooleanPotential",
     "Categorical",
     "Context",
+    "ContextLengthError",
     "Distribution",
     "EmbeddedModelError",
     "LocalAWRS",
@@ -78,6 +80,7 @@ _HOMES = {
     "awrs_ppl.distributions": ("Bernoulli", "Categorical", "Distribution", "Uniform"),
     "awrs_ppl.errors": (
         "AwrsError",
+        "ContextLengthError",
         "EmbeddedModelError",
         "ModelError",
         "NoSurvivors",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from awrs_ppl.errors import ContextLengthError
 from awrs_ppl.knowledge import Knowledge, start
 from awrs_ppl.lifting import Text, Weigher
 from awrs_ppl.memory import Memory
@@ -29,6 +30,7 @@ __all__ = [
     "Meter",
     "Progress",
     "begin",
+    "known",
     "place_of",
     "step",
     "weigh",
@@ -90,12 +92,14 @@ class Item:
 class Advance:
     """A step of one particle: where it is now and the log-weight of the step.
 
-    `progress` is None if the particle died, and `killer` says by what.
+    `progress` is None if the particle died, and `killer` says by what; or if a language model could
+    not take its context: then `error` is raised in the particle's model, at the statement.
     """
 
     progress: Progress | None
     log_weight: float
     killer: str | None = None
+    error: ContextLengthError | None = None
 
 
 @dataclass(slots=True)
@@ -146,7 +150,10 @@ async def _begin(target: Target) -> Advance:
     states = await start(target, empty)
     if isinstance(states, str):
         return Advance(None, -math.inf, f"{states} (at the empty text)")
-    weights = tuple(await weigh([(weigher, empty, False) for weigher in target.weighted]))
+    try:
+        weights = known(await weigh([(weigher, empty, False) for weigher in target.weighted]))
+    except ContextLengthError as error:
+        return Advance(None, 0.0, error=error)
     if -math.inf in weights:
         killer = target.weighted[weights.index(-math.inf)].potential
         return Advance(None, -math.inf, f"{killer!r} (at the empty text)")
@@ -165,6 +172,7 @@ class _Group:
     # By language model: the rows of all contexts, and which one is this context's.
     rows: list[tuple[torch.Tensor, int]] = field(default_factory=list)
     draws: list[Draw] = field(default_factory=list)
+    error: ContextLengthError | None = None
 
 
 async def step(items: Sequence[Item], meter: Meter, memory: Memory) -> list[Advance]:
@@ -174,8 +182,13 @@ async def step(items: Sequence[Item], meter: Meter, memory: Memory) -> list[Adva
     now = meter.lap("proposal", now)
     await _ask_models(groups)
     now = meter.lap("language model", now)
-    await _draw_all(groups, items)
     advances: list[Advance] = [Advance(None, -math.inf)] * len(items)
+    for group in groups:
+        if group.error is not None:
+            for i in group.members:
+                advances[i] = Advance(None, 0.0, error=group.error)
+    groups = [group for group in groups if group.error is None]
+    await _draw_all(groups, items)
     for group in groups:
         for i, draw in zip(group.members, group.draws, strict=True):
             advances[i] = await _apply(group, items[i].progress, draw)
@@ -231,9 +244,21 @@ async def _ask_models(groups: list[_Group]) -> None:
 
     async def ask(lm: Any) -> None:
         batch = wanted[lm]
-        rows = await lm.logits([b[2] for b in batch], [b[3] for b in batch])
+        try:
+            rows = await lm.logits([b[2] for b in batch], [b[3] for b in batch])
+        except ContextLengthError:
+            await together(ask_one(lm, *one) for one in batch)  # the rest has its rows
+            return
         for i, (group, j, _, _) in enumerate(batch):
             group.rows[j] = rows, i
+
+    async def ask_one(
+        lm: Any, group: _Group, j: int, context: tuple[int, ...], temperature: float
+    ) -> None:
+        try:
+            group.rows[j] = await lm.logits([context], [temperature]), 0
+        except ContextLengthError as error:
+            group.error = error
 
     await together(map(ask, wanted))
 
@@ -330,7 +355,12 @@ async def _apply_weighers(items: Sequence[Item], advances: list[Advance]) -> lis
     for item, advance in zip(items, advances, strict=True):
         weighted = item.generation.target.weighted
         if advance.progress is not None and weighted:
-            weights = tuple(next(given) for _ in weighted)
+            answers = [next(given) for _ in weighted]
+            try:
+                weights = known(answers)
+            except ContextLengthError as error:
+                weighed.append(replace(advance, progress=None, error=error))
+                continue
             if -math.inf in weights:
                 which = weighted[weights.index(-math.inf)]
                 advance = Advance(None, -math.inf, repr(which.potential))
@@ -343,20 +373,40 @@ async def _apply_weighers(items: Sequence[Item], advances: list[Advance]) -> lis
     return weighed
 
 
-async def weigh(asked: Sequence[tuple[Weigher, Text, bool]]) -> list[float]:
-    """The log-weights of texts, one batch for each potential and kind of question."""
+Weight = float | ContextLengthError
+
+
+async def weigh(asked: Sequence[tuple[Weigher, Text, bool]]) -> list[Weight]:
+    """The log-weights of texts, one batch for each potential and kind of question.
+
+    Of a text too long for a language model that weighs it, the error.
+    """
     batches: dict[Any, list[int]] = defaultdict(list)
     for i, (weigher, _, ends) in enumerate(asked):
         alphabet = weigher.alphabet
         batches[id(weigher.potential), alphabet.kind, id(alphabet.tokens), ends].append(i)
-    weights = [0.0] * len(asked)
+    weights: list[Weight] = [0.0] * len(asked)
 
     async def ask(members: list[int], ends: bool) -> None:
         weigher = asked[members[0]][0]
         texts = [asked[i][1] for i in members]
-        answers = await (weigher.completes(texts) if ends else weigher.prefixes(texts))
+        try:
+            answers = await (weigher.completes(texts) if ends else weigher.prefixes(texts))
+        except ContextLengthError as error:
+            if len(members) > 1:
+                await together(ask([i], ends) for i in members)
+                return
+            answers = [error]
         for i, answer in zip(members, answers, strict=True):
             weights[i] = answer
 
     await together(ask(members, key[-1]) for key, members in batches.items())
     return weights
+
+
+def known(weights: Sequence[Weight]) -> tuple[float, ...]:
+    """The weights of one text. Raises the error that is among them."""
+    for weight in weights:
+        if isinstance(weight, ContextLengthError):
+            raise weight
+    return tuple(w for w in weights if not isinstance(w, ContextLengthError))

@@ -193,6 +193,8 @@ def _parts(change: Change) -> Sequence[tuple[int, float]]:
     """What a step of a `generate` did to the weight with its twist, by parts."""
     particle, asked = change.particle, change.particle.request.arguments  # type: ignore[union-attr]
     weighted, critic = asked.target.weighted, asked.critic
+    if change.error is not None:
+        return ((_CONSTRAINT, change.log_weight + change.twist - particle.twist),)
     if change.completes:
         judged = change.log_weight + change.twist - particle.twist
         return ((_CRITIC, judged),) if critic is not None else ()

@@ -6,6 +6,7 @@ whole rounds behind.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from awrs_ppl.errors import ModelError
+from awrs_ppl.errors import ContextLengthError, ModelError
 from awrs_ppl.generation import Generation, Item, Meter, Progress, begin, step, weigh
 from awrs_ppl.lifting import Text, Weigher
 from awrs_ppl.memory import Memory
@@ -43,6 +44,11 @@ class Change:
     completes: bool = False
     value: Any = None
     error: Exception | None = None
+
+    def fail(self, error: Exception) -> None:
+        """End the statement with an error that its model can catch."""
+        # Particles share the first: each is to have its own traceback and notes.
+        self.completes, self.progress, self.error = True, None, copy.copy(error)
 
     def apply(self) -> None:
         """Change the particle; if it is still alive, its model may go on."""
@@ -96,6 +102,8 @@ async def _grow(
     for i, first in zip(fresh, await begin([asked[i] for i in fresh]), strict=True):
         changes[i].log_weight, changes[i].killer = first.log_weight, first.killer
         changes[i].progress = first.progress
+        if first.error is not None:
+            changes[i].fail(first.error)
     going = [(i, c.progress) for i, c in enumerate(changes) if c.progress is not None]
     items = [
         Item(
@@ -110,6 +118,8 @@ async def _grow(
         changes[i].log_weight += advance.log_weight
         changes[i].progress, changes[i].killer = advance.progress, advance.killer
         changes[i].twist = advance.progress.twist if advance.progress is not None else 0.0
+        if advance.error is not None:
+            changes[i].fail(advance.error)
     started = time.perf_counter()
     steered = [
         (c, critic, _lasting(c.progress, generation))
@@ -121,6 +131,10 @@ async def _grow(
     ]
     twists = await weigh([(critic, text, False) for _, critic, text in steered])
     for (change, critic, _), twist in zip(steered, twists, strict=True):
+        if isinstance(twist, ContextLengthError):
+            change.twist = 0.0
+            change.fail(twist)
+            continue
         change.twist += twist
         if twist == -math.inf:
             change.killer = _name(critic)
@@ -151,6 +165,9 @@ async def _end(texts: Sequence[Particle], meter: Meter) -> list[Change]:
     ]
     weights = await weigh([(critic, text, True) for _, critic, text in judged])
     for (change, critic, _), weight in zip(judged, weights, strict=True):
+        if isinstance(weight, ContextLengthError):
+            change.fail(weight)
+            continue
         change.log_weight, change.killer = weight, _name(critic)
     meter.lap("critic", started)
     return changes
@@ -166,7 +183,10 @@ async def _judge(particle: Particle, stream: Stream) -> Change:
     elif request.kind == "condition":
         change.log_weight = 0.0 if request.arguments else -math.inf
     elif request.kind == "observe" and request.arguments.target is not None:
-        change.log_weight = await score(request.arguments)
+        try:
+            change.log_weight = await score(request.arguments)
+        except ContextLengthError as error:
+            change.fail(error)
     else:
         try:
             if request.kind == "observe":

@@ -12,7 +12,7 @@ from genlm.control.potential.base import Potential
 from awrs_ppl._values import count_of
 from awrs_ppl.distributions import Distribution
 from awrs_ppl.errors import ModelError
-from awrs_ppl.generation import Generation, weigh
+from awrs_ppl.generation import Generation, known, weigh
 from awrs_ppl.knowledge import ask, start
 from awrs_ppl.lifting import Text, Weigher
 from awrs_ppl.products import (
@@ -132,9 +132,9 @@ async def score(asked: Observation) -> float:
     if weight == -math.inf:
         return weight
     if asked.ends:
-        return weight + sum(await weigh([(w, text, True) for w in target.weighted]))
-    now = await weigh([(w, text, False) for w in target.weighted])
-    before = await weigh([(w, Text(), False) for w in target.weighted])
+        return weight + sum(known(await weigh([(w, text, True) for w in target.weighted])))
+    now = known(await weigh([(w, text, False) for w in target.weighted]))
+    before = known(await weigh([(w, Text(), False) for w in target.weighted]))
     # The empty text weighs nothing only if every text does.
     return -math.inf if -math.inf in now else weight + sum(now) - sum(before)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -50,10 +50,13 @@ class ContextWindow:
         if name is not None:
             source = f"config.{config.attribute_map.get(name, name)}"
         limit = min(rows, named if _is_bound(model, config, named) else math.inf)
-        switch, factor = _rotary_switch(config)
-        if factor > 1:  # made for contexts so much longer than those of its training
-            limit = limit * factor
-        return cls(limit, source, switch)
+        if limit == named < math.inf:
+            limit = max(named, _stretched(config, named))
+        return cls(limit, source, _rotary_switch(config))
+
+    def up_to(self, lengths: Sequence[int]) -> ContextWindow:
+        """The same with the smallest of these lengths as its switch, if that is earlier."""
+        return replace(self, switch=min([self.switch, *lengths]))
 
     def check(self, length: int, model: Any) -> None:
         """Raise `ContextLengthError` for a context of more tokens than the model has positions."""
@@ -78,19 +81,35 @@ def _is_bound(model: Any, config: Any, named: float) -> bool:
     )
 
 
-def _rotary_switch(config: Any) -> tuple[float, float]:
-    """From which length on rotary embeddings turn all positions otherwise; and by which factor
-    contexts may then be longer than the configuration's limit."""
+def _rotary(config: Any) -> list[dict[str, Any]]:
+    """The parameters of rotary embeddings, of each kind of layers."""
     found = getattr(config, "rope_parameters", None) or {}
-    each = [p for p in (found, *found.values()) if isinstance(p, dict) and "rope_type" in p]
-    switch, factor = math.inf, 1.0
-    for parameters in each:
+    return [p for p in (found, *found.values()) if isinstance(p, dict) and "rope_type" in p]
+
+
+def _stretched(config: Any, named: float) -> float:
+    """The length for which rotary embeddings are stretched in all layers.
+
+    A configuration may name as its limit what the model was trained with before.
+    """
+    lengths = []
+    for parameters in _rotary(config):
+        trained = parameters.get("original_max_position_embeddings", 0)
+        if parameters["rope_type"] == "dynamic":
+            trained = named
+        lengths.append(trained * (parameters.get("factor") or 1))
+    return min(lengths, default=0)
+
+
+def _rotary_switch(config: Any) -> float:
+    """From which length on rotary embeddings turn all positions otherwise."""
+    switch = math.inf
+    for parameters in _rotary(config):
         if parameters["rope_type"] == "longrope":
             switch = min(switch, parameters["original_max_position_embeddings"])
         elif parameters["rope_type"] == "dynamic":
             switch = min(switch, config.max_position_embeddings)
-            factor = max(factor, parameters.get("factor", 1.0))
-    return switch, factor
+    return switch
 
 
 def named_lengths(config: Any) -> list[int]:

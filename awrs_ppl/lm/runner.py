@@ -118,8 +118,8 @@ class Runner:
         if not self._told:
             self._told = True
             _log.warning(
-                "%s treats the first tokens of a context of more than %d tokens otherwise than in "
-                "a shorter one: such contexts are run in full, one at a time",
+                "%s may treat the first tokens of a context of more than %d tokens otherwise than "
+                "in a shorter one: such contexts are run in full, one at a time",
                 type(self.model).__name__,
                 self.window.switch,
             )

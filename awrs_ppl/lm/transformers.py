@@ -116,7 +116,7 @@ class TransformersEngine(AsyncLM):
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
         with _no_bar_of_weights():
             try:
-                model, info = AutoModelForCausalLM.from_pretrained(
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
                     name_or_path,
                     dtype=dtype,
                     use_safetensors=True,
@@ -130,6 +130,7 @@ class TransformersEngine(AsyncLM):
                     f"{quoted(name_or_path)} is no causal language model: transformers loads none "
                     "of its kind with AutoModelForCausalLM"
                 ) from error
+        model, info = loaded
         _require_weights(name_or_path, model, info["missing_keys"])
         return cls(model.to(device), tokenizer, memory=memory)
 
