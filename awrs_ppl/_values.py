@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 import re
+import sys
 import unicodedata
+from decimal import Decimal
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -24,38 +27,125 @@ __all__ = [
     "plain",
     "quoted",
     "safe_repr",
+    "same",
     "series",
     "shorten",
     "whole",
 ]
 
 
+_PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
+
+
 def key(value: Any) -> Any:
     """The value if it can be hashed, else a frozen copy; one key for all NaNs.
 
+    Arrays and tensors go by their elements, in any nesting.
+
     >>> key({"b": [1, 2], "a": {3}})
     (('a', frozenset({3})), ('b', (1, 2)))
+    >>> key((np.array([1, 2]), "a"))
+    ((1, 2), 'a')
     """
+    if type(value) in _PLAIN:
+        return math.nan if value != value else value
+    if _is_nan(value):
+        return math.nan
+    value = _listed(value)
+    if isinstance(value, tuple):
+        items = tuple([key(item) for item in value])
+        changed = any(a is not b for a, b in zip(items, value, strict=True))
+        return items if changed else value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # A tensor hashes by its place, so one inside must be looked at first.
+        fields = [(name, getattr(value, name)) for name in _fields(value)]
+        items = tuple([(name, key(item)) for name, item in fields])
+        if any(_holds_array(item) for _, item in fields):
+            return (type(value).__qualname__, *items)
     try:
         hash(value)
     except TypeError:
         return _frozen(value)
-    return math.nan if isinstance(value, float) and math.isnan(value) else value
+    return value
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two values are equal, as Python sees it; arrays and tensors by their elements, in
+    any nesting, and NaN is NaN.
+
+    >>> same({"a": np.array([1, math.nan])}, {"a": np.array([1.0, math.nan])})
+    True
+    >>> same(np.array([1, 2]), np.array([1, 3])), same([1], (1,)), same(1, True)
+    (False, False, True)
+    """
+    if type(first) in _PLAIN and type(second) in _PLAIN:
+        return first == second or (first != first and second != second)
+    if _is_nan(first) or _is_nan(second):
+        return _is_nan(first) and _is_nan(second)
+    is_array = _is_array(first) or _is_array(second)
+    first, second = _listed(first), _listed(second)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        alike = is_array or isinstance(first, list) == isinstance(second, list)
+        return alike and len(first) == len(second) and all(map(same, first, second))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    try:
+        return bool(first == second)
+    except Exception:  # of a comparison by element
+        return type(first) is type(second) and key(first) == key(second)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float | complex | Decimal | np.inexact) and bool(value != value)
+
+
+def _is_array(value: Any) -> bool:
+    """Whether it is an array of numpy, a tensor of torch, or something of their like."""
+    kind = type(value)
+    scalar = isinstance(value, np.generic)
+    return hasattr(kind, "__array__") and hasattr(kind, "tolist") and not scalar
+
+
+def _listed(value: Any) -> Any:
+    """Arrays as nested lists, tables of pandas as dicts; else the value."""
+    kind = type(value)
+    if kind.__module__.partition(".")[0] == "pandas" and hasattr(kind, "to_dict"):
+        return value.to_dict()
+    if not _is_array(value):
+        return value
+    try:
+        return value.tolist()
+    except Exception:  # a sparse tensor, or one without data
+        return value
+
+
+def _holds_array(value: Any) -> bool:
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(map(_holds_array, value))
+    if isinstance(value, dict):
+        return any(map(_holds_array, value.values()))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return any(_holds_array(getattr(value, name)) for name in _fields(value))
+    return _is_array(value)
+
+
+def _fields(value: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]
 
 
 def _frozen(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return key(value.tolist())
-    if isinstance(value, list | tuple):
-        return tuple(key(item) for item in value)
+    if isinstance(value, list):
+        return tuple([key(item) for item in value])
     if isinstance(value, set):
-        return frozenset(value)
+        return frozenset(map(key, value))
     if isinstance(value, dict):
         items = [(name, key(item)) for name, item in value.items()]
         if all(isinstance(name, str) for name in value):
             return tuple(sorted(items, key=lambda item: item[0]))
         return frozenset(items)
-    return safe_repr(value)
+    # The repr of an array leaves out digits and its middle.
+    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
+        return safe_repr(value)
 
 
 def plain(value: Any) -> Any:
@@ -64,8 +154,10 @@ def plain(value: Any) -> Any:
     >>> plain([-math.inf, (1, None), {2}])
     ['-inf', [1, None], '{2}']
     """
-    if isinstance(value, np.bool_ | np.integer | np.floating | np.ndarray):
-        value = value.tolist()
+    if isinstance(value, np.bool_ | np.integer | np.floating):
+        value = value.item()
+    elif _is_array(value):
+        value = _listed(value)
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, float):

@@ -1,20 +1,28 @@
 """Distributions for `ctx.sample` and `ctx.observe`.
 
 A distribution is any object with `sample(rng)`, a value drawn with a numpy `Generator`, and
-`log_prob(x)`, the natural logarithm of the probability or density of `x`.
+`log_prob(x)`, the natural logarithm of the probability or density of `x`. Those of torch and
+scipy are taken as they are; see `awrs_ppl.foreign`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from numbers import Real
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
+from awrs_ppl._values import quoted, same
+
 __all__ = ["Bernoulli", "Categorical", "Distribution", "Uniform", "as_number"]
 
 T = TypeVar("T")
+
+_TINY = 1e-300  # below it a float loses digits
 
 
 @runtime_checkable
@@ -37,17 +45,32 @@ class Distribution(Protocol):
 class Categorical(Generic[T]):
     """One of `values`, with probabilities proportional to `weights` (equal by default).
 
-    Values need not be hashable; equal ones add up. Raises `ValueError` on no values, on a
-    negative or non-finite weight, and if all weights are zero; `TypeError` on what is no list.
+    A dict gives both, values with their weights. Values need not be hashable; equal ones add up,
+    arrays and tensors by their elements. Weights are numbers of any size. Raises `ValueError` on
+    no values, on a negative or non-finite weight, and if all weights are zero; `TypeError` on
+    what is no list and on weights that are no numbers.
 
-    >>> coin = Categorical(["heads", "tails"], weights=[3, 1])
+    >>> coin = Categorical({"heads": 3, "tails": 1})
     >>> round(math.exp(coin.log_prob("heads")), 3)
     0.75
     >>> coin.log_prob("edge")
     -inf
+    >>> Categorical(["a", "b"], weights=[1e308, 1e308])
+    Categorical(['a', 'b'], weights=[0.5, 0.5])
     """
 
-    def __init__(self, values: Iterable[T], weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        values: Iterable[T] | Mapping[T, float],
+        weights: Iterable[float] | None = None,
+    ) -> None:
+        if isinstance(values, Mapping):
+            if weights is not None:
+                raise ValueError(
+                    f"Categorical got the dict {quoted(values)} and weights={quoted(weights)}: a "
+                    "dict has the weights in it already, so leave weights= out"
+                )
+            values, weights = list(values), list(values.values())
         try:
             self.values = tuple(values)
         except TypeError as error:
@@ -56,24 +79,25 @@ class Categorical(Generic[T]):
             ) from error
         if not self.values:
             raise ValueError("Categorical needs at least one value, got none")
-        weights = [1.0] * len(self.values) if weights is None else weights
-        try:
-            array = np.array(weights, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"Categorical got weights {weights!r}: weights must be numbers"
-            ) from error
-        if array.shape != (len(self.values),):
+        given = [1.0] * len(self.values) if weights is None else _listed(weights)
+        if len(given) != len(self.values):
             raise ValueError(
-                f"Categorical got {len(self.values)} values and weights {weights!r}: "
+                f"Categorical got {len(self.values)} values and weights {quoted(weights)}: "
                 "give one weight for each value"
             )
-        if not np.isfinite(array).all() or (array < 0).any() or array.sum() == 0:
+        for weight, value in zip(given, self.values, strict=True):
+            if not 0 <= weight < math.inf:
+                raise ValueError(
+                    f"Categorical got the weight {weight!r} for {quoted(value)}: weights must be "
+                    "finite, non-negative and not all zero"
+                )
+        if not any(given):
             raise ValueError(
-                f"Categorical got weights {weights!r}: weights must be finite, "
+                f"Categorical got weights {quoted(weights)}: weights must be finite, "
                 "non-negative and not all zero"
             )
-        self.probabilities = array / array.sum()
+        self._weights = given
+        self.probabilities = _shares(given)
 
     def sample(self, rng: np.random.Generator) -> T:
         """Draw one of the values."""
@@ -81,10 +105,17 @@ class Categorical(Generic[T]):
 
     def log_prob(self, x: Any) -> float:
         """The log-probability of `x`."""
-        mass = sum(
-            float(p) for value, p in zip(self.values, self.probabilities, strict=True) if value == x
-        )
-        return math.log(mass) if mass > 0 else -math.inf
+        places = [i for i, value in enumerate(self.values) if same(value, x)]
+        mass = float(sum(self.probabilities[places].tolist()))
+        if mass > _TINY:
+            return math.log(mass)
+        # Beside very large weights a small one is no float, but its logarithm is.
+        weight = sum((Fraction(*self._weights[i].as_integer_ratio()) for i in places), Fraction())
+        if not weight:
+            return -math.inf
+        total = sum(Fraction(*w.as_integer_ratio()) for w in self._weights)
+        share = weight / total
+        return math.log(share.numerator) - math.log(share.denominator)
 
     def __repr__(self) -> str:
         return f"Categorical({list(self.values)!r}, weights={self.probabilities.tolist()!r})"
@@ -109,8 +140,9 @@ class Bernoulli:
     def log_prob(self, x: Any) -> float:
         """The log-probability of `x` (anything equal to `True` or `False`)."""
         number = as_number(x)
-        p = self.p if number == 1.0 else 1.0 - self.p if number == 0.0 else 0.0
-        return math.log(p) if p > 0 else -math.inf
+        if number == 0.0:
+            return math.log1p(-self.p) if self.p < 1.0 else -math.inf
+        return math.log(self.p) if number == 1.0 and self.p > 0.0 else -math.inf
 
     def __repr__(self) -> str:
         return f"Bernoulli({self.p!r})"
@@ -127,10 +159,16 @@ class Uniform:
         if not -math.inf < as_number(low) < as_number(high) < math.inf:
             raise ValueError(f"Uniform got low={low!r}, high={high!r}: give finite low < high")
         self.low, self.high = float(low), float(high)
+        if self.high - self.low == math.inf:
+            raise ValueError(
+                f"Uniform got low={low!r}, high={high!r}: they are further apart than the largest "
+                "float, so bring them nearer"
+            )
 
     def sample(self, rng: np.random.Generator) -> float:
         """Draw a float."""
-        return float(rng.uniform(self.low, self.high))
+        # Rounding may lead up to `high`, where the density is zero.
+        return min(float(rng.uniform(self.low, self.high)), math.nextafter(self.high, self.low))
 
     def log_prob(self, x: Any) -> float:
         """The log-density at `x`."""
@@ -144,6 +182,37 @@ class Uniform:
 def as_number(value: Any) -> float:
     """A value as a float; NaN if it is no number."""
     try:
-        return math.nan if isinstance(value, str | bytes) else float(value)
-    except (TypeError, ValueError, OverflowError):
+        if isinstance(value, str | bytes):
+            return math.nan
+        return float(value.item() if isinstance(value, np.ndarray) else value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: of torch
         return math.nan
+
+
+def _listed(weights: Any) -> list[Any]:
+    """Weights as a list of Python's numbers, or of what is as exact."""
+    try:
+        listed = weights.tolist() if hasattr(weights, "tolist") else list(weights)
+        found = [w.item() if hasattr(w, "item") else w for w in listed]
+    except (TypeError, ValueError, RuntimeError):  # ValueError, RuntimeError: of arrays, tensors
+        found = [None]
+    if all(isinstance(w, Real | Decimal) for w in found):
+        # A Decimal that is NaN cannot be compared.
+        return [math.nan if isinstance(w, Decimal) and w.is_nan() else w for w in found]
+    raise TypeError(f"Categorical got weights {quoted(weights)}: weights must be a list of numbers")
+
+
+def _shares(weights: Sequence[Any]) -> np.ndarray:
+    """The weights over their sum, which may be too large or too small for a float."""
+    try:
+        with np.errstate(over="ignore"):  # of numpy's long doubles
+            array = np.array(weights, dtype=np.float64)
+    except OverflowError:
+        array = np.full(len(weights), np.inf)
+    if not np.isfinite(array).all() or not array.any():
+        exact = [Fraction(*weight.as_integer_ratio()) for weight in weights]
+        largest = max(exact)
+        array = np.array([float(weight / largest) for weight in exact])
+    # A power of two changes no digits.
+    array = np.ldexp(array, -np.frexp(array.max())[1])
+    return array / array.sum()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import numpy as np
 
 from awrs_ppl._values import quoted
 from awrs_ppl.distributions import Distribution, as_number
 from awrs_ppl.errors import ModelError
+from awrs_ppl.foreign import adapted, kind_of
 from awrs_ppl.trace import Request
 
 if TYPE_CHECKING:
@@ -112,22 +115,16 @@ class Context:
         name: str | None = None,
         proposal: Distribution | None = None,
     ) -> Statement[Any]:
-        """Draw from a distribution: an object with `sample(rng)` and `log_prob(x)`.
+        """Draw from a distribution: an object with `sample(rng)` and `log_prob(x)`, or one of
+        torch or scipy, as `scipy.stats.norm(0, 1)`.
 
         With a `proposal`, draw from that one and multiply the weight by the ratio.
         """
-        for given in (distribution, proposal):
-            if given is None and given is not distribution:
-                continue
-            if isinstance(given, type) or not isinstance(given, Distribution):
-                raise ModelError(
-                    f"ctx.sample got {given!r}: it needs an object with sample(rng), rng a numpy "
-                    "Generator, and log_prob(x), such as Categorical(['a', 'b'])"
-                )
-        fingerprint = (type(distribution).__qualname__,)
-        arguments = (distribution, proposal)
+        drawn = _distribution(distribution)
+        instead = None if proposal is None else _distribution(proposal)
+        fingerprint = (kind_of(drawn),)
         weighted = proposal is not None
-        return self._make("sample", name, fingerprint, arguments, is_weighted=weighted)
+        return self._make("sample", name, fingerprint, (drawn, instead), is_weighted=weighted)
 
     def observe(
         self,
@@ -151,24 +148,20 @@ class Context:
     def factor(self, log_weight: float, *, name: str | None = None) -> Statement[None]:
         """Multiply the weight by exp(`log_weight`), a number or -inf."""
         number = as_number(log_weight)
-        if isinstance(log_weight, bool) or math.isnan(number) or number == math.inf:
+        if isinstance(log_weight, bool | np.bool_) or math.isnan(number) or number == math.inf:
             raise ModelError(
-                f"ctx.factor got {log_weight!r}: a log-weight is a number or -inf; "
-                "for a probability p write ctx.factor(math.log(p))"
+                f"ctx.factor got {quoted(log_weight)}: a log-weight is a number or -inf; "
+                + (_slip(log_weight) or "for a probability p write ctx.factor(math.log(p))")
             )
         return self._make("factor", name, (), number, is_weighted=True)
 
     def condition(self, ok: Any, *, name: str | None = None) -> Statement[None]:
-        """Multiply the weight by 1 if `ok` is true, else by 0."""
-        if inspect.isawaitable(ok):
-            raise ModelError(f"ctx.condition got {ok!r}, which is always true: await it first")
-        try:
-            holds = bool(ok)
-        except (RuntimeError, TypeError, ValueError) as error:  # of torch, numpy and pandas
-            raise ModelError(
-                f"ctx.condition got {quoted(ok)}, which is neither true nor false: {error}"
-            ) from error
-        return self._make("condition", name, (), holds, is_weighted=True)
+        """Multiply the weight by 1 if `ok` is true, else by 0.
+
+        `ok` is a truth value or what Python takes for one; not None, NaN, a text, several truth
+        values, or what is always true, as a function.
+        """
+        return self._make("condition", name, (), _truth(ok), is_weighted=True)
 
     def call(
         self, function: Callable[..., Any], *args: Any, name: str | None = None
@@ -207,3 +200,60 @@ class Context:
         statement = Statement(self._runner, request, frame.f_code.co_filename, frame.f_lineno)
         self._runner.made(statement)
         return statement
+
+
+def _distribution(given: Any) -> Any:
+    """What `ctx.sample` draws from. Raises `ModelError`."""
+    found = adapted(given)
+    if isinstance(found, type) or not isinstance(found, Distribution):
+        raise ModelError(
+            f"ctx.sample got {quoted(given)}: it needs an object with sample(rng), rng a numpy "
+            "Generator, and log_prob(x), such as Categorical(['a', 'b']), or a distribution of "
+            "torch or scipy, such as scipy.stats.norm(0, 1)"
+        )
+    return found
+
+
+def _truth(ok: Any) -> bool:
+    """What a condition says. Raises `ModelError` where that is hardly what is meant."""
+    slip = _slip(ok)
+    if slip is None and isinstance(ok, str | bytes):
+        slip = "a text is true unless it is empty: compare it, as in text == 'yes'"
+    if slip is None and isinstance(ok, list | tuple | set | frozenset | dict) and _is_several(ok):
+        slip = "it is true unless it is empty: put all(...) or any(...) around it"
+    if slip is None and not (hasattr(type(ok), "__bool__") or hasattr(type(ok), "__len__")):
+        slip = "it is always true: write a comparison, such as ... is not None"
+    if slip is not None:
+        raise ModelError(f"ctx.condition got {quoted(ok)}; {slip}")
+    try:
+        if ok != ok:
+            raise ModelError(
+                f"ctx.condition got {quoted(ok)}, which is neither true nor false: compare what "
+                "it was computed from"
+            )
+        return bool(ok)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        # Of torch, numpy, pandas and decimal.
+        raise ModelError(
+            f"ctx.condition got {quoted(ok)}, which is neither true nor false: {error}"
+        ) from error
+
+
+def _is_several(values: Any) -> bool:
+    return len(values) > 0 and all(isinstance(value, bool | np.bool_) for value in values)
+
+
+def _slip(value: Any) -> str | None:
+    """The mistake that most often brings such a value, and what to write instead."""
+    if value is None:
+        return "a function that ends without `return` gives None: does one lack it?"
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()  # or Python warns that it was never awaited
+        return "it is always true: await it first"
+    if inspect.isasyncgen(value) or isinstance(value, Iterator):
+        return "it is always true: put all(...) or any(...) around it"
+    if callable(value):
+        shown = getattr(value, "__name__", "f").replace("<lambda>", "f")
+        return f"a function is always true: call it, as in {shown}(...)"
+    return None

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from genlm.control.potential.base import Potential
 
-from awrs_ppl._values import count_of
-from awrs_ppl.distributions import Distribution
+from awrs_ppl._values import count_of, quoted
+from awrs_ppl.distributions import Distribution, as_number
 from awrs_ppl.errors import ModelError
+from awrs_ppl.foreign import adapted, kind_of
 from awrs_ppl.generation import Generation, known, weigh
 from awrs_ppl.knowledge import ask, start
 from awrs_ppl.lifting import Text, Weigher
@@ -100,15 +100,16 @@ def observation(
             raise ModelError(f"ctx.observe got the value {value!r}: potentials weigh a str")
         asked = Observation(None, target_of(potential), value, ends)
         return asked, (fingerprint(potential), repr(shown))
+    potential = adapted(potential)
     if isinstance(potential, type) or not isinstance(potential, Distribution):
         raise ModelError(
             f"ctx.observe got {potential!r}: give it a potential, such as lm('a prompt'), or a "
-            "distribution, such as Bernoulli(0.5)"
+            "distribution, such as Bernoulli(0.5) or scipy.stats.norm(0, 1)"
         )
     if ends:
         raise ModelError("ctx.observe got ends=True for a distribution: only texts have an end")
     return Observation(potential, None, value, ends), (
-        type(potential).__qualname__,
+        kind_of(potential),
         repr(shown),
     )
 
@@ -146,9 +147,10 @@ def _spelled(target: Target, value: str) -> Text:
 
 def log_prob(distribution: Distribution, value: Any) -> float:
     """The checked log-probability of a value. Raises `ModelError` on NaN and +inf."""
-    number = float(np.asarray(distribution.log_prob(value)))
+    found = distribution.log_prob(value)
+    number = as_number(found)
     if math.isnan(number) or number == math.inf:
         raise ModelError(
-            f"{distribution!r}.log_prob({value!r}) is {number}: it must be a number or -inf"
+            f"{distribution!r}.log_prob({value!r}) is {quoted(found)}: it must be a number or -inf"
         )
     return number

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
-from awrs_ppl._values import count_of, is_number
+from awrs_ppl._values import count_of, is_number, quoted
 from awrs_ppl.closure import follow
 from awrs_ppl.knowledge import Knowledge
 from awrs_ppl.outcomes import Outcomes
@@ -25,6 +25,7 @@ _HEAVIEST = 4.0
 _LEAST = 0.01  # nobody knows that less of a tail is allowed
 _FAINTEST = 0.03  # whatever its twist says, no token weighs more than 33 times what it would
 _LASTING = 0.5  # the price where later runs profit: at it runs cost half as many checks
+_DEFAULTS = {"effort": 4.0, "trifle": 1e-4, "max_checks": 512}
 _FEW = 8  # so many outcomes are removed faster one by one
 
 
@@ -56,6 +57,9 @@ class AWRS:
       weight is this small beside the other particles';
     - `max_checks`: outcomes and beginnings checked in the head, per context.
 
+    These are 4.0, 1e-4 and 512 by default; they are the head and tail's alone, and an error for
+    the other estimators, where they are None.
+
     The others are the paper's: `"two-loop"` (Definition 2 of Lipkin et al., "Fast Controlled
     Generation from Language Models with Adaptive Weighted Rejection Sampling", COLM 2025),
     and its later refinements `"recursive"` and `"geometric"`, without a cut-off at small mass.
@@ -65,9 +69,9 @@ class AWRS:
     """
 
     estimator: Literal["head-tail", "two-loop", "recursive", "geometric"] = "head-tail"
-    effort: float = 4.0
-    trifle: float = 1e-4
-    max_checks: int = 512
+    effort: float = cast(float, None)
+    trifle: float = cast(float, None)
+    max_checks: int = cast(int, None)
 
     uses_masks = True
     is_proper = True
@@ -75,7 +79,19 @@ class AWRS:
     def __post_init__(self) -> None:
         names = ["head-tail", *ESTIMATORS]
         if not isinstance(self.estimator, str) or self.estimator not in names:
-            raise ValueError(f"AWRS got estimator={self.estimator!r}: choose one of {names}")
+            hint = ", and give a number by its name" if is_number(self.estimator) else ""
+            raise ValueError(f"AWRS got estimator={self.estimator!r}: choose one of {names}{hint}")
+        for name, default in _DEFAULTS.items():
+            given = getattr(self, name)
+            if self.estimator != "head-tail" and given is not None:
+                raise ValueError(
+                    f"AWRS got {name}={quoted(given)} for estimator={self.estimator!r}, which has "
+                    f"no {name}: leave it out, or take the estimator 'head-tail'"
+                )
+            if self.estimator == "head-tail" and given is None:
+                object.__setattr__(self, name, default)
+        if self.estimator != "head-tail":
+            return
         if not (
             is_number(self.effort)
             and is_number(self.trifle)
@@ -112,9 +128,7 @@ class AWRS:
             knowledge.drop_fetched()
         else:
             estimate = ESTIMATORS[self.estimator]
-            draws = [await estimate(outcomes, knowledge, rng) for rng in rngs]
-            # These give up only when everything is rejected.
-            left = 0.0 if all(draw is DEAD for draw in draws) else outcomes.mass
+            return [await estimate(outcomes, knowledge, rng) for rng in rngs]
         if outcomes.is_faint(left):
             rescaled = outcomes.rescaled(knowledge.rejected())
             if rescaled is not None:

@@ -20,9 +20,51 @@ from awrs_ppl.urn import Urn
 
 __all__ = ["ESTIMATORS", "LocalAWRS"]
 
+_RARE = -36.0  # about 2^-52: below it one trial more or less changes no digit of a float
+
+
+class _Rest:
+    """The outcomes at a context without those removed, on a finer scale where few are left.
+
+    `mass` is on that scale: it is zero only if nothing is left, however small.
+    """
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes, self._urn = outcomes, outcomes.urn().copy()
+        self._removed: list[int] = []
+        self._refine()
+
+    @property
+    def mass(self) -> float:
+        return self._urn.mass
+
+    @property
+    def log_mass(self) -> float:
+        return self._log(self._urn.mass)
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """Draw an outcome by its weight, and leave it in. There must be mass."""
+        return self._urn.draw(rng)
+
+    def remove(self, outcome: int) -> float:
+        """Take an outcome out for good; the logarithm of what it weighed."""
+        log_weight = self._log(self._urn.remove(outcome))
+        self._removed.append(outcome)
+        self._refine()
+        return log_weight
+
+    def _log(self, weight: float) -> float:
+        return self._outcomes.log_scale + math.log(weight) if weight > 0.0 else -math.inf
+
+    def _refine(self) -> None:
+        if self._outcomes.is_faint(self._urn.mass):
+            finer = self._outcomes.rescaled(np.array(self._removed, dtype=np.int64))
+            if finer is not None:
+                self._outcomes, self._urn = finer, finer.urn()
+
 
 async def _until_accepted(
-    urn: Urn, knowledge: Knowledge, rng: np.random.Generator
+    urn: Urn | _Rest, knowledge: Knowledge, rng: np.random.Generator
 ) -> tuple[int | None, int]:
     """Draw and remove until an outcome is accepted: it (left in the urn) and the rejections."""
     rejections = 0
@@ -38,15 +80,15 @@ async def _until_accepted(
 async def two_loop(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Generator) -> Draw:
     """Definition 2: W = (mass left after the first loop) / (1 + rejections in both loops).
 
-    The second loop goes on with the urn that the first one left.
+    The second loop goes on with what the first one left.
     """
-    urn = outcomes.urn().copy()
-    accepted, first = await _until_accepted(urn, knowledge, rng)
+    rest = _Rest(outcomes)
+    accepted, first = await _until_accepted(rest, knowledge, rng)
     if accepted is None:
         return DEAD
-    left = urn.mass
-    _, second = await _until_accepted(urn, knowledge, rng)
-    return Draw(accepted, outcomes.log_scale + math.log(left) - math.log1p(first + second))
+    left = rest.log_mass
+    _, second = await _until_accepted(rest, knowledge, rng)
+    return Draw(accepted, left - math.log1p(first + second))
 
 
 async def recursive(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Generator) -> Draw:
@@ -55,15 +97,15 @@ async def recursive(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Gen
     Of the mass left when x is drawn, x is allowed for certain; a draw from what is left
     without x decides about the rest.
     """
-    urn = outcomes.urn().copy()
-    accepted, _ = await _until_accepted(urn, knowledge, rng)
+    rest = _Rest(outcomes)
+    accepted, _ = await _until_accepted(rest, knowledge, rng)
     if accepted is None:
         return DEAD
-    left = urn.mass
-    weight = urn.remove(accepted)
-    if urn.mass > 0.0 and await knowledge.check(urn.draw(rng)):
-        weight = left
-    return Draw(accepted, outcomes.log_scale + math.log(weight))
+    left = rest.log_mass
+    log_weight = rest.remove(accepted)
+    if rest.mass > 0.0 and await knowledge.check(rest.draw(rng)):
+        log_weight = left
+    return Draw(accepted, log_weight)
 
 
 async def geometric(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Generator) -> Draw:
@@ -73,22 +115,33 @@ async def geometric(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Gen
     each draw their number is geometric. (trials - 1)^-1 is the unbiased estimate of the
     probability of acceptance from a negative binomial with two successes.
     """
-    urn = outcomes.urn().copy()
-    mass = urn.mass
+    rest = _Rest(outcomes)
+    log_mass = rest.log_mass
     first: int | None = None
-    rejections = 0
-    while urn.mass > 0.0:
-        if (hit := urn.mass / mass) < 1.0:
-            rejections += int(rng.geometric(hit)) - 1
-        outcome = urn.draw(rng)
+    log_trials = 0.0  # without the second success
+    while rest.mass > 0.0:
+        missed = _log_missed(rest.log_mass - log_mass, rng)
+        log_trials = float(np.logaddexp(log_trials, missed))
+        outcome = rest.draw(rng)
         if not await knowledge.check(outcome):
-            urn.remove(outcome)
-            rejections += 1
+            rest.remove(outcome)
+            log_trials = float(np.logaddexp(log_trials, 0.0))
         elif first is None:
             first = outcome
         else:
-            return Draw(first, outcomes.log_scale + math.log(mass) - math.log1p(rejections))
+            return Draw(first, log_mass - log_trials)
     return DEAD
+
+
+def _log_missed(log_hit: float, rng: np.random.Generator) -> float:
+    """The logarithm of how many trials miss before one hits, which has the log-chance `log_hit`."""
+    if log_hit >= 0.0:
+        return -math.inf
+    if log_hit > _RARE:
+        missed = int(rng.geometric(math.exp(log_hit))) - 1
+        return math.log(missed) if missed else -math.inf
+    # Whole numbers of numpy end at 2^63. This far out rounding down changes no digit.
+    return math.log(rng.standard_exponential()) - log_hit
 
 
 Estimator = Callable[[Outcomes, Knowledge, np.random.Generator], Awaitable[Draw]]
@@ -121,6 +174,6 @@ class LocalAWRS:
         """One draw for each generator; see `Proposal`."""
         draws = []
         for rng in rngs:
-            accepted, _ = await _until_accepted(outcomes.urn().copy(), knowledge, rng)
+            accepted, _ = await _until_accepted(_Rest(outcomes), knowledge, rng)
             draws.append(DEAD if accepted is None else Draw(accepted, 0.0))
         return draws

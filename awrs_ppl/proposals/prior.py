@@ -35,6 +35,10 @@ class Prior:
         """One draw for each generator; see `Proposal`."""
         urn = outcomes.urn()
         mass = urn.mass
+        if outcomes.is_faint(mass):  # the end that `max_tokens` forces may be unlikely
+            rescaled = outcomes.rescaled(np.empty(0, dtype=np.int64))
+            if rescaled is not None:
+                return await self.draw(rescaled, knowledge, rngs)
         if mass == 0.0:
             return [DEAD] * len(rngs)
         log_weight = outcomes.log_scale + math.log(mass)
