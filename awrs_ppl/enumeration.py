@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from awrs_ppl._values import key
 from awrs_ppl.distributions import Bernoulli, Categorical
 from awrs_ppl.engine import Model, Run, require_model
 from awrs_ppl.errors import ModelError
@@ -45,7 +46,7 @@ class Exact:
 async def enumerate_posterior(model: Model, *args: Any) -> Exact:
     """The exact posterior of a small program on a `ToyLM`, by running every execution.
 
-    `sample` must be from `Categorical` or `Bernoulli`, values must be hashable, and texts few:
+    `sample` must be from `Categorical` or `Bernoulli`, and texts few:
     the number of token sequences is vocabulary ** max_tokens. Raises `ModelError` otherwise.
 
     >>> from awrs_ppl import Categorical
@@ -64,7 +65,7 @@ async def enumerate_posterior(model: Model, *args: Any) -> Exact:
         records, log_weight = paths.pop()
         request, value = await _run_on(model, args, records)
         if request is None:
-            masses[value].append(log_weight)
+            masses[key(value)].append(log_weight)
             continue
         for choice, weight in await _choices(request):
             if weight > -math.inf:
@@ -110,7 +111,7 @@ async def _choices(request: Request) -> list[tuple[Any, float]]:
     if isinstance(distribution, Bernoulli):
         support: Iterable[Any] = (True, False)
     elif isinstance(distribution, Categorical):
-        support = dict.fromkeys(distribution.values)
+        support = {key(value): value for value in distribution.values}.values()
     else:
         raise ModelError(
             f"{request.shows()} draws from {distribution!r}: only Categorical and Bernoulli can "

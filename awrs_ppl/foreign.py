@@ -29,8 +29,8 @@ def adapted(value: Any) -> Any:
     batches and for scipy's distributions without their parameters.
 
     >>> from scipy import stats
-    >>> adapted(stats.norm(0, 1)).log_prob(0.5) == stats.norm(0, 1).logpdf(0.5)
-    True
+    >>> round(adapted(stats.norm(0, 1)).log_prob(0.5), 3)
+    -1.044
     >>> import torch
     >>> adapted(torch.distributions.Normal(torch.zeros(2), 1.0))
     Traceback (most recent call last):

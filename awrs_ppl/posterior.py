@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from numbers import Integral
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from awrs_ppl import _display, _plots, _record, _values
+from awrs_ppl import _display, _exports, _plots, _record, _values
 from awrs_ppl.errors import NoSurvivors
 from awrs_ppl.explanation import Explanation, explain
+from awrs_ppl.stats import Stats
 from awrs_ppl.weights import ess, log_sum, normalize
 
 if TYPE_CHECKING:
@@ -28,35 +27,6 @@ if TYPE_CHECKING:
     from awrs_ppl.trace import Trace
 
 __all__ = ["Posterior", "Stats"]
-
-_COLUMNS = ("value", "log_weight", "probability", "finished")
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What an inference has cost: `checks` and `refusals` by potential, `seconds` by part.
-
-    `check_seconds` is how long Boolean potentials took to answer, masks included: a part of
-    the proposal's seconds, and with slow checks side by side more than the clock's.
-    `tokens` counts those of all particles, the ends of texts and dropped lineages included;
-    `lm_rows` the contexts that went through the language model, in `lm_passes` forward passes.
-
-    >>> Stats(tokens=4, lm_rows=5, lm_passes=2, checks={"sql": 6}, seconds={}).checks_per_token
-    1.5
-    """
-
-    tokens: int
-    lm_rows: int
-    lm_passes: int
-    checks: dict[str, int]
-    seconds: dict[str, float]
-    refusals: dict[str, int] = field(default_factory=dict)
-    check_seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def checks_per_token(self) -> float:
-        """Checks of all potentials over tokens; 0 where there was no token."""
-        return sum(self.checks.values()) / self.tokens if self.tokens else 0.0
 
 
 class Posterior:
@@ -73,6 +43,9 @@ class Posterior:
     `kills` says how many particles each potential took to weight zero, those replaced
     by resampling included; `deaths` has each of them, and `efforts` what each statement took
     (`explain()` reads them for you); `stats` what it cost; `seed` what to pass to get it again.
+
+    It is data: it can be pickled and sent between processes if the values can, and keeps no
+    language model or potential alive unless the model returned one.
 
     >>> from awrs_ppl import Bernoulli, run
     >>> async def two_coins(ctx):
@@ -209,14 +182,7 @@ class Posterior:
         What a particle has not chosen is None; the dead and the unfinished have probability 0.
         A choice named like one of the four columns gets the name with " (choice)".
         """
-        import pandas as pd
-
-        rows = self._rows()
-        columns = {name: [row[name] for row in rows] for name in _COLUMNS}
-        for name in dict.fromkeys(name for row in rows for name in row["choices"]):
-            title = f"{name} (choice)" if name in _COLUMNS else name
-            columns[title] = [row["choices"].get(name) for row in rows]
-        return pd.DataFrame({name: _values.series(column) for name, column in columns.items()})
+        return _exports.data_frame(self)
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """Everything as strict JSON in ASCII, also written to the file `path` if given.
@@ -224,29 +190,7 @@ class Posterior:
         Values that JSON has no word for stand as their `repr`; so do NaN and infinities
         ("nan", "-inf": `float` reads them), and lone surrogates are escaped.
         """
-        everything = {
-            "n_particles": len(self),
-            "seed": self.seed,
-            "stopped": self.stopped,
-            "log_ml": self.log_ml,
-            "ess": self.ess,
-            "alive": self.alive,
-            "dead": self.dead,
-            "unfinished": self.unfinished,
-            "probabilities": [
-                {"value": value, "probability": share} for _, value, share in self._results
-            ],
-            "particles": self._rows(),
-            "kills": self.kills,
-            "stats": asdict(self.stats) | {"checks_per_token": self.stats.checks_per_token},
-            "history": [
-                {"ess": sync.ess, "alive": sync.alive, "ancestors": sync.ancestors}
-                for sync in self.history
-            ],
-            "statements": [asdict(cost) for cost in self.explain().statements],
-            "deaths": [asdict(death) for death in self.deaths],
-        }
-        return _written(_values.plain(everything), path)
+        return _exports.written(_exports.everything(self), path)
 
     def to_genlm_record(self, path: str | os.PathLike[str] | None = None) -> str:
         """The run as genlm-control's SMC records it, as JSON, also written to `path` if given.
@@ -256,7 +200,7 @@ class Posterior:
         "[observe 2]", and "EOS" where a `generate` has ended. The weights are those before
         resampling, and the increments those of the step alone.
         """
-        return _written(_record.genlm_record(self.history, len(self)), path)
+        return _exports.written(_record.genlm_record(self.history, len(self)), path)
 
     def explain(self) -> Explanation:
         """Where the weight went: what each statement and potential cost in evidence, how many
@@ -300,6 +244,21 @@ class Posterior:
     def _repr_html_(self) -> str:
         return _display.html(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        _exports.require_picklable(self)
+        return self._state()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Posterior:
+        # What cannot be pickled may still be copied.
+        made = object.__new__(type(self))
+        vars(made).update(copy.deepcopy(self._state(), memo))
+        return made
+
+    def _state(self) -> dict[str, Any]:
+        """All but what is computed from the rest."""
+        computed = ("_shares", "_results")
+        return {name: kept for name, kept in vars(self).items() if name not in computed}
+
     @cached_property
     def _shares(self) -> np.ndarray:
         return normalize(self.log_weights)
@@ -312,21 +271,6 @@ class Posterior:
             found.setdefault(_values.key(value), (value, []))[1].append(share)
         merged = [(key, value, math.fsum(shares)) for key, (value, shares) in found.items()]
         return sorted(merged, key=lambda result: -result[2])
-
-    def _rows(self) -> list[dict[str, Any]]:
-        shares = iter(self._shares.tolist())
-        return [
-            {
-                "value": trace.value,
-                "log_weight": trace.log_weight,
-                "probability": next(shares)
-                if trace.finished and trace.log_weight > -math.inf
-                else 0.0,
-                "finished": trace.finished,
-                "choices": _choices(trace),
-            }
-            for trace in self._traces
-        ]
 
     def _require(self) -> None:
         """Raise `NoSurvivors` unless there are values."""
@@ -349,18 +293,3 @@ class Posterior:
             message + "Try more particles (n_particles), a looser constraint, or a larger "
             "max_tokens if texts were cut short"
         )
-
-
-def _written(content: Any, path: str | os.PathLike[str] | None) -> str:
-    text = json.dumps(content, allow_nan=False)
-    if path is not None:
-        Path(path).write_text(text + "\n", encoding="ascii")
-    return text
-
-
-def _choices(trace: Trace) -> dict[str, Any]:
-    """The named values of a trace; `observe`, `factor` and `condition` give none."""
-    weighted = trace.log_weights
-    return {
-        name: value for name, value in trace.items() if not (name in weighted and value is None)
-    }

@@ -92,6 +92,16 @@ def copied(value: Any) -> Any:
         return value
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What a trace keeps of a record: data, and nothing that the statement was about."""
+
+    kind: str
+    value: Any
+    log_weight: float
+    is_weighted: bool
+
+
 class Trace(Mapping[str, Any]):
     """One particle's choices by the names of its statements, with `value` and weights.
 
@@ -110,31 +120,33 @@ class Trace(Mapping[str, Any]):
         self.value = value
         self.log_weight = log_weight
         self.finished = finished
-        self._records = {record.request.name: record for record in records}
+        self._choices = {
+            record.request.name: _Choice(
+                record.request.kind, record.value, record.log_weight, record.request.is_weighted
+            )
+            for record in records
+        }
 
     @property
     def log_weights(self) -> dict[str, float]:
         """What each weighted statement did to the weight."""
-        return {
-            name: record.log_weight
-            for name, record in self._records.items()
-            if record.request.is_weighted
-        }
+        choices = self._choices.items()
+        return {name: choice.log_weight for name, choice in choices if choice.is_weighted}
 
     def __getitem__(self, name: str) -> Any:
-        return self._records[name].value
+        return self._choices[name].value
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._records)
+        return iter(self._choices)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._choices)
 
     def __repr__(self) -> str:
         chosen = [
             name
-            for name, record in self._records.items()
-            if record.request.kind in ("generate", "sample", "call")
+            for name, choice in self._choices.items()
+            if choice.kind in ("generate", "sample", "call")
         ]
         shown = [f"{name}={_short(self[name])}" for name in chosen[:_SHOWN]]
         if len(chosen) > _SHOWN:
