@@ -8,6 +8,7 @@ unbiased estimate of the evidence.
 import sys
 import warnings
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,6 +36,18 @@ if TYPE_CHECKING:
     from awrs_ppl.trace import Trace
 
 __version__ = "0.1.0"
+
+_LINKED = ("models", "potentials")
+
+
+# An empty folder would be a namespace package, which comes from nowhere.
+if any(getattr(find_spec(f"awrs_ppl.{name}"), "origin", None) is None for name in _LINKED):
+    raise ImportError(
+        f"{__path__[0]} lacks models or potentials: in a checkout awrs_ppl/models and "
+        "awrs_ppl/potentials are symbolic links to ../models and ../potentials, so run `git config "
+        "core.symlinks true` and `git checkout -- awrs_ppl/models awrs_ppl/potentials` (on Windows "
+        "in developer mode), or put copies of the two folders in place of the links"
+    )
 
 if "ipykernel" in sys.modules:
     # In a notebook without ipywidgets tqdm warns when it is imported, as transformers does; its

@@ -248,11 +248,14 @@ class Posterior:
         _exports.require_picklable(self)
         return self._state()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Posterior:
-        # What cannot be pickled may still be copied.
+    # What cannot be pickled can still be copied.
+    def __copy__(self, state: dict[str, Any] | None = None) -> Posterior:
         made = object.__new__(type(self))
-        vars(made).update(copy.deepcopy(self._state(), memo))
+        vars(made).update(self._state() if state is None else state)
         return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Posterior:
+        return self.__copy__(copy.deepcopy(self._state(), memo))
 
     def _state(self) -> dict[str, Any]:
         """All but what is computed from the rest."""
