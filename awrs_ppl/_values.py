@@ -56,12 +56,8 @@ def key(value: Any) -> Any:
         items = tuple([key(item) for item in value])
         changed = any(a is not b for a, b in zip(items, value, strict=True))
         return items if changed else value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        # A tensor hashes by its place, so one inside must be looked at first.
-        fields = [(name, getattr(value, name)) for name in _fields(value)]
-        items = tuple([(name, key(item)) for name, item in fields])
-        if any(_holds_array(item) for _, item in fields):
-            return (type(value).__qualname__, *items)
+    if dataclasses.is_dataclass(value) and _is_odd(value):
+        return _frozen(value)  # a tensor in it would be hashed by its place
     try:
         hash(value)
     except TypeError:
@@ -70,8 +66,8 @@ def key(value: Any) -> Any:
 
 
 def same(first: Any, second: Any) -> bool:
-    """Whether two values are equal, as Python sees it; arrays and tensors by their elements, in
-    any nesting, and NaN is NaN.
+    """Whether two values are equal, as Python sees it; arrays and tensors as lists of their
+    elements, in any nesting, and NaN is NaN.
 
     >>> same({"a": np.array([1, math.nan])}, {"a": np.array([1.0, math.nan])})
     True
@@ -82,11 +78,14 @@ def same(first: Any, second: Any) -> bool:
         return first == second or (first != first and second != second)
     if _is_nan(first) or _is_nan(second):
         return _is_nan(first) and _is_nan(second)
-    is_array = _is_array(first) or _is_array(second)
     first, second = _listed(first), _listed(second)
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
-        alike = is_array or isinstance(first, list) == isinstance(second, list)
+        alike = isinstance(first, list) == isinstance(second, list)
         return alike and len(first) == len(second) and all(map(same, first, second))
+    if type(first) is type(second) is not type and dataclasses.is_dataclass(first):
+        first, second = _fields(first), _fields(second)
+    if isinstance(first, list | tuple | dict) != isinstance(second, list | tuple | dict):
+        return False  # numpy's numbers look inside
     if isinstance(first, dict) and isinstance(second, dict):
         return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
     try:
@@ -119,18 +118,21 @@ def _listed(value: Any) -> Any:
         return value
 
 
-def _holds_array(value: Any) -> bool:
+def _is_odd(value: Any) -> bool:
+    """Whether there are arrays or NaNs in it, which Python does not see as equal."""
     if isinstance(value, list | tuple | set | frozenset):
-        return any(map(_holds_array, value))
+        return any(map(_is_odd, value))
     if isinstance(value, dict):
-        return any(map(_holds_array, value.values()))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return any(_holds_array(getattr(value, name)) for name in _fields(value))
-    return _is_array(value)
+        return any(map(_is_odd, value.values()))
+    if dataclasses.is_dataclass(value):
+        return any(map(_is_odd, _fields(value).values()))
+    return _is_array(value) or _is_nan(value)
 
 
-def _fields(value: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]
+def _fields(value: Any) -> dict[str, Any]:
+    """What dataclasses are compared by; nothing of a class."""
+    compared = [f.name for f in dataclasses.fields(value) if f.compare and hasattr(value, f.name)]
+    return {} if isinstance(value, type) else {name: getattr(value, name) for name in compared}
 
 
 def _frozen(value: Any) -> Any:
@@ -143,6 +145,9 @@ def _frozen(value: Any) -> Any:
         if all(isinstance(name, str) for name in value):
             return tuple(sorted(items, key=lambda item: item[0]))
         return frozenset(items)
+    if dataclasses.is_dataclass(value):
+        fields = _fields(value).items()
+        return (type(value).__qualname__, *[(name, key(item)) for name, item in fields])
     # The repr of an array leaves out digits and its middle.
     with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
         return safe_repr(value)

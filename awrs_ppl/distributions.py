@@ -184,6 +184,7 @@ def as_number(value: Any) -> float:
     try:
         if isinstance(value, str | bytes):
             return math.nan
+        value = value.detach() if hasattr(value, "detach") else value  # torch warns otherwise
         return float(value.item() if isinstance(value, np.ndarray) else value)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: of torch
         return math.nan
@@ -209,7 +210,9 @@ def _shares(weights: Sequence[Any]) -> np.ndarray:
             array = np.array(weights, dtype=np.float64)
     except OverflowError:
         array = np.full(len(weights), np.inf)
-    if not np.isfinite(array).all() or not array.any():
+    # Fractions and decimals may lie outside of all floats, or where these lose digits.
+    small = any(weight and number < _TINY for weight, number in zip(weights, array, strict=True))
+    if small or not np.isfinite(array).all():
         exact = [Fraction(*weight.as_integer_ratio()) for weight in weights]
         largest = max(exact)
         array = np.array([float(weight / largest) for weight in exact])

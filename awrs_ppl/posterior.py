@@ -124,9 +124,10 @@ class Posterior:
         """The values and their probabilities, the most probable first.
 
         Equal values are one, as Python sees equality: `1`, `1.0` and `True` are the same.
-        Those that cannot be hashed stand as a frozen copy: a list or array as a tuple, a set as
-        a `frozenset`, a dict as the tuple of its items sorted by key (a `frozenset` of items if
-        the keys are not all strings), other things as their `repr`. NaNs are one value.
+        Those that cannot be hashed stand as a frozen copy: a list, array or tensor as a tuple, a
+        set as a `frozenset`, a dict as the tuple of its items sorted by key (a `frozenset` of
+        items if the keys are not all strings), a dataclass as the tuple of its name and fields,
+        other things as their `repr`. NaNs are one value.
         """
         return {key: share for key, _, share in self._results}
 

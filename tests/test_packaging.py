@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
-import time
+import sysconfig
+import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -67,54 +71,133 @@ def test_a_folder_of_the_repository_has_one_name_only() -> None:
         assert f"import awrs_ppl.{folder}" in error.value.stderr
 
 
-def test_the_wheel_holds_one_package(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, ROOT],
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"awrs_ppl"}
-    for expected in (
-        "awrs_ppl/py.typed",
-        "awrs_ppl/potentials/regex.py",
-        "awrs_ppl/models/capitals.py",
-    ):
-        assert expected in names
-    assert len(names) == len(set(names))
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The sdist, the wheel made from it, and the wheel made from the checkout."""
+    place = tmp_path_factory.mktemp("dist")
+    for arguments in (["-o", place / "both", ROOT], ["--wheel", "-o", place / "wheel", ROOT]):
+        command = [sys.executable, "-m", "build", "--no-isolation", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (sdist,) = (place / "both").glob("*.tar.gz")
+    (from_sdist,) = (place / "both").glob("*.whl")
+    (wheel,) = (place / "wheel").glob("*.whl")
+    return {"sdist": sdist, "wheel from sdist": from_sdist, "wheel": wheel}
 
 
-def test_the_wheel_works(tmp_path: Path) -> None:
-    """Installed beside the dependencies of this environment, not from the repository."""
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, ROOT],
-        check=True,
+def test_both_wheels_hold_the_files_of_the_checkout(built: dict[str, Path]) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "awrs_ppl", "models", "potentials"],
         capture_output=True,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
-        "import awrs_ppl; from awrs_ppl.potentials import Regex; import awrs_ppl.models\n"
-        f"assert awrs_ppl.__file__.startswith({str(tmp_path)!r}), awrs_ppl.__file__\n"
-        "print(Regex('a+'))"
-    )
+        text=True,
+        cwd=ROOT,
+    ).stdout.split()
+    links = {"awrs_ppl/models", "awrs_ppl/potentials"}
+    wanted = {name if name.startswith("awrs_ppl/") else f"awrs_ppl/{name}" for name in listed}
+    for kind in ("wheel", "wheel from sdist"):
+        names = zipfile.ZipFile(built[kind]).namelist()
+        assert len(names) == len(set(names))
+        modules = {name for name in names if ".dist-info/" not in name}
+        assert {"awrs_ppl/models/capitals.py", "awrs_ppl/py.typed"} <= modules
+        if listed:  # not where the tests run outside a repository
+            assert modules == wanted - links
+    first, second = (zipfile.ZipFile(built[kind]) for kind in ("wheel", "wheel from sdist"))
+    assert sorted(first.namelist()) == sorted(second.namelist())
+
+
+def _environment(place: Path) -> Path:
+    """A fresh environment that sees what this one has installed; its interpreter."""
+    venv.create(place, symlinks=True)
+    (site,) = place.glob("lib/python*/site-packages")
+    (site / "beside.pth").write_text(sysconfig.get_path("purelib"))
+    return place / "bin" / "python"
+
+
+USED = """
+import pathlib, sys
+import awrs_ppl, awrs_ppl.models.capitals
+from awrs_ppl.potentials import Regex
+home = pathlib.Path(awrs_ppl.__file__).resolve()
+lm = awrs_ppl.ToyLM(["a", "b"])
+async def model(ctx):
+    return await ctx.generate(lm("a") * Regex("a|b"), max_tokens=3)
+print(home, sorted(awrs_ppl.run(model, n_particles=20, seed=0, progress=False).probabilities))
+from awrs_ppl.cli import main
+main(["--help"])
+"""
+
+
+def _used(python: Path, cwd: Path, **variables: str) -> list[str]:
+    """The words that a program prints there, run apart from this checkout."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | variables
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+        [python, "-c", USED], capture_output=True, text=True, cwd=cwd, env=environment
     )
-    assert done.stdout.strip() == "Regex('a+')"
+    assert "usage: awrs-ppl" in done.stdout, done.stdout + done.stderr
+    return done.stdout.splitlines()[0].split(maxsplit=1)
 
 
-def test_importing_is_quick() -> None:
-    """Not a bar on time: the modules that are loaded are few. The seconds are only printed."""
-    started = time.perf_counter()
-    loaded = int(
-        _python(
-            "import sys; n = set(sys.modules); import awrs_ppl; print(len(set(sys.modules) - n))"
-        )
+@pytest.mark.parametrize("kind", ["sdist", "wheel from sdist", "wheel"])
+def test_what_was_built_installs_and_runs(
+    kind: str, built: dict[str, Path], tmp_path: Path
+) -> None:
+    python = _environment(tmp_path / "env")
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    before = set(site.iterdir())
+    options = ["--no-deps", "--no-index", "--no-build-isolation", "--no-compile", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "--python", python, "install", *options, built[kind]],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
-    print(f"{time.perf_counter() - started:.2f} s, {loaded} modules")
-    assert loaded < 40
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {path.name for path in set(site.iterdir()) - before}
+    assert {name for name in names if not name.endswith(".dist-info")} == {"awrs_ppl"}
+    home, found = _used(python, tmp_path)
+    assert Path(home).is_relative_to(site.resolve())
+    assert found == "['a', 'b']"
+    script = subprocess.run(
+        [python.parent / "awrs-ppl", "--version"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert awrs_ppl.__version__ in script.stdout, script.stderr
+
+
+def test_the_tree_of_the_sdist_is_a_checkout(built: dict[str, Path], tmp_path: Path) -> None:
+    """What an editable install puts on the path is that tree."""
+    with tarfile.open(built["sdist"]) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (tree,) = tmp_path.glob("awrs_ppl-*")
+    home, found = _used(_environment(tmp_path / "env"), tmp_path, PYTHONPATH=str(tree))
+    assert Path(home).is_relative_to(tree.resolve())
+    assert found == "['a', 'b']"
+
+
+@pytest.mark.parametrize("lost", ["a text file", "nothing", "an empty folder"])
+@pytest.mark.parametrize("name", ["models", "potentials"])
+def test_a_checkout_without_its_links_says_what_to_do(lost: str, name: str, tmp_path: Path) -> None:
+    """As on Windows, and from archives that know no links."""
+    package = tmp_path / "awrs_ppl"
+    shutil.copytree(ROOT / "awrs_ppl", package, ignore=shutil.ignore_patterns(name, "__pycache__"))
+    if lost == "a text file":
+        (package / name).write_text(f"../{name}")
+    elif lost == "an empty folder":
+        (package / name).mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", f"import awrs_ppl.{name}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("ImportError: ")
+    for part in (str(package), "../models", "../potentials", "core.symlinks true", "copies"):
+        assert part in error
+
+
+def test_importing_loads_few_modules() -> None:
+    loaded = _python(
+        "import sys; n = set(sys.modules); import awrs_ppl; print(len(set(sys.modules) - n))"
+    )
+    assert int(loaded) < 40
