@@ -5,6 +5,7 @@ The judge is the model alone: one context, no mask, no positions, no cache.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -33,10 +34,10 @@ _TOLERANCE = (2e-4, 1e-3, 5e-6)
 
 # How long the trial's contexts are trades the time to load against what is seen. A small model is
 # tried well past every window that its configuration names, at a cost of milliseconds. Of a big one
-# twelve tokens show wrong masks, positions and padding; the windows of sliding layers are then
-# taken from their kinds. What else the configuration names is passed if the tokens, times the
-# weights, cost a second or two; else longer contexts are run alone.
-_SHORT, _LONG = 12, 64
+# eight tokens, in as few passes as can be, show wrong masks, positions and padding; the windows of
+# sliding layers are then taken from their kinds. What else the configuration names is passed if the
+# tokens, times the weights, cost a second or two; else longer contexts are run alone.
+_QUICK, _LONG, _BEYOND = 8, 64, 12
 _CHEAP, _DEAR = 2e8, 5e10  # tokens times weights
 
 
@@ -72,44 +73,61 @@ class Trial:
         self._model = model = forward.model
         self._config = model.config.get_text_config(decoder=True)
         self._rows: dict[Context, torch.Tensor] = {}
+        self._futures: list[tuple[Context, int]] = []
+        self._noise: float | None = None
         embedded = model.get_input_embeddings().weight
         tokens = self._tokens(len(embedded))
-        self.window = ContextWindow.of(model, float("inf"))
-        short = self._shortened([next(tokens) for _ in range(6)])
-        rows = position_rows(lambda: self._run(short), embedded, len(short))
-        self.window = ContextWindow.of(model, rows)
+        self.window = ContextWindow.of(model, math.inf)
         length = self._length()
-        try:
-            self._compose(short, length, tokens)
-        except ValueError:
-            # A choice of what to attend to may depend on all tokens, or be changed by rounding.
-            self.window = self.window.up_to(named_lengths(self._config))
-            if self.window.switch >= length:
-                raise
-            self._rows.clear()
-            self._compose(short, length, tokens)
+        # Of a short table some rows may be for padding.
+        count = max(1, int(min(_QUICK, self.window.limit / 2)))
+        first = self._shortened([*islice(tokens, count)])
+        rows = position_rows(lambda: self._run(first), embedded, len(first))
+        self.window = ContextWindow.of(model, rows).up_to([self.window.switch])
+        if length == _QUICK:
+            self._compose_quick(first, tokens)
+        else:
+            self._compose(first, length, tokens)
+            try:
+                self.require_past_only()
+            except ValueError:
+                # A choice of what to attend to may depend on all tokens, or on rounding.
+                self.window = self.window.up_to(named_lengths(self._config))
+                if self.window.switch >= length:
+                    raise
+                self._rows.clear()
+                self._compose(first, length, tokens)
+                self.require_past_only()
         self.tokens = sum(len(context) for call in self._calls for context in call)
 
-    def _compose(self, short: Context, length: int, tokens: Iterator[int]) -> None:
-        """Make the contexts of the trial, the longest of a `length`, and run the model alone."""
-        short = self._shortened(short)
-        long = self._shortened([*short[:4], *islice(tokens, length - 4)])
+    def _compose_quick(self, long: Context, tokens: Iterator[int]) -> None:
+        """Make a trial of few tokens: rows that grow, return, and are padded.
+
+        The model alone runs once. That it does not look ahead is seen from the answers after the
+        first of its tokens, which are given without the others; only where these differ, the model
+        alone is asked whether it looks ahead.
+        """
+        self._long = long
+        self._calls = [[long[:2], long[:4]], [long, long[:6]]]
+        self._futures = [(self._shortened([*long[:4], *islice(tokens, 2)]), 4)]
+
+    def _compose(self, first: Context, length: int, tokens: Iterator[int]) -> None:
+        """Make the contexts of the trial, the longest of a `length`."""
+        short = self._shortened(first[:6])
+        long = self._long = self._shortened([*short[:4], *islice(tokens, length - 4)])
         half = len(long) // 2
         fork = self._shortened([*long[:half], *islice(tokens, 3)])
-        self._calls = [[short, long[:3]], [long, long[: half + 1]]]
-        futures = [(short, 4)]
-        if length > _SHORT:
-            other = (*fork[:-1], next(tokens))
-            self._calls[1:] = [
-                [long[:half], long[:1]],
-                [fork, long[:-2]],
-                [long[:-1], fork[:-1], long[:5]],
-                [long, fork, other],
-            ]
-            self._calls = [[context for context in call if context] for call in self._calls]
-            futures += [(fork, half), (other, half)]
-            futures += [(long[:n], n) for n in (1, 2, 5, 9, 17, 30, half, len(long) - 1) if n]
-        self._require_past_only(long, futures)
+        other = (*fork[:-1], next(tokens))
+        calls = [
+            [short, long[:3]],
+            [long[:half], long[:1]],
+            [fork, long[:-2]],
+            [long[:-1], fork[:-1], long[:5]],
+            [long, fork, other],
+        ]
+        self._calls = [[context for context in call if context] for call in calls]
+        self._futures = [(short, 4), (fork, half), (other, half)]
+        self._futures += [(long[:n], n) for n in (1, 2, 5, 9, 17, 30, half, len(long) - 1) if n]
 
     def _tokens(self, known: int) -> Iterator[int]:
         """Tokens of text; those of control may stand for an image or for padding."""
@@ -127,15 +145,15 @@ class Trial:
     def _length(self) -> int:
         """How many tokens the longest context of the trial has."""
         weights = sum(parameter.numel() for parameter in self._model.parameters())
-        length = max(_SHORT, min(int(_CHEAP / weights), _LONG))
+        length = max(_QUICK, min(int(_CHEAP / weights), _LONG))
         sliding = getattr(self._config, "sliding_window", None)
-        if isinstance(sliding, int) and 2 * sliding + _SHORT <= _CHEAP / weights:
-            length = max(length, 2 * sliding + _SHORT)
+        if isinstance(sliding, int) and 2 * sliding + _BEYOND <= _CHEAP / weights:
+            length = max(length, 2 * sliding + _BEYOND)
         for seen in named_lengths(self._config):
-            if seen + _SHORT > max(length, _DEAR / weights):
+            if seen + _BEYOND > max(length, _DEAR / weights):
                 self.window = self.window.up_to([seen])
                 break
-            length = max(length, seen + _SHORT)
+            length = max(length, seen + _BEYOND)
         return length
 
     def _shortened(self, context: Sequence[int]) -> Context:
@@ -177,34 +195,49 @@ class Trial:
         name = type(self._model).__name__
         return f"LM got a {name} that cannot run ({type(error).__name__}: {said}): {remedy}"
 
-    def _require_past_only(self, long: Context, futures: list[tuple[Context, int]]) -> None:
-        """Compare the first rows of contexts that begin alike and go on differently."""
-        share, most, rounding = _TOLERANCES.get(self._model.dtype, _TOLERANCE)
-        whole = self._run(long)
-        spread = float(_apart(whole[1:], whole[:-1]).nan_to_num().mean()) if len(long) > 1 else 1.0
-        noise = 0.0
+    def require_past_only(self) -> None:
+        """Raise `ValueError` if what follows a token changes what the model gives after it.
+
+        Compares the first rows of contexts that begin alike and go on differently.
+        """
+        futures, self._futures = self._futures, []
+        if futures:
+            self._noise = 0.0
         for context, shared in futures:
-            shared = min(shared, len(context), len(long))
+            shared = min(shared, len(context), len(self._long))
             if not shared:
                 continue
-            worst, at = _worst(_apart(whole[:shared], self._run(context)[:shared]))
-            noise = max(noise, worst)
-            if worst > max(most * spread, rounding):
+            rows, whole = self._run(context)[:shared], self._run(self._long)[:shared]
+            worst, at = _worst(_apart(whole, rows))
+            self._noise = max(self._noise or 0.0, worst)
+            if worst > self._allowed(None)[1]:
                 raise ValueError(
                     f"LM got a {type(self._model).__name__}, which is no causal language model: "
                     f"what it gives after {at + 1} tokens depends on the tokens behind them (total "
-                    f"variation {worst:.2g} between {len(long)} tokens and {len(context)}); give "
-                    "it a model of the past only (of an encoder, with config.is_decoder=True)"
+                    f"variation {worst:.2g} between {len(self._long)} tokens and {len(context)}); "
+                    "give it a model of the past only (of an encoder, with config.is_decoder=True)"
                 )
-        self._allowed = max(share * spread, min(30 * noise, most * spread), rounding)
+
+    def _allowed(self, noise: float | None) -> tuple[float, float]:
+        """What answers of the engine and of the model alone may differ by, given what those of the
+        model alone do (None: not known)."""
+        share, most, rounding = _TOLERANCES.get(self._model.dtype, _TOLERANCE)
+        whole = self._run(self._long)
+        apart = _apart(whole[1:], whole[:-1]).nan_to_num()
+        spread = float(apart.mean()) if len(apart) else 1.0
+        alone = max(most * spread, rounding)
+        if noise is None:
+            return alone, alone
+        return min(max(share * spread, 30 * noise, rounding), alone), alone
 
     def difference(self, run: Callable[[list[Job]], list[torch.Tensor]]) -> str | None:
         """How answers of `run` differ from the model alone, or None."""
+        allowed, _ = self._allowed(self._noise)
         for call in self._calls:
             found = run([Job(context) for context in call])
             for context, row in zip(call, found, strict=True):
                 (worst, _) = _worst(_apart(self._expected(context)[None], row[None]))
-                if worst > self._allowed:
+                if worst > allowed:
                     return (
                         f"it differs from the model alone by {worst:.2g} in total variation after "
                         f"{len(context)} tokens"

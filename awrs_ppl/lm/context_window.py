@@ -143,6 +143,6 @@ class _Lookups(TorchFunctionMode):
     ) -> Any:
         if func is torch.nn.functional.embedding and args[1] is not self._tokens:
             index = args[0].flatten()
-            if len(index) == self._length and bool((index.diff() == 1).all()):
+            if 1 < len(index) == self._length and bool((index.diff() == 1).all()):
                 self.rows = min(self.rows, len(args[1]) - int(index[0]))
         return func(*args, **(kwargs or {}))

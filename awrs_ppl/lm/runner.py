@@ -72,6 +72,7 @@ class Runner:
         else:
             if problem is None:
                 return store
+        trial.require_past_only()
         name = type(self.model).__name__
         _log.warning("%s cannot be cached and is run in full each time: %s", name, problem)
         self.store = plain
