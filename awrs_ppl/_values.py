@@ -51,7 +51,8 @@ def key(value: Any) -> Any:
         return math.nan if value != value else value
     if _is_nan(value):
         return math.nan
-    value = _listed(value)
+    if (listed := _listed(value)) is not value:
+        return key(listed)
     if isinstance(value, tuple):
         items = tuple([key(item) for item in value])
         changed = any(a is not b for a, b in zip(items, value, strict=True))
@@ -76,9 +77,11 @@ def same(first: Any, second: Any) -> bool:
     """
     if type(first) in _PLAIN and type(second) in _PLAIN:
         return first == second or (first != first and second != second)
+    one, other = _listed(first), _listed(second)
+    if one is not first or other is not second:
+        return same(one, other)
     if _is_nan(first) or _is_nan(second):
         return _is_nan(first) and _is_nan(second)
-    first, second = _listed(first), _listed(second)
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
         alike = isinstance(first, list) == isinstance(second, list)
         return alike and len(first) == len(second) and all(map(same, first, second))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import pickle
+import re
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from statistical_broken import weighed_alone
 
-from awrs_ppl import AWRS, BooleanPotential, LocalAWRS, Prior, ToyLM, predicate
+from awrs_ppl import AWRS, BooleanPotential, Context, LocalAWRS, Prior, ToyLM, infer, predicate
 from awrs_ppl.potentials import Regex
 from awrs_ppl.proposals import Draw
 from awrs_ppl.testing import assert_properly_weighted
@@ -228,3 +232,113 @@ def test_wrong_options_are_named() -> None:
         AWRS(estimator="magic")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="max_checks=0"):
         AWRS(max_checks=0)
+
+
+# --- options --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimator", ["two-loop", "recursive", "geometric"])
+@pytest.mark.parametrize(
+    "option",
+    [{"effort": 99}, {"effort": 4.0}, {"trifle": 0.1}, {"max_checks": 7}, {"max_checks": 512}],
+    ids=str,
+)
+def test_an_option_that_an_estimator_does_not_have(estimator: Any, option: Any) -> None:
+    ((name, value),) = option.items()
+    told = f"{name}={value!r} for estimator='{estimator}', which has no {name}: leave it out"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        AWRS(estimator=estimator, **option)
+    assert getattr(AWRS(**option), name) == value
+    for other in (LocalAWRS, Prior):
+        with pytest.raises(TypeError, match=name):
+            other(**option)
+
+
+def test_options_have_their_defaults_for_head_and_tail_alone() -> None:
+    proposal = AWRS()
+    assert (proposal.effort, proposal.trifle, proposal.max_checks) == (4.0, 1e-4, 512)
+    assert proposal == AWRS("head-tail", 4.0) == pickle.loads(pickle.dumps(proposal))
+    assert AWRS("two-loop") == replace(AWRS("geometric"), estimator="two-loop")
+    with pytest.raises(ValueError, match=r"estimator=8.0.* give a number by its name"):
+        AWRS(8.0)  # pyright: ignore
+
+
+# --- little mass ----------------------------------------------------------------------------
+
+
+@predicate(complete=lambda text: text == "b")
+def only_b(text: str) -> bool:
+    return text in ("", "b")
+
+
+def text_under(lm: ToyLM, proposal: Any, constraint: Any = only_b) -> Any:
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(lm("a") * constraint, max_tokens=2, proposal=proposal)
+
+    return model
+
+
+def log_evidence(weights: list[float]) -> float:
+    """Of the text "b" and its end, by fractions."""
+    exact = [Fraction(weight) for weight in weights]
+    share = exact[1] * exact[-1] / sum(exact) ** 2
+    return math.log(share.numerator) - math.log(share.denominator)
+
+
+@pytest.mark.parametrize(
+    "proposal", [AWRS(), AWRS(estimator="recursive"), AWRS(estimator="geometric")], ids=str
+)
+async def test_weights_are_right_down_to_the_smallest_float(proposal: Any, fuzz: Any) -> None:
+    """With one text allowed, two estimators are exact and one is in a known distribution."""
+    quotients = []
+    for rng in fuzz.rngs(60):
+        least = rng.choice([5e-324, 1e-300, 10 ** -rng.uniform(0, 323), 5e-324 * rng.randint(1, 9)])
+        weights = [rng.uniform(0.5, 2), least, rng.uniform(0.5, 2), rng.uniform(0.5, 2)]
+        lm = ToyLM(["a", "b", "c"], weights=lambda context, w=weights: w)
+        model = text_under(lm, proposal)
+        posterior = await infer(model, n_particles=1, seed=rng.randrange(10**6), progress=False)
+        assert posterior.values == ["b"]
+        wanted = log_evidence(weights)
+        if proposal.estimator == "geometric":
+            # At the first token the weight is mass / (trials - 1), and at the end it is exact.
+            if least < 1e-9:
+                quotients.append(math.exp(wanted - posterior.log_ml))
+        else:
+            assert posterior.log_ml == pytest.approx(wanted, rel=1e-9)
+    if quotients:
+        # Trials until the second of two rare successes, times their rarity.
+        assert stats.kstest(quotients, stats.gamma(2).cdf).pvalue > 1e-3
+
+
+async def test_a_mass_below_float32_keeps_its_digits() -> None:
+    """In float32 what is allowed has two digits or none; it is the same in float64."""
+
+    class Narrow(ToyLM):
+        async def logits(self, contexts: Any, temperatures: Any) -> Any:
+            return (await super().logits(contexts, temperatures)).float()
+
+    for least in (3.3e-45, 1e-40, 1e-60):
+        weights = [1.0, least, 1.0, 1.0]
+        lm = Narrow(["a", "b", "c"], weights=lambda context, w=weights: w)
+        for proposal in (AWRS(), AWRS(estimator="recursive"), Prior(), LocalAWRS()):
+            exact = await infer(text_under(lm, proposal), n_particles=1, seed=0, progress=False)
+            if isinstance(proposal, Prior):
+                continue  # it draws "b" never
+            assert exact.values == ["b"]
+            if proposal.is_proper:
+                assert exact.log_ml == pytest.approx(log_evidence(weights), rel=1e-5)
+
+
+async def test_an_end_that_is_forced_weighs_what_it_weighs() -> None:
+    class Narrow(ToyLM):
+        async def logits(self, contexts: Any, temperatures: Any) -> Any:
+            return (await super().logits(contexts, temperatures)).float()
+
+    lm = Narrow(["a"], weights=lambda context: [1.0, 1e-50])
+    for proposal in (AWRS(), AWRS(estimator="geometric"), Prior()):
+
+        async def model(ctx: Context, proposal: Any = proposal) -> str:
+            return await ctx.generate(lm("a"), max_tokens=1, proposal=proposal)
+
+        posterior = await infer(model, n_particles=2, seed=0, progress=False)
+        assert posterior.log_ml == pytest.approx(math.log(1e-50), rel=1e-5)
