@@ -43,13 +43,13 @@ LIMITS = {
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
 
-AGGREGATES = frozenset({"avg", "count", "group_concat", "max", "min", "sum", "total"})
-# Without a use in a query, or with results far longer than their arguments.
-_UNWANTED = frozenset(
-    {"changes", "current_date", "current_time", "current_timestamp", "last_insert_rowid"}
-    | {"likelihood", "likely", "random", "subtype", "total_changes", "unlikely"}
-    | {"char", "format", "hex", "printf", "quote", "randomblob", "replace", "zeroblob"}
-)
+# Functions with an effect outside of the query, or of no use but to fill memory.
+_UNWANTED = frozenset({"load_extension", "randomblob", "sqlite_log", "zeroblob"})
+# Functions that give a table, all others of which tell of the database and its machine.
+TABLE_FUNCTIONS = {
+    name: ("key", "value", "type", "atom", "id", "parent", "fullkey", "path", "json", "root")
+    for name in ("json_each", "json_tree")
+}
 _INNOCUOUS = 0x200000
 # Codes of errors that lie in the statement: error, too big, mismatch, not authorized, range.
 _FAULTS = frozenset({1, 18, 20, 23, 25})
@@ -58,9 +58,9 @@ _FAULTS = frozenset({1, 18, 20, 23, 25})
 class Database:
     """One file, opened read-only; statements run under an authorizer and within limits.
 
-    `tables` maps the names of tables and views to those of their columns, `functions` those of
-    functions to the numbers of arguments they take (-1: any). Raises `ValueError` if the file
-    is no SQLite database, or has no table that can be read.
+    `tables` maps the names of tables and views to those of their columns, `table_functions`
+    those of functions that give a table to theirs; `functions` are the names of all others.
+    Raises `ValueError` if the file is no SQLite database, or has no table that can be read.
     """
 
     def __init__(self, path: str, steps: float, seconds: float) -> None:
@@ -73,10 +73,11 @@ class Database:
         self._connection = _connect(path, seconds)
         try:
             self.functions = _functions(self._connection)
+            self.table_functions = _table_functions(self._connection)
             found = _tables(self._connection)
         except sqlite3.Error as error:
             raise ValueError(f"Sql({path!r}) cannot be read as a database: {error}") from error
-        self._readable = frozenset(found)
+        self._readable = frozenset(found) | frozenset(self.table_functions)
         self._connection.set_authorizer(self._authorize)
         self._connection.set_progress_handler(self._watch, STRIDE)
         self.tables = {
@@ -184,15 +185,19 @@ def _connect(path: str, seconds: float) -> sqlite3.Connection:
     return connection
 
 
-def _functions(connection: sqlite3.Connection) -> dict[str, frozenset[int]]:
-    found: dict[str, set[int]] = {}
-    query = "SELECT name, type, narg, builtin, flags FROM pragma_function_list"
-    for name, kind, arguments, builtin, flags in connection.execute(query):
-        if not builtin or not flags & _INNOCUOUS or name in _UNWANTED or "sqlite" in name:
-            continue
-        if kind == "s" or name in AGGREGATES:
-            found.setdefault(name, set()).add(arguments)
-    return {name: frozenset(found[name]) for name in sorted(found)}
+def _functions(connection: sqlite3.Connection) -> frozenset[str]:
+    """The functions that only compute: those that SQLite lets a schema use, and of JSON."""
+    query = "SELECT name, flags FROM pragma_function_list WHERE builtin"
+    return frozenset(
+        name
+        for name, flags in connection.execute(query)
+        if name not in _UNWANTED and (flags & _INNOCUOUS or name.startswith(("json", "->")))
+    )
+
+
+def _table_functions(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
+    found = {name for (name,) in connection.execute("SELECT name FROM pragma_module_list")}
+    return {name: own for name, own in TABLE_FUNCTIONS.items() if name in found}
 
 
 def _tables(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:

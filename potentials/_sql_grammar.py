@@ -1,146 +1,117 @@
-"""The SELECT statements over given tables, as a grammar in llguidance's variant of Lark."""
+"""SQLite's SELECT statements, as rules over its tokens.
+
+A little wider than SQLite: expressions are operands between operators, whatever binds closer,
+and what depends on it (`BETWEEN` without its `AND`) is left to SQLite. In the rules, words in
+upper case are keywords, but for the terminals that `TERMINALS` lists; `[r]` is rule `r` in
+brackets, `{case}` a `CASE` up to its `END`, `<r>` rule `r` read as far as it goes. What stands in
+these is read on a stack, so no other rule may contain itself. The facts are those of https://sqlite.org/lang_select.html and
+https://sqlite.org/lang_expr.html.
+"""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import closing
 
-from awrs_ppl.potentials._sql_terminals import arities, name_pattern, terminals
+__all__ = ["KEYWORDS", "RESERVED", "TERMINALS", "rules"]
 
-__all__ = ["grammar"]
+# Words by the place they stand in: columns, qualifiers and functions; tables; new names; new
+# names of tables in WITH; what follows a dot.
+TERMINALS = frozenset("COLUMN TABLE NEW CTE MEMBER NUMBER STRING BLOB".split())
+
+_RULES = {
+    "statement": "query ';'?",
+    "query": "with? core (setop core)* order? limit?",
+    "with": "WITH RECURSIVE? cte (',' cte)*",
+    "cte": "CTE [names]? AS (NOT? MATERIALIZED)? [body]",
+    "body": "query",
+    "setop": "UNION ALL? | INTERSECT | EXCEPT",
+    "core": "SELECT (DISTINCT | ALL)? item (',' item)* (FROM sources)? (WHERE <expr>)? (GROUP BY "
+    "exprs)? (HAVING <expr>)? (WINDOW named (',' named)*)? | VALUES [exprs] (',' [exprs])*",
+    "item": "'*' | <value> alias?",
+    "alias": "AS? NEW",
+    "named": "NEW AS [window]",
+    "sources": "source (join source (ON <expr> | USING [names])?)*",
+    "source": "table alias? (NOT INDEXED | INDEXED BY NEW)? | [derived] alias?",
+    "table": "TABLE ('.' TABLE)? [arguments]?",
+    "derived": "query | sources",
+    "join": "',' | (NATURAL | LEFT | RIGHT | FULL | INNER | CROSS | OUTER)* JOIN",
+    "order": "ORDER BY term (',' term)*",
+    "term": "<expr> (ASC | DESC)? (NULLS (FIRST | LAST))?",
+    "limit": "LIMIT <expr> ((OFFSET | ',') <expr>)?",
+    "names": "NEW (',' NEW)*",
+    "exprs": "<expr> (',' <expr>)*",
+    "expr": "operand (binary operand | IS (NOT? DISTINCT FROM | NOT)? operand | after)*",
+    "value": "expr | COLUMN '.' '*'",
+    "binary": "OR | AND | '=' | '==' | '!=' | '<>' | '<' | '<=' | '>' | '>=' | '<<' | '>>' | '&' "
+    "| '|' | '+' | '-' | '*' | '/' | '%' | '||' | '->' | '->>' | ESCAPE | NOT? (BETWEEN | match)",
+    "after": "ISNULL | NOTNULL | NOT NULL | COLLATE NEW | NOT? IN ([listed] | table)",
+    "operand": "(NOT | '-' | '+' | '~')* primary",
+    "primary": "NUMBER | STRING | BLOB | NULL | CURRENT_DATE | CURRENT_TIME | CURRENT_TIMESTAMP "
+    "| COLUMN ('.' MEMBER ('.' MEMBER)?)? | call | CAST [cast] | EXISTS [query] | [row] | {case}",
+    "call": "COLUMN [arguments] (FILTER [filter])? (OVER (NEW | [window]))?",
+    "arguments": "('*' | (DISTINCT | ALL)? exprs)?",
+    "row": "query | exprs",
+    "listed": "query | exprs?",
+    "filter": "WHERE <expr>",
+    "cast": "<expr> AS NEW+ [sizes]?",
+    "sizes": "size (',' size)?",
+    "size": "('+' | '-')? NUMBER",
+    "window": "NEW? (PARTITION BY exprs)? order? frame?",
+    "frame": "(RANGE | ROWS | GROUPS) (BETWEEN bound AND bound | bound) "
+    "(EXCLUDE (NO OTHERS | CURRENT ROW | GROUP | TIES))?",
+    "bound": "UNBOUNDED (PRECEDING | FOLLOWING) | CURRENT ROW | <expr> (PRECEDING | FOLLOWING)",
+    "case": "<expr>? (WHEN <expr> THEN <expr>)+ (ELSE <expr>)?",
+}
 
 
-def grammar(tables: Mapping[str, Iterable[str]], functions: Mapping[str, frozenset[int]]) -> str:
-    """The grammar of one SELECT over `tables` with `functions`, as `Database` gives them.
-
-    A SELECT from one table has unqualified columns of that table alone, one from several has
-    columns of any. There are no aggregates where SQLite has none, subqueries that stand for a
-    value have one column, and a name that is no column stands for an alias only in GROUP BY,
-    HAVING and ORDER BY.
-    """
-    return "\n".join([*terminals(functions), *_queries(tables), *_scopes(tables, functions)])
+def rules(functions: Iterable[str]) -> Mapping[str, str]:
+    """The rules where `functions` exist; operators that are functions of an extension need it."""
+    match = ["LIKE", "GLOB", *(name.upper() for name in ("regexp", "match") if name in functions)]
+    found = {**_RULES, "match": " | ".join(match)}
+    if sqlite3.sqlite_version_info >= (3, 44):
+        found["arguments"] = "('*' | (DISTINCT | ALL)? exprs order?)?"
+    return found
 
 
-def _queries(tables: Mapping[str, Iterable[str]]) -> list[str]:
-    columns = sorted({column.lower() for table in tables.values() for column in table})
-    number = {column: i for i, column in enumerate(columns)}
-    lines = [f"COLUMN_{i}: /{name_pattern(column)}/" for column, i in number.items()]
-    lines += [f"column_m: {' | '.join(f'COLUMN_{i}' for i in number.values())}"]
-    single = [str(i) for i in range(len(tables))]
-    for i, (table, own) in enumerate(tables.items()):
-        lines.append(f"TABLE_{i}: /{name_pattern(table)}/")
-        lines.append(f"TABLE_DOT_{i}: /({name_pattern(table)})\\./")
-        numbers = sorted({number[column.lower()] for column in own})
-        lines.append(f"column_{i}: {' | '.join(f'COLUMN_{j}' for j in numbers)}")
-        lines.append(f"sources_{i}: table_{i}")
-        lines.append(f"table_{i}: TABLE_{i} alias?")
-    every = [*single, "m"]
-    for kind, scopes in (("row", [*every, "z"]), ("one", [*every, "z"])):
-        for s in scopes:
-            items = "value_{0}" if kind == "one" else "item_{0} (COMMA item_{0})*"
-            lines.append(f"{kind}_core_{s}: SELECT DISTINCT? {items.format(s)} rest_{s}")
-        cores = [f"{kind}_core_{s}" for s in scopes]
-        ordered = [f"{kind}_core_{s} order_{s}? limit?" for s in every]
-        lines.append(f"{kind}_core: {' | '.join(cores)}")
-        lines.append(
-            f"{kind}_query: {' | '.join(ordered)} | {kind}_core_z"
-            f" | {kind}_core (SETOP {kind}_core)+ compound_order? limit?"
+KEYWORDS = frozenset(
+    """abort action add after all alter always analyze and as asc attach autoincrement before begin
+    between by cascade case cast check collate column commit conflict constraint create cross
+    current current_date current_time current_timestamp database default deferrable deferred delete
+    desc detach distinct do drop each else end escape except exclude exclusive exists explain fail
+    filter first following for foreign from full generated glob group groups having if ignore
+    immediate in index indexed initially inner insert instead intersect into is isnull join key
+    last left like limit match materialized natural no not nothing notnull null nulls of offset on
+    or order others outer over partition plan pragma preceding primary query raise range recursive
+    references regexp reindex release rename replace restrict returning right rollback row rows
+    savepoint select set table temp temporary then ties to transaction trigger unbounded union
+    unique update using vacuum values view virtual when where window with without""".split()
+)
+
+
+def _reserved() -> frozenset[str]:
+    """The keywords that cannot be a name anywhere."""
+    places = (
+        "SELECT 1 AS {0}",
+        "SELECT 1 {0}",
+        "SELECT {0}.{0} FROM (SELECT 1 AS {0}) AS {0}",
+        "SELECT a.{0} FROM (SELECT 1 AS {0}) AS a",
+    )
+    with closing(sqlite3.connect(":memory:")) as connection:
+        return frozenset(
+            word
+            for word in KEYWORDS
+            if not any(_prepares(connection, place.format(word)) for place in places)
         )
-    for s in every:
-        lines += [
-            f"rest_{s}: FROM sources_{s} (WHERE or_{s}w)? (GROUP group_{s} (COMMA group_{s})*"
-            f" (HAVING or_{s}a)?)?",
-            f"group_{s}: or_{s}w | NAME",
-            f"order_{s}: ORDER term_{s} (COMMA term_{s})*",
-            f"term_{s}: or_{s}a DIRECTION?",
-        ]
-    return [
-        "start: LEAD? row_query TAIL?",
-        *lines,
-        'rest_z: ""',
-        "limit: LIMIT OFFSET?",
-        "compound_order: ORDER compound_term (COMMA compound_term)*",
-        "compound_term: (column_m | NAME | NUMBER) DIRECTION?",
-        "alias: AS ALIAS | NEXT_ALIAS",
-        f"table: {' | '.join(f'table_{s}' for s in single)}",
-        f"qualifier: ALIAS_DOT | {' | '.join(f'TABLE_DOT_{s}' for s in single)}",
-        "sources_m: derived | source (join)+",
-        "source: table | derived",
-        "derived: OPEN row_query CLOSE alias?",
-        "join: JOIN source (ON or_mw | USING column_m (COMMA column_m)* CLOSE)? | COMMA source",
-    ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """Where an expression stands: `s` names its rules, `columns` those of the columns.
-
-    In `calls` aggregates can be called, in `names` a name can be an alias.
-    """
-
-    s: str
-    columns: str | None
-    calls: str | None = None
-    names: bool = False
+def _prepares(connection: sqlite3.Connection, query: str) -> bool:
+    try:
+        connection.execute(f"EXPLAIN {query}").close()
+    except sqlite3.Error:
+        return False
+    return True
 
 
-def _scopes(
-    tables: Mapping[str, Iterable[str]], functions: Mapping[str, frozenset[int]]
-) -> list[str]:
-    lines = []
-    for s in [*map(str, range(len(tables))), "m"]:
-        column = f"column_{s}"
-        for scope in (
-            _Scope(s, column, f"{s}w"),
-            _Scope(f"{s}w", column),
-            _Scope(f"{s}a", column, f"{s}w", names=True),
-        ):
-            lines += _expressions(scope, functions)
-        lines += [
-            f"value_{s}: or_{s} (AS NEW_NAME)?",
-            f"item_{s}: value_{s} | STAR | qualifier STAR",
-        ]
-    lines += _expressions(_Scope("z", None), functions)
-    return [*lines, "value_z: or_z (AS NEW_NAME)?", "item_z: value_z"]
-
-
-def _expressions(scope: _Scope, functions: Mapping[str, frozenset[int]]) -> list[str]:
-    s = scope.s
-    primary = [
-        *("NUMBER", "STRING", "CONSTANT", f"OPEN or_{s} CLOSE", "OPEN one_query CLOSE"),
-        f"CASE or_{s} THEN or_{s} (WHEN or_{s} THEN or_{s})* (ELSE or_{s})? END",
-        f"CAST or_{s} AS_TYPE CLOSE",
-    ]
-    if scope.columns is not None:
-        primary += [scope.columns, "qualifier column_m"]
-    if scope.names:
-        primary.append("NAME")
-    if scope.calls is not None:
-        w = scope.calls
-        primary += [
-            f"COUNT (STAR | DISTINCT? or_{w}) CLOSE",
-            f"AGGREGATE DISTINCT? or_{w} CLOSE",
-        ]
-    for i, counts in enumerate(arities(functions)):
-        primary += [f"CALL_{i} {_arguments(s, count)} CLOSE" for count in sorted(counts)]
-    return [
-        f"or_{s}: and_{s} (OR and_{s})*",
-        f"and_{s}: not_{s} (AND not_{s})*",
-        f"not_{s}: NOT not_{s} | test_{s}",
-        f"test_{s}: sum_{s} | sum_{s} (CMP | LIKE) operand_{s}"
-        f" | sum_{s} BETWEEN operand_{s} AND operand_{s} | sum_{s} IS_NULL"
-        f" | sum_{s} IN (one_query | operand_{s} (COMMA operand_{s})*) CLOSE"
-        " | EXISTS row_query CLOSE",
-        f"operand_{s}: sum_{s} | QUOTED_STRING",
-        # No two signs meet: they would begin a comment.
-        f"sum_{s}: SIGN? product_{s} (ADD product_{s})*",
-        f"product_{s}: primary_{s} (MUL SIGN? primary_{s})*",
-        f"primary_{s}: {' | '.join(primary)}",
-    ]
-
-
-def _arguments(s: str, count: int) -> str:
-    if count == 0:
-        return ""
-    more = f" (COMMA or_{s})"
-    return f"or_{s}" + (more * (count - 1) if count > 0 else f"{more * (-count - 1)}{more}*")
+RESERVED = _reserved()

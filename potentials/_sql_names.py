@@ -1,80 +1,56 @@
-"""Names in double quotes: which are columns, and which SQLite takes for strings."""
+"""The names that a statement on a database may use."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 
-if TYPE_CHECKING:
-    from sqlglot.optimizer.scope import Scope
+__all__ = ["Names"]
 
-__all__ = ["names_are_known", "require_sqlglot"]
-
-
-def require_sqlglot() -> None:
-    """Import it. Raises `ImportError` saying how to install it."""
-    try:
-        import sqlglot  # noqa: F401
-    except ImportError as error:
-        raise ImportError('Sql needs sqlglot: pip install "awrs-ppl[sql]"') from error
+# What every table has, what SQLite calls columns without names, and what are constants.
+_COMMON = ["rowid", "oid", "_rowid_", "true", "false", "main"]
+_COMMON += [f"column{i}" for i in range(1, 100)]
 
 
-def names_are_known(query: str, tables: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether each quoted name without a qualifier is in scope, or stands where it is compared.
+@dataclass(frozen=True, eq=False)
+class Names:
+    """Names in lower case: in `columns` all that an expression may begin with, of the columns
+    themselves, tables and functions; in `tables` those of tables and of functions that give one."""
 
-    For one SELECT that SQLite can prepare: all its other names are known. False if sqlglot
-    cannot read it.
+    columns: frozenset[bytes]
+    tables: frozenset[bytes]
+    functions: frozenset[bytes]
+    table_functions: frozenset[bytes]
+    _known: Mapping[int, bool] = field(init=False, repr=False)
 
-    >>> tables = {"singer": ("name", "age")}
-    >>> names_are_known('SELECT "name" FROM singer WHERE name = "Amy"', tables)
-    True
-    >>> names_are_known('SELECT "Amy" FROM singer', tables)
-    False
-    """
-    import sqlglot
-    from sqlglot import exp
-    from sqlglot.errors import SqlglotError
-    from sqlglot.optimizer.scope import traverse_scope
-
-    compared = (exp.Predicate, exp.In, exp.Between)
-    columns = {table.lower(): {c.lower() for c in own} for table, own in tables.items()}
-    try:
-        tree = sqlglot.parse_one(query, read="sqlite")
-        scopes = traverse_scope(tree)
-        return isinstance(tree, exp.Query) and all(
-            isinstance(column.parent, compared) or _is_in_scope(column.name.lower(), scope, columns)
-            for scope in scopes
-            for column in scope.columns
-            if not column.table and column.this.args.get("quoted")
+    @classmethod
+    def of(
+        cls,
+        tables: Mapping[str, Iterable[str]],
+        functions: Iterable[str],
+        table_functions: Mapping[str, Iterable[str]],
+    ) -> Names:
+        """Those of `Database`."""
+        every = {**tables, **table_functions}
+        columns = {column for own in every.values() for column in own}
+        called = _lower(functions)
+        return cls(
+            _lower(columns) | _lower(every) | called | _lower(_COMMON),
+            _lower(every) | {b"main"},
+            called,
+            _lower(table_functions),
         )
-    except SqlglotError:
-        return False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "begins", lru_cache(maxsize=4096)(self.begins))
+
+    def begins(self, prefix: bytes, tables: bool) -> bool:
+        """Whether a name of `columns`, or of `tables`, has this prefix."""
+        names = self.tables if tables else self.columns
+        return any(name.startswith(prefix) for name in names)
 
 
-def _is_in_scope(name: str, scope: Scope | None, columns: Mapping[str, set[str]]) -> bool:
-    while scope is not None:
-        if name in _new_names(scope.expression):
-            return True
-        for source in scope.sources.values():
-            if name in _columns_of(source, columns):
-                return True
-        scope = scope.parent
-    return False
-
-
-def _new_names(query: Any) -> set[str]:
-    """The names that a query gives to its columns: those after AS, of a compound all."""
-    if query.key == "select":
-        return {item.alias.lower() for item in query.selects if item.key == "alias"}
-    return {selected.lower() for selected in query.named_selects}
-
-
-def _columns_of(source: Any, columns: Mapping[str, set[str]]) -> set[str]:
-    """The names of the columns of a table, or of a subquery."""
-    inner = getattr(source, "expression", None)
-    if inner is None or not hasattr(inner, "named_selects"):
-        return columns.get(source.name.lower(), set())
-    names = {selected.lower() for selected in inner.named_selects}
-    if "*" in names:
-        names.update(*(_columns_of(below, columns) for below in source.sources.values()))
-    return names
+def _lower(names: Iterable[str]) -> frozenset[bytes]:
+    """Case is of ASCII alone to SQLite, as to bytes."""
+    return frozenset(name.encode("utf-8", "surrogateescape").lower() for name in names)

@@ -1,41 +1,35 @@
-"""A statement read on the way: where in it something is said for good, and is it wrong.
-
-A part that ends in a whole word is judged once every SELECT that is open there has all its
-sources, since a source that follows may still bring a column that is missing: brackets are
-closed behind the part, and if that is a statement then its names must be known.
-"""
+"""A statement read on the way: its text, where it stands, and what SQLite says of it."""
 
 from __future__ import annotations
 
-import re
+from codecs import utf_8_decode
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
 
-import numpy as np
-
-from awrs_ppl.potentials._sql_terminals import BOUNDARIES
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.potentials._sql_reader import START as BEGIN
+from awrs_ppl.potentials._sql_reader import Place, Reader, Rejected
+from awrs_ppl.potentials._sql_tokens import BLANKS
 
 __all__ = ["START", "Scanned", "Scanner"]
 
-_TOKEN = re.compile(
-    rb"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|['"`\[].*"""
-    rb"""|[\w.\x80-\xff]+|[ \t\r\n]+|.""",
-    re.DOTALL,
+# SQLite's errors that stay, whatever follows what was understood so far.
+_LASTING = (
+    "no such column",
+    "no such function",
+    "no such collation sequence",
+    "ambiguous column name",
+    "not authorized",
+    "access to ",
+    "SELECTs to the left and right",
+    "cannot join using column",
+    "a NATURAL join may not have",
+    "unknown join type",
+    "circular reference",
+    "recursive reference",
+    "multiple references to recursive",
 )
-_NO_WORD = re.compile(rb"[^\w.\x80-\xff]")
-_BLANKS = b" \t\r\n"
-# Bytes by which the word or string before them has ended, and is no name of a function.
-_ENDING = frozenset(b" \t\r\n,);=<>!+-*/%|")
-_ALONE = _ENDING | frozenset(b"(")
-_BOUNDARIES = frozenset(word.encode() for word in BOUNDARIES)
-_QUOTES = {b"'": ord("'"), b'"': ord('"'), b"`": ord("`"), b"[": ord("]")}
-_CLOSES = frozenset(_QUOTES.values())
-
-# What is open: a bracket, a SELECT whose sources are not all named, one whose sources are.
-_BRACKET, _SELECT, _SETTLED = range(3)
-_Stack = tuple[int, ...]
+# Those that stay unless an aggregate becomes a window function behind what was understood.
+_OF_CALLS = ("misuse of ", "aggregate functions are not allowed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,119 +37,78 @@ class Scanned:
     """The text so far; what else is here follows from it."""
 
     text: bytes = b""
-    # Where the last word or string begins, which may go on; what was open before it.
+    # Where the last token begins, which may go on, and where in a statement that is.
     open: int = field(default=0, compare=False)
-    stack: _Stack = field(default=(_BRACKET,), compare=False)
+    place: Place = field(default=BEGIN, compare=False)
+
+    @property
+    def last(self) -> bytes:
+        """The last token."""
+        return self.text[self.open :]
 
 
 START = Scanned()
 
 
 class Scanner:
-    """Reads statements of the grammar; `is_wrong` says if a part, its brackets closed, is a
-    statement with an error that stays."""
+    """Reads statements. `error` says why SQLite cannot run one, in its words, or None."""
 
-    def __init__(self, is_wrong: Callable[[bytes], bool]) -> None:
-        self._is_wrong = is_wrong
+    def __init__(self, reader: Reader, error: Callable[[str], str | None]) -> None:
+        self.reader = reader
+        self._error = error
 
-    def read(self, state: Scanned, data: bytes) -> Scanned | None:
-        """The state after `data`; None if a part that is said for good is wrong."""
-        text, old = state.text + data, len(state.text)
-        at, stack = state.open, state.stack
-        while at < len(text):
-            match = _TOKEN.match(text, at)
-            assert match is not None
-            token, end = match[0].lower(), match.end()
-            if at >= old and token[0] in _ENDING:
-                closes = token in (b")", b";")
-                if (closes or text[at - 1] not in _BLANKS) and self._fails(
-                    text[:at], _settled(stack) if closes else stack
-                ):
-                    return None
-            # A boundary counts as soon as it could be one; see `NEXT_ALIAS`.
-            elif token in _BOUNDARIES and end > old and self._fails(text[:at], _settled(stack)):
-                return None
-            if end == len(text) and token[0] not in _ALONE:
-                break
-            stack = _after(token, stack)
-            at = end
-        return Scanned(text, at, stack)
+    def read(self, state: Scanned, data: bytes) -> Scanned:
+        """The state after `data`. Raises `Rejected`."""
+        if not data:
+            return state
+        text = state.text + data
+        _check_characters(state.text, data)
 
-    def mask(self, state: Scanned, vocabulary: Vocabulary, mask: np.ndarray) -> np.ndarray:
-        """What `read` leaves of a mask of the grammar, shape `[vocabulary.size]`."""
-        shapes = _shapes_of(vocabulary)
-        last = state.text[state.open :]
-        if quote := _open_quote(last):
-            asked = mask & shapes.with_byte[quote]
-        else:
-            asked = mask & (shapes.other | shapes.boundary_end)
-            if self.read(state, b" ") is None:
-                mask = mask & ~shapes.blank_word
-                asked &= mask
-            else:
-                asked |= mask & shapes.blank_boundary
-        tokens = vocabulary.tokens
-        refused = [i for i in np.flatnonzero(asked).tolist() if self.read(state, tokens[i]) is None]
-        if refused:
-            mask = mask.copy()
-            mask[refused] = False
-        return mask
+        def judge(_: Place, at: int, close: bytes) -> None:
+            self.judge(text[: state.open + at], close)
 
-    def _fails(self, part: bytes, stack: _Stack) -> bool:
-        if _SELECT in stack or not part:
-            return False
-        return self._is_wrong(part.rstrip(_BLANKS) + b")" * (len(stack) - 1))
+        place, at = self.reader.read(state.place, text[state.open :], judge)
+        return Scanned(text, state.open + at, place)
+
+    def end(self, state: Scanned) -> None:
+        """Read the end of the text. Raises `Rejected` if SQLite cannot run it."""
+
+        def judge(_: Place, at: int, close: bytes) -> None:
+            self.judge(state.text[: state.open + at], close)
+
+        self.reader.end(state.place, state.last, judge)
+        if (error := self._error(state.text.decode())) is not None:
+            raise Rejected(f"SQLite says: {error}")
+
+    def judge(self, part: bytes, close: bytes) -> None:
+        """Raises `Rejected` if a part, its brackets closed, has an error that stays."""
+        # Behind a comment only what is on a line of its own is read.
+        error = self._error((part.rstrip(BLANKS) + b"\n" + close).decode())
+        if error is None:
+            return
+        if error.startswith(_LASTING) or (
+            error.startswith(_OF_CALLS) and b"order" not in part.lower()
+        ):
+            raise Rejected(f"SQLite says: {error}")
 
 
-def _after(token: bytes, stack: _Stack) -> _Stack:
-    if token == b"(":
-        return (*stack, _BRACKET)
-    if token == b")":
-        return stack[:-1] or stack
-    if token == b"select":
-        return (*stack[:-1], _SELECT)
-    return _settled(stack) if token in _BOUNDARIES else stack
+def incomplete(text: bytes) -> bytes:
+    """The bytes at the end of a text that begin a character."""
+    for length in range(1, min(len(text), 3) + 1):
+        if text[-length] < 0x80:
+            break
+        if text[-length] >= 0xC0:
+            tail = text[-length:]
+            return b"" if utf_8_decode(tail, "strict", False)[1] else tail
+    return b""
 
 
-def _settled(stack: _Stack) -> _Stack:
-    return (*stack[:-1], _SETTLED) if stack[-1] == _SELECT else stack
-
-
-def _open_quote(last: bytes) -> int | None:
-    """The byte that would close the string that a text ends in; None outside of strings."""
-    close = _QUOTES.get(last[:1])
-    if close is None or (len(last) > 1 and last[-1] == close):
-        return None
-    return close
-
-
-class _Shapes:
-    """The tokens of a vocabulary, by what `read` has to ask about them; masks of its size."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.blank_word, self.blank_boundary, self.boundary_end, self.other = (
-            np.zeros(vocabulary.size, dtype=bool) for _ in range(4)
-        )
-        self.with_byte = {close: np.zeros(vocabulary.size, dtype=bool) for close in _CLOSES}
-        for i in vocabulary.text_ids.tolist():
-            token = vocabulary.tokens[i].lower()
-            for close in _CLOSES.intersection(token):
-                self.with_byte[close][i] = True
-            word = token.lstrip(_BLANKS)
-            if _NO_WORD.search(word):
-                self.other[i] = True
-            elif word == token:
-                self.boundary_end[i] = any(known.endswith(word) for known in _BOUNDARIES)
-            else:
-                self.blank_word[i] = True
-                self.blank_boundary[i] = word in _BOUNDARIES
-
-
-_shapes: WeakKeyDictionary[Vocabulary, _Shapes] = WeakKeyDictionary()
-
-
-def _shapes_of(vocabulary: Vocabulary) -> _Shapes:
-    shapes = _shapes.get(vocabulary)
-    if shapes is None:
-        shapes = _shapes[vocabulary] = _Shapes(vocabulary)
-    return shapes
+def _check_characters(text: bytes, data: bytes) -> None:
+    if b"\0" in data:
+        raise Rejected("a statement has no null character")
+    if data.isascii() and (not text or text[-1] < 0x80):
+        return
+    try:
+        utf_8_decode(incomplete(text) + data, "strict", False)
+    except UnicodeDecodeError:
+        raise Rejected("the bytes are not UTF-8") from None

@@ -10,26 +10,16 @@ import numpy as np
 
 from awrs_ppl._values import is_number
 from awrs_ppl.potential import BooleanPotential
-from awrs_ppl.potentials._llguidance import Language
+from awrs_ppl.potentials._sql_automaton import automaton
 from awrs_ppl.potentials._sql_database import Database, Stamp, open_database, stamp
-from awrs_ppl.potentials._sql_grammar import grammar
-from awrs_ppl.potentials._sql_names import names_are_known, require_sqlglot
+from awrs_ppl.potentials._sql_grammar import TERMINALS, rules
+from awrs_ppl.potentials._sql_masks import Masks
+from awrs_ppl.potentials._sql_names import Names
+from awrs_ppl.potentials._sql_reader import Reader, Rejected
 from awrs_ppl.potentials._sql_scan import START, Scanned, Scanner
 from awrs_ppl.vocabulary import Vocabulary
 
 __all__ = ["Sql"]
-
-# SQLite's errors that stay, whatever follows what was understood so far.
-_LASTING = (
-    "no such column",
-    "ambiguous column name",
-    "misuse of ",
-    "aggregate functions are not allowed",
-    "SELECTs to the left and right",
-    "cannot join using column",
-    "a NATURAL join may not have",
-)
-
 
 class Sql(BooleanPotential):
     """One SELECT statement that a SQLite database can run, with or without a `;` at its end.
@@ -120,18 +110,22 @@ class Sql(BooleanPotential):
 
     def advance(self, state: Any, data: bytes) -> Scanned | None:
         """The text with `data`; None if no statement begins so."""
-        if self._engine.language.advance(state.text, data) is None:
+        try:
+            return self._engine.scanner.read(state, data)
+        except Rejected:
             return None
-        return self._engine.scanner.read(state, data)
 
     def accepts(self, state: Any) -> bool:
         """Whether the text is a statement that the database can run."""
-        return self._engine.accepts(state.text)
+        try:
+            self._engine.scanner.end(state)
+        except Rejected:
+            return False
+        return True
 
     def mask(self, state: Any, vocabulary: Vocabulary) -> np.ndarray:
         """Which tokens may follow, shape `[vocabulary.size]`."""
-        mask = self._engine.language.mask(state.text, vocabulary)
-        return self._engine.scanner.mask(state, vocabulary, mask)
+        return self._engine.masks.mask(state, vocabulary)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """The result of a query, within the limits; for critics.
@@ -148,33 +142,13 @@ class _Engine:
     """What is expensive, shared by all potentials on one file."""
 
     def __init__(self, database: Database) -> None:
-        require_sqlglot()
         self.database = database
-        self.language = _language(grammar(database.tables, database.functions))
-        self.scanner = Scanner(self._is_wrong)
-        self._found = lru_cache(maxsize=4096)(database.error)
-
-    def accepts(self, text: bytes) -> bool:
-        if not self.language.accepts(text):
-            return False
-        query = text.decode()
-        if self._found(query) is not None:
-            return False
-        # SQLite knows all names but those in double quotes, which it may take for strings.
-        return '"' not in query or names_are_known(query, self.database.tables)
-
-    def _is_wrong(self, part: bytes) -> bool:
-        if not self.language.accepts(part):
-            return False
-        error = self._found(part.decode())
-        return error is not None and error.startswith(_LASTING)
+        names = Names.of(database.tables, database.functions, database.table_functions)
+        reader = Reader(automaton(rules(database.functions), TERMINALS), names)
+        self.scanner = Scanner(reader, lru_cache(maxsize=4096)(database.error))
+        self.masks = Masks(self.scanner)
 
 
 @lru_cache(maxsize=32)
 def _engine(mark: Stamp, steps: float, seconds: float) -> _Engine:
     return _Engine(open_database(mark, steps, seconds))
-
-
-@lru_cache(maxsize=32)
-def _language(text: str) -> Language:
-    return Language(text, name="Sql")
