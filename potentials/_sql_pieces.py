@@ -14,6 +14,7 @@ from awrs_ppl.vocabulary import Vocabulary
 __all__ = ["Node", "Pieces", "pieces_of"]
 
 _PIECE = re.compile(rb"[\w$\x80-\xff]+|[ \t\r\n\f]+|.", re.DOTALL)
+_MANY = 200
 _GOING_ON = frozenset(b"0123456789$")
 
 
@@ -25,7 +26,7 @@ class Node:
     all that follows such a word, the words and tokens, `others` the nodes behind other pieces.
     """
 
-    __slots__ = ("_every", "ids", "number_tails", "numbers", "others", "tails", "words")
+    __slots__ = ("every_word", "ids", "number_tails", "numbers", "others", "tails", "words")
 
     def __init__(self) -> None:
         self.ids: list[int] = []
@@ -34,15 +35,8 @@ class Node:
         self.tails: dict[bytes, dict[bytes, list[int]]] = {}
         self.number_tails: dict[bytes, dict[bytes, list[int]]] = {}
         self.others: dict[bytes, Node] = {}
-        self._every: np.ndarray | None = None
-
-    @property
-    def every_word(self) -> np.ndarray:
-        """The tokens of `words`, by their numbers."""
-        if self._every is None:
-            ids = [i for ids in self.words.values() for i in ids]
-            self._every = np.array(sorted(ids), dtype=np.intp)
-        return self._every
+        # The tokens of `words` as a mask, where they are many.
+        self.every_word: np.ndarray | None = None
 
     def add(self, token: bytes, i: int) -> None:
         if not token:
@@ -61,6 +55,14 @@ class Node:
         if rest:
             words = tails.setdefault(rest, {})
         words.setdefault(piece, []).append(i)
+
+    def finish(self, size: int) -> None:
+        """Make what is derived, when all tokens are there."""
+        if len(self.words) > _MANY:
+            self.every_word = np.zeros(size, dtype=bool)
+            self.every_word[[i for ids in self.words.values() for i in ids]] = True
+        for below in self.others.values():
+            below.finish(size)
 
 
 class Pieces:
@@ -82,6 +84,7 @@ class Pieces:
             elif b"\0" not in token:
                 self.root.add(token, i)
                 self._texts.append(i)
+        self.root.finish(vocabulary.size)
         self._having: dict[bytes, list[int]] = {}
 
     def having(self, byte: bytes) -> list[int]:
