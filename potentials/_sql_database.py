@@ -50,6 +50,8 @@ TABLE_FUNCTIONS = {
     name: ("key", "value", "type", "atom", "id", "parent", "fullkey", "path", "json", "root")
     for name in ("json_each", "json_tree")
 }
+# What tables that tell of the database itself begin with.
+_OF_SQLITE = ("sqlite_", "pragma_")
 _INNOCUOUS = 0x200000
 # Codes of errors that lie in the statement: error, too big, mismatch, not authorized, range.
 _FAULTS = frozenset({1, 18, 20, 23, 25})
@@ -75,9 +77,11 @@ class Database:
             self.functions = _functions(self._connection)
             self.table_functions = _table_functions(self._connection)
             found = _tables(self._connection)
+            hidden = _hidden(self._connection)
         except sqlite3.Error as error:
             raise ValueError(f"Sql({path!r}) cannot be read as a database: {error}") from error
         self._readable = frozenset(found) | frozenset(self.table_functions)
+        self._hidden = hidden - self._readable
         self._connection.set_authorizer(self._authorize)
         self._connection.set_progress_handler(self._watch, STRIDE)
         self.tables = {
@@ -140,10 +144,18 @@ class Database:
     ) -> int:
         allowed = (
             action == sqlite3.SQLITE_SELECT
-            or (action == sqlite3.SQLITE_READ and base in ("main", None) and one in self._readable)
+            or (action == sqlite3.SQLITE_READ and base in ("main", None) and self._shows(one, two))
             or (action == sqlite3.SQLITE_FUNCTION and (two or "").lower() in self.functions)
         )
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+    def _shows(self, table: str | None, column: str | None) -> bool:
+        """Whether a column can be read, or without one the rows of a table be counted. SQLite
+        calls what a query itself names a table as well."""
+        if table in self._readable:
+            return True
+        name = (table or "").lower()
+        return not column and name not in self._hidden and not name.startswith(_OF_SQLITE)
 
 
 def _fetch(cursor: sqlite3.Cursor, rows: list[Any], query: str, limit: float) -> None:
@@ -197,7 +209,17 @@ def _functions(connection: sqlite3.Connection) -> frozenset[str]:
 
 def _table_functions(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
     found = {name for (name,) in connection.execute("SELECT name FROM pragma_module_list")}
-    return {name: own for name, own in TABLE_FUNCTIONS.items() if name in found}
+    found &= TABLE_FUNCTIONS.keys()
+    for name in found:
+        # The first use declares them, which the authorizer would take for a change of the schema.
+        connection.execute(f"SELECT 1 FROM {name}('[]')").close()
+    return {name: TABLE_FUNCTIONS[name] for name in sorted(found)}
+
+
+def _hidden(connection: sqlite3.Connection) -> frozenset[str]:
+    """All that a query could name without being given it, in lower case."""
+    query = "SELECT name FROM sqlite_master UNION SELECT name FROM pragma_module_list"
+    return frozenset(name.lower() for (name,) in connection.execute(query))
 
 
 def _tables(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:

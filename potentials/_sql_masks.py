@@ -14,7 +14,6 @@ import numpy as np
 from awrs_ppl.potentials._sql_pieces import Pieces, pieces_of
 from awrs_ppl.potentials._sql_reader import Place, Rejected
 from awrs_ppl.potentials._sql_scan import Scanned, Scanner, incomplete
-from awrs_ppl.potentials._sql_tokens import QUOTES
 from awrs_ppl.potentials._sql_walk import Event, Found, Walk, Way
 from awrs_ppl.vocabulary import Vocabulary
 
@@ -56,12 +55,7 @@ class Masks:
             self._known.move_to_end(key)
             return found
         found = self._known[key] = Found(np.zeros(size, dtype=bool))
-        if self._walk.is_name(state.place, last):
-            close = QUOTES[last[0]]
-            found.plain = pieces.without(close)
-            found.each = pieces.having(close)
-        else:
-            self._walk.collect(pieces.root, Way(state.place, last), found)
+        self._walk.collect(pieces.root, Way(state.place, last), found)
         found.finish()
         self._cost += size
         while self._cost > MASK_BYTES and len(self._known) > 1:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from codecs import utf_8_decode
+from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from awrs_ppl.potentials._sql_tokens import WORD
+from awrs_ppl.potentials._sql_tokens import BLANKS, WORD
 from awrs_ppl.vocabulary import Vocabulary
 
-__all__ = ["Node", "Pieces", "pieces_of"]
+__all__ = ["Ids", "Node", "Pieces", "pieces_of"]
 
 _PIECE = re.compile(rb"[\w$\x80-\xff]+|[ \t\r\n\f]+|.", re.DOTALL)
+# From so many on tokens are kept as a mask.
 _MANY = 200
+
+Ids = list[int] | np.ndarray
+
 _GOING_ON = frozenset(b"0123456789$")
 
 
@@ -26,17 +31,22 @@ class Node:
     all that follows such a word, the words and tokens, `others` the nodes behind other pieces.
     """
 
-    __slots__ = ("every_word", "ids", "number_tails", "numbers", "others", "tails", "words")
+    __slots__ = (
+        *("every_word", "ids", "number_tails", "numbers", "others", "parted", "size", "tails"),
+        "words",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.size = size
         self.ids: list[int] = []
         self.words: dict[bytes, list[int]] = {}
         self.numbers: dict[bytes, list[int]] = {}
         self.tails: dict[bytes, dict[bytes, list[int]]] = {}
         self.number_tails: dict[bytes, dict[bytes, list[int]]] = {}
         self.others: dict[bytes, Node] = {}
-        # The tokens of `words` as a mask, where they are many.
+        # The tokens of `words` as a mask, where they are many; what `part` gave.
         self.every_word: np.ndarray | None = None
+        self.parted: dict[bytes, tuple[Ids, dict[bytes, list[int]]]] = {}
 
     def add(self, token: bytes, i: int) -> None:
         if not token:
@@ -45,24 +55,56 @@ class Node:
         match = _PIECE.match(token)
         assert match is not None
         piece, rest = match[0], token[match.end() :]
+        if piece[0] in BLANKS:  # all alike, but that a line ends a comment
+            piece = b"\n" if b"\n" in piece else b" "
         if WORD.match(piece):
             words, tails = self.words, self.tails
         elif piece[0] in _GOING_ON:
             words, tails = self.numbers, self.number_tails
         else:
-            self.others.setdefault(piece, Node()).add(rest, i)
+            self.others.setdefault(piece, Node(self.size)).add(rest, i)
             return
         if rest:
             words = tails.setdefault(rest, {})
         words.setdefault(piece, []).append(i)
 
-    def finish(self, size: int) -> None:
+    def finish(self) -> None:
         """Make what is derived, when all tokens are there."""
         if len(self.words) > _MANY:
-            self.every_word = np.zeros(size, dtype=bool)
+            self.every_word = np.zeros(self.size, dtype=bool)
             self.every_word[[i for ids in self.words.values() for i in ids]] = True
         for below in self.others.values():
-            below.finish(size)
+            below.finish()
+
+    def part(self, close: bytes) -> tuple[Ids, dict[bytes, list[int]]]:
+        """The tokens here and below without a byte from here on, as a list or, where they are
+        many, a mask; by what follows here the tokens with it."""
+        found = self.parted.get(close)
+        if found is None:
+            ids: list[int] = []
+            having: dict[bytes, list[int]] = {}
+            for rest, i in self._rests():
+                if close in rest:
+                    having.setdefault(rest, []).append(i)
+                else:
+                    ids.append(i)
+            without: Ids = ids
+            if len(ids) > _MANY:
+                without = np.zeros(self.size, dtype=bool)
+                without[ids] = True
+            found = self.parted[close] = without, having
+        return found
+
+    def _rests(self) -> Iterator[tuple[bytes, int]]:
+        for i in self.ids:
+            yield b"", i
+        for words in (self.words, self.numbers):
+            yield from ((word, i) for word, ids in words.items() for i in ids)
+        for tails in (self.tails, self.number_tails):
+            for tail, words in tails.items():
+                yield from ((word + tail, i) for word, ids in words.items() for i in ids)
+        for piece, below in self.others.items():
+            yield from ((piece + rest, i) for rest, i in below._rests())
 
 
 class Pieces:
@@ -72,10 +114,8 @@ class Pieces:
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self.root = Node()
+        self.root = Node(vocabulary.size)
         self.continuing: list[int] = []
-        self._texts: list[int] = []
-        self._tokens = vocabulary.tokens
         for i in vocabulary.text_ids.tolist():
             token = vocabulary.tokens[i].lower()
             if not token.isascii() and not _may_begin(token):
@@ -83,19 +123,7 @@ class Pieces:
                     self.continuing.append(i)
             elif b"\0" not in token:
                 self.root.add(token, i)
-                self._texts.append(i)
-        self.root.finish(vocabulary.size)
-        self._having: dict[bytes, list[int]] = {}
-
-    def having(self, byte: bytes) -> list[int]:
-        """The tokens in the tree that have a byte."""
-        if byte not in self._having:
-            self._having[byte] = [i for i in self._texts if byte in self._tokens[i]]
-        return self._having[byte]
-
-    def without(self, byte: bytes) -> np.ndarray:
-        """Those that do not."""
-        return np.setdiff1d(self._texts, self.having(byte))
+        self.root.finish()
 
 
 def _may_begin(token: bytes) -> bool:

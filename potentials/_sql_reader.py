@@ -141,7 +141,7 @@ class Reader:
                     judge(place, at, self._closing(place))
                 return place._replace(last=_NOTHING)
             return place
-        symbol, name = self._symbol(place, token, following)
+        symbol, name = self.symbol(place, token, following)
         found = self._edge(place, symbol)
         if found is None:
             raise Rejected(f"{show(token)} cannot stand there")
@@ -236,7 +236,7 @@ class Reader:
             frozenset(symbols - words - roles),
         )
 
-    def _symbol(self, place: Place, token: bytes, following: bytes) -> tuple[str, bytes | None]:
+    def symbol(self, place: Place, token: bytes, following: bytes) -> tuple[str, bytes | None]:
         """What a whole token is at a place, and the name that it stands for."""
         options = self.options(place)
         role = options.role

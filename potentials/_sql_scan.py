@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from codecs import utf_8_decode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from awrs_ppl.potential import show
+from awrs_ppl.potentials._sql_quotes import meant_as_names
 from awrs_ppl.potentials._sql_reader import START as BEGIN
 from awrs_ppl.potentials._sql_reader import Place, Reader, Rejected
-from awrs_ppl.potentials._sql_tokens import BLANKS
+from awrs_ppl.potentials._sql_tokens import BLANKS, TOKEN, WORD
 
-__all__ = ["START", "Scanned", "Scanner"]
+__all__ = ["START", "Scanned", "Scanner", "incomplete"]
 
 # SQLite's errors that stay, whatever follows what was understood so far.
 _LASTING = (
@@ -30,6 +33,7 @@ _LASTING = (
 )
 # Those that stay unless an aggregate becomes a window function behind what was understood.
 _OF_CALLS = ("misuse of ", "aggregate functions are not allowed")
+_FROM = re.compile(rb"\bfrom\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,59 @@ class Scanner:
         self.reader.end(state.place, state.last, judge)
         if (error := self._error(state.text.decode())) is not None:
             raise Rejected(f"SQLite says: {error}")
+        if b'"' in state.text:
+            named = meant_as_names(self.reader, state.text).decode()
+            if (error := self._error(named)) is not None:
+                raise Rejected(f"SQLite takes a name in double quotes for a string: {error}")
+
+    def why(self, text: bytes) -> str | None:
+        """Why no statement begins with a text, or why that is none; None if it is a statement,
+        or is not written to its end."""
+        state = START
+        for at in range(len(text)):
+            before = state
+            try:
+                state = self.read(state, text[at : at + 1])
+            except Rejected as error:
+                end, reason = self._whole(before, text, at, error)
+                return f"no statement begins {show(text[:end])}: {reason}"
+        try:
+            self.end(state)
+        except Rejected as error:
+            if not self._is_on_the_way(state):
+                return f"{show(text)} cannot be run: {error}"
+        return None
+
+    def _whole(self, state: Scanned, text: bytes, at: int, error: Rejected) -> tuple[int, str]:
+        """Where the token ends with the byte that was rejected, and why in terms of all of it."""
+        place, begin = state.place, state.open
+        while True:
+            match = TOKEN.match(text, begin)
+            assert match is not None
+            token, end = match[0], match.end()
+            if not text[:begin].strip(BLANKS) and WORD.match(token):
+                return end, "it begins with SELECT, WITH or VALUES, and only reads"
+            try:
+                place = self.reader.take(place, token, begin, text[end : end + 1], _nothing)
+            except Rejected as found:
+                return end, str(found)
+            if end > at:
+                return at + 1, str(error)
+            begin = end
+
+    def _is_on_the_way(self, state: Scanned) -> bool:
+        """Whether a text is no statement, as far as one can see, because it is unfinished."""
+        try:
+            self.reader.end(state.place, state.last, _nothing)
+        except Rejected:
+            return True
+        error = self._error(state.text.decode())
+        if error is None or state.text.rstrip(BLANKS).endswith(b";"):
+            return False
+        # The sources may still come, and the last word may still grow.
+        named = re.split(r"[\s.]+", error)[-1].lower()
+        last = state.last.decode("utf-8", "replace").lower()
+        return error == "incomplete input" or named == last or not _FROM.search(state.text)
 
     def judge(self, part: bytes, close: bytes) -> None:
         """Raises `Rejected` if a part, its brackets closed, has an error that stays."""
@@ -90,6 +147,10 @@ class Scanner:
             error.startswith(_OF_CALLS) and b"order" not in part.lower()
         ):
             raise Rejected(f"SQLite says: {error}")
+
+
+def _nothing(_: Place, at: int, close: bytes) -> None:
+    """Judges nothing."""
 
 
 def incomplete(text: bytes) -> bytes:

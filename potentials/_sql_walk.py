@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from awrs_ppl.potentials._sql_grammar import KEYWORDS
-from awrs_ppl.potentials._sql_pieces import Node
+from awrs_ppl.potentials._sql_pieces import Ids, Node
 from awrs_ppl.potentials._sql_reader import BOUNDARIES, Options, Place, Reader, Rejected
 from awrs_ppl.potentials._sql_tokens import BLANKS, BLOB, QUOTES, WORD, is_closed, shape
 
 __all__ = ["Event", "Found", "Walk", "Way"]
 
-_QUOTES = frozenset(bytes([quote]) for quote in QUOTES)
 # The roles of names that are looked up.
 _KNOWN = ("COLUMN", "TABLE")
 # A word that is no keyword, function or blob, and begins none.
@@ -42,8 +40,14 @@ class Found:
         self.each: list[int] = []
         self.plain: list[int] = []
 
-    def add(self, ids: Iterable[int], events: frozenset[Event] | None) -> None:
-        """Allow tokens if SQLite has nothing against any of the events (None: against each)."""
+    def add(self, ids: Ids, events: frozenset[Event] | None) -> None:
+        """Allow tokens, by their numbers or as a mask, if SQLite has nothing against any of the
+        events (None: against each)."""
+        if isinstance(ids, np.ndarray):
+            if events == frozenset():
+                np.logical_or(self.mask, ids, out=self.mask)
+                return
+            ids = np.flatnonzero(ids).tolist()
         if events is None:
             self.each.extend(ids)
         elif events:
@@ -56,10 +60,8 @@ class Found:
         if node.every_word is None:
             for ids in node.words.values():
                 self.add(ids, events)
-        elif events == frozenset():
-            np.logical_or(self.mask, node.every_word, out=self.mask)
         else:
-            self.add(np.flatnonzero(node.every_word).tolist(), events)
+            self.add(node.every_word, events)
 
     def finish(self) -> None:
         """Make the mask."""
@@ -92,12 +94,6 @@ class Walk:
         self._ways = lru_cache(maxsize=512)(_ways)
         self._firsts = lru_cache(maxsize=4096)(_firsts)
 
-    def is_name(self, place: Place, last: bytes) -> bool:
-        """Whether the last token is a name in quotes that has not ended, and is looked up."""
-        if last[:1] not in _QUOTES or is_closed(last):
-            return False
-        return self._reader.options(place).role in _KNOWN
-
     def simple(self, place: Place, last: bytes) -> bytes:
         """A last token that goes on like another one, simpler or equal."""
         if not last:
@@ -115,13 +111,11 @@ class Walk:
 
     def collect(self, node: Node, way: Way, found: Found) -> None:
         """Add the tokens of a node, and those below it."""
-        found.add(node.ids, way.events)
         last = way.last
-        if last and _is_inside(last):
-            self._inside(node, way, found)
-            for piece, below in node.others.items():
-                self._go_on(below, self._read(way, piece), found)
+        if last and (close := _close(last)):
+            self._inside(node, way, close, found)
             return
+        found.add(node.ids, way.events)
         longer = _LONGER.get(last, b"")
         if not last:
             after = way
@@ -163,20 +157,26 @@ class Walk:
         else:
             found.add(node.ids, behind.events)
 
-    def _inside(self, node: Node, way: Way, found: Found) -> None:
-        """In a string or comment: all words are alike, unless it is a name."""
-        if self.is_name(way.place, way.last):
-            self._each(node.words, node.tails, way, found)
-            self._each(node.numbers, node.number_tails, way, found)
+    def _inside(self, node: Node, way: Way, close: bytes, found: Found) -> None:
+        """In a string or comment: only what may end it counts."""
+        without, having = node.part(close)
+        found.add(without, way.events)
+        if not way.said and self._is_name(way):
+            # What the name is decides, and that is not known here.
+            for ids in having.values():
+                found.each.extend(ids)
             return
-        found.add_words(node, way.events)
-        for ids in node.numbers.values():
-            found.add(ids, way.events)
-        for tails in (node.tails, node.number_tails):
-            for tail, group in tails.items():
-                if (after := self._read(way, _OTHER + tail)) is not None:
-                    for ids in group.values():
-                        found.add(ids, after.events)
+        whole = way.last[0] not in QUOTES or self._is_name(way)
+        ends: dict[bytes, list[int]] = {}
+        for rest, ids in having.items():
+            ends.setdefault(rest if whole else rest[rest.index(close) :], []).extend(ids)
+        for rest, ids in ends.items():
+            if (after := self._read(way, rest)) is not None:
+                found.add(ids, after.events)
+
+    def _is_name(self, way: Way) -> bool:
+        """Whether the last token is a name that is looked up."""
+        return way.last[0] in QUOTES and self._reader.options(way.place).role in _KNOWN
 
     def _words(self, node: Node, way: Way | None, found: Found) -> None:
         """Words where a name or keyword may begin, or goes on."""
@@ -304,8 +304,11 @@ def _firsts(options: Options) -> bytes:
     return bytes([*found, ord(".")])
 
 
-def _is_inside(last: bytes) -> bool:
-    """Whether a token is a string or comment that has not ended."""
+def _close(last: bytes) -> bytes:
+    """The last byte of a string or comment that has not ended; none outside of both."""
     if last[0] in QUOTES:
-        return not is_closed(last)
-    return last.startswith((b"--", b"/*")) and not (len(last) > 3 and last.endswith(b"*/"))
+        return b"" if is_closed(last) else QUOTES[last[0]]
+    if last.startswith(b"--"):
+        return b"\n"
+    is_open = last.startswith(b"/*") and not (len(last) > 3 and last.endswith(b"*/"))
+    return b"/" if is_open else b""

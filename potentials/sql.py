@@ -22,17 +22,23 @@ from awrs_ppl.vocabulary import Vocabulary
 __all__ = ["Sql"]
 
 class Sql(BooleanPotential):
-    """One SELECT statement that a SQLite database can run, with or without a `;` at its end.
+    """One statement that a SQLite database can run and that only reads, with or without a `;`.
 
-    A grammar made of the database's own tables, columns and functions gives masks. As soon as
-    the sources of a SELECT are known, whatever has been said is prepared on the database, so
-    that a wrong column or alias is refused where it stands; and the whole statement is prepared
-    at the end. Names in double quotes must be in scope, or stand where a string is compared:
-    SQLite takes any other for a string as well.
+    An automaton made of SQLite's grammar gives masks, with the names of the database and those
+    that the text gives itself. As soon as the sources of a SELECT are known, whatever has been
+    said is prepared on the database, so that a wrong column or alias is rejected where it stands;
+    before, a subquery in FROM could still bring it. The whole statement is prepared at the end.
+    `why` says in a sentence what is wrong with a text.
 
-    The grammar has joins, subqueries, `UNION` and its like, `CASE`, `CAST` and the functions that
-    only compute. It leaves out `WITH`, window functions, comments, row values, and new names for
-    the columns of a subquery in FROM; aliases of tables are as short as `T1` or `song`.
+    It is SELECT and VALUES as SQLite has them: with `WITH`, subqueries, joins, `UNION` and its
+    like, window functions, row values, comments, JSON and all functions that only compute. What
+    stays out: recursion in `WITH`; `EXPLAIN`, `PRAGMA` and all that writes; parameters; tables of
+    SQLite itself, of `PRAGMA` and of other modules than JSON's; functions of extensions, with
+    effects, or that only fill memory (`load_extension`, `randomblob`, `zeroblob`); several
+    statements; a column called `window` without quotes as an alias; and names in double quotes
+    that SQLite would take for strings where a string makes no sense: as a whole result column, a
+    whole term of GROUP BY or ORDER BY, or all that is aggregated. The version of SQLite that
+    Python has decides what else it can.
 
     The file is opened read-only. An authorizer refuses all but reading its tables: no writing,
     no `PRAGMA`, `ATTACH` or extension, no recursion. `steps` of SQLite's machine and `seconds`
@@ -51,8 +57,10 @@ class Sql(BooleanPotential):
     Sql('music.sqlite')
     >>> asyncio.run(music.complete(b"SELECT name FROM singer WHERE age < 40"))
     0.0
-    >>> asyncio.run(music.prefix(b"SELECT salary "))
+    >>> asyncio.run(music.prefix(b"SELECT name FROM singer WHERE salary"))
     -inf
+    >>> music.why("SELECT salary FROM singer")
+    "'SELECT salary FROM singer' cannot be run: SQLite says: no such column: salary."
     >>> music.rows("SELECT name FROM singer WHERE age < 40")
     [('Amy',)]
     """
@@ -127,10 +135,29 @@ class Sql(BooleanPotential):
         """Which tokens may follow, shape `[vocabulary.size]`."""
         return self._engine.masks.mask(state, vocabulary)
 
+    def why(self, text: str) -> str | None:
+        """Why a text is rejected, in a sentence; None if it is accepted, or is only unfinished.
+
+        >>> import sqlite3, tempfile
+        >>> path = tempfile.mkdtemp() + "/music.sqlite"
+        >>> with sqlite3.connect(path) as connection:
+        ...     _ = connection.execute("CREATE TABLE singer (name TEXT, age INT)")
+        >>> connection.close()
+        >>> music = Sql(path)
+        >>> music.why("DELETE FROM singer")
+        "No statement begins 'DELETE': it begins with SELECT, WITH or VALUES, and only reads."
+        >>> music.why("SELECT name FROM singer WHERE salary > 3")  # doctest: +ELLIPSIS
+        "No statement begins '...WHERE salary': there is no column, table or function 'salary'..."
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"why got {text!r}: the text must be a str")
+        reason = self._engine.scanner.why(text.encode("utf-8", "surrogatepass"))
+        return reason and f"{reason[0].upper()}{reason[1:]}."
+
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """The result of a query, within the limits; for critics.
 
-        Runs whatever the authorizer lets pass, also what the grammar leaves out. Raises
+        Runs whatever the authorizer lets pass, also `EXPLAIN` and parameters left empty. Raises
         `ValueError` for a query that cannot be run, `PotentialError` at a limit.
         """
         if not isinstance(query, str):
