@@ -127,7 +127,7 @@ async def _observed(asked: Observation) -> float:
     target = asked.target
     assert target is not None
     data = asked.value.encode("utf-8", "surrogateescape")
-    ids = target.dense[0].lm.encode(asked.value) if target.dense else ()
+    ids = target.dense[0].encode(asked.value) if target.dense else ()
     if target.vocabulary is not None and max(ids, default=0) >= len(target.vocabulary.tokens):
         return -math.inf  # a byte that no token of a `ToyLM` spells
     log_p, begun = 0.0, Text()

@@ -209,8 +209,7 @@ async def dense_log_weight(target: Target, text: Text, *, ends: bool) -> float:
         requests[lm.lm, lm.temperature].append((lm.prompt, text.tokens))
 
     async def ask(lm: Any, temperature: float, batch: list[Any]) -> tuple[float, list[np.ndarray]]:
-        scores = await lm.engine.sequence_logprobs(batch, temperature)
-        weight = sum(float(score.double().sum()) for score in scores)
+        weight = sum(await lm.scores(batch, temperature))
         if not ends:
             return weight, []
         contexts = [prompt + tokens for prompt, tokens in batch]

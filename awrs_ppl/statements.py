@@ -49,6 +49,7 @@ def generation(
             f"ctx.generate got {potential!r}: there is no language model in it to draw from; "
             "multiply it by one, as lm('a prompt') * ..."
         )
+    _require_end(target, f"ctx.generate got {potential!r}")
     most = count_of(max_tokens, least=1)
     if most is None:
         raise ModelError(
@@ -75,6 +76,14 @@ def generation(
     return asked, (" * ".join(names), f"max_tokens={most}", type(proposal).__qualname__)
 
 
+def _require_end(target: Target, got: str) -> None:
+    if target.vocabulary is not None and not target.stops and not len(target.vocabulary.ends):
+        raise ModelError(
+            f"{got}: this language model has no end token, so that no text could ever end: name "
+            "stops, as lm('a prompt', stop='\\n'), or give its tokenizer an eos_token"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What an `observe` statement asks for: a distribution or a sorted product, and a value."""
@@ -98,7 +107,10 @@ def observation(
     if isinstance(potential, Potential):
         if not isinstance(value, str):
             raise ModelError(f"ctx.observe got the value {value!r}: potentials weigh a str")
-        asked = Observation(None, target_of(potential), value, ends)
+        target = target_of(potential)
+        if ends:
+            _require_end(target, f"ctx.observe got ends=True and {potential!r}")
+        asked = Observation(None, target, value, ends)
         return asked, (fingerprint(potential), repr(shown))
     potential = adapted(potential)
     if isinstance(potential, type) or not isinstance(potential, Distribution):
@@ -141,7 +153,7 @@ async def score(asked: Observation) -> float:
 
 
 def _spelled(target: Target, value: str) -> Text:
-    tokens = target.dense[0].lm.encode(value) if target.dense else ()
+    tokens = target.dense[0].encode(value) if target.dense else ()
     return Text(value.encode("utf-8", "surrogateescape"), tokens)
 
 

@@ -175,7 +175,7 @@ async def assert_properly_weighted(
             f"assert_properly_weighted got {quoted(potential)}: it needs a product with a ToyLM"
         )
     vocabulary = target.vocabulary
-    ids = target.dense[0].lm.encode(text)
+    ids = target.dense[0].encode(text)
     here = Text(text.encode("utf-8", "surrogateescape"), ids)
     states = await start(target, here)
     if isinstance(states, str):

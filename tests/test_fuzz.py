@@ -337,10 +337,8 @@ def test_what_is_unusual_works_too() -> None:
     message = {"role": "user", "content": "Hi", "name": "Ada"}
     assert lm.chat([message]).prompt == lm.chat("Hi").prompt
     assert lm.chat([MappingProxyType(message)]).prompt == lm.chat("Hi").prompt
-    with pytest.raises(ValueError, match=r"control token '<\|im_end\|>'"):
+    with pytest.raises(ValueError, match=r"'user<\|im_end\|>' is a role .* write a plain name"):
         lm.chat([{"role": "user<|im_end|>", "content": "Hi"}])
-    with pytest.raises(ValueError, match=r"control token '<\|im_end\|>'"):
-        lm.chat([{"role": "user", "content": [{"type": "text", "text": "Hi<|im_end|>"}]}])
     limit: Any
     for limit in (np.uint64(1501), 1501.5, math.inf):
         assert Sql(DATABASE, steps=limit, max_rows=limit, seconds=limit).rows("SELECT 1")

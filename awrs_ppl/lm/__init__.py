@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from jinja2 import TemplateError
 
 from awrs_ppl._values import quoted
 from awrs_ppl.errors import PotentialError, VocabularyError
-from awrs_ppl.lm.arguments import messages_of, stops_of, temperature_of, texts_in, token_ids
+from awrs_ppl.lm.arguments import end_ids, stops_of, temperature_of, token_ids
+from awrs_ppl.lm.conversation import chat_ids
+from awrs_ppl.lm.encoding import Encoder, special_ids
+from awrs_ppl.lm.engine import Engine
 from awrs_ppl.lm.prompted import PromptedLM
 from awrs_ppl.vocabulary import Vocabulary
 
@@ -23,24 +24,6 @@ if TYPE_CHECKING:
     from genlm.backend.llm.base import AsyncLM
 
 __all__ = ["LM", "Engine", "PromptedLM"]
-
-
-class Engine(Protocol):
-    """What an `LM` needs of the machine that runs it. Contexts are tuples of token ids."""
-
-    stats: Any
-
-    async def next_logits(self, contexts: Sequence[tuple[int, ...]]) -> torch.Tensor:
-        """One row of logits for each context, shape `[n, size]`."""
-        ...
-
-    async def sequence_logprobs(
-        self,
-        requests: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
-        temperature: float = 1.0,
-    ) -> list[torch.Tensor]:
-        """For each (context, continuation) the log-probability of each continuation token."""
-        ...
 
 
 class LM:
@@ -95,15 +78,16 @@ class LM:
                     )
             name = type(name_or_model).__name__
             engine = TransformersEngine(name_or_model, tokenizer, memory=memory)
-        self._use(name, engine, _end_ids(engine.tokenizer, engine.model), engine.vocab_size)
+        self._use(name, engine, end_ids(engine.tokenizer, engine.model), engine.vocab_size)
 
     def _use(self, name: str, engine: Any, ends: Sequence[int], size: int) -> None:
         self.name = name
         self.engine = engine
         self.tokenizer = engine.tokenizer
         self.vocabulary = Vocabulary(
-            engine.byte_vocab, ends=ends, special=_special_ids(engine.tokenizer), size=size
+            engine.byte_vocab, ends=ends, special=special_ids(engine.tokenizer), size=size
         )
+        self._encoder = Encoder(engine.tokenizer, self.vocabulary)
 
     @classmethod
     def embedded(
@@ -123,10 +107,17 @@ class LM:
         return lm
 
     @classmethod
-    def from_backend(cls, async_lm: AsyncLM, *, ends: Sequence[int] | None = None) -> LM:
+    def from_backend(
+        cls,
+        async_lm: AsyncLM,
+        *,
+        ends: Sequence[int] | None = None,
+        lora_name: str | None = None,
+    ) -> LM:
         """An LM on another engine of genlm-backend (vLLM, SGLang, MLX, ...).
 
-        `ends` are the ids of the tokens that end a text, by default the tokenizer's.
+        `ends` are the ids of the tokens that end a text, by default the tokenizer's and the
+        model's; `lora_name` is that of an adapter that the engine has.
         """
         from awrs_ppl.lm.backends import BackendEngine
 
@@ -134,19 +125,19 @@ class LM:
             raise TypeError(
                 f"LM.from_backend got {quoted(async_lm)}: give an AsyncLM of genlm-backend"
             )
-        key = None if ends is None else token_ids("ends", ends, len(async_lm.byte_vocab))
+        if lora_name is not None and not isinstance(lora_name, str):
+            raise TypeError(f"LM.from_backend got lora_name={quoted(lora_name)}: give a name")
+        given = None if ends is None else token_ids("ends", ends, len(async_lm.byte_vocab))
         cache: dict[Any, LM] = vars(async_lm).setdefault("_awrs_ppl_lms", {})
-        if key not in cache:
+        lm = cache.get((given, lora_name))
+        if lm is None:
             lm = cls.__new__(cls)
-            engine = BackendEngine(async_lm)
-            lm._use(
-                type(async_lm).__name__,
-                engine,
-                _end_ids(engine.tokenizer, None) if key is None else key,
-                engine.vocab_size,
-            )
-            cache[key] = lm
-        return cache[key]
+            engine = BackendEngine(async_lm, lora_name)
+            model = getattr(async_lm, "model", None)
+            found = end_ids(engine.tokenizer, model) if given is None else given
+            lm._use(type(async_lm).__name__, engine, found, engine.vocab_size)
+            cache[given, lora_name] = lm
+        return lm
 
     def __call__(
         self,
@@ -174,42 +165,16 @@ class LM:
     ) -> PromptedLM:
         """The law of answers to a conversation, by the model's own chat template.
 
-        `messages` are `{"role": ..., "content": ...}`, or one text of the user's. Raises
-        `ValueError` for a model without a chat template, for messages that the template refuses,
-        and for control tokens in a message; `TypeError` for what is no message.
+        `messages` are `{"role": ..., "content": ...}`, or one text of the user's. What they say is
+        text: control tokens in it are spelled out. Raises `ValueError` for a model without a chat
+        template, for messages that the template refuses, and where its own control tokens cannot
+        be told from those in a message; `TypeError` for what is no message.
         """
-        if getattr(self.tokenizer, "chat_template", None) is None:
-            raise ValueError(
-                f"{self.name!r} has no chat template (it is a base model): "
-                "write the prompt yourself, as lm('User: ...\\nAssistant:')"
-            )
-        controls = self.tokenizer.convert_ids_to_tokens(_special_ids(self.tokenizer))
-        said = messages_of(messages)
-        for text in texts_in(said):
-            for control in controls:
-                if control in text:
-                    raise ValueError(
-                        f"the message {quoted(text)} contains the control token "
-                        f"{control!r}: the model would read it as one; take it out"
-                    )
-        try:
-            prompt = self.tokenizer.apply_chat_template(
-                said, add_generation_prompt=True, tokenize=False
-            )
-        except (TemplateError, TypeError) as error:
-            raise ValueError(
-                f"the chat template of {self.name!r} refuses {quoted(messages)}: {error}"
-            ) from error
-        try:
-            ids = self.tokenizer.encode(prompt, add_special_tokens=False)
-        except TypeError as error:
-            raise VocabularyError(
-                f"{quoted(messages)} has a lone surrogate: it is no Unicode text"
-            ) from error
+        ids = chat_ids(self.name, self.tokenizer, self._encoder, messages)
         return self(ids, stop=stop, temperature=temperature)
 
     def prompt_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
-        """The tokens of a prompt, with the beginning-of-sequence token as the tokenizer adds it."""
+        """The tokens of a prompt, with those that the tokenizer puts before a text."""
         if isinstance(prompt, str):
             ids = self._encode(prompt, True)
         elif isinstance(prompt, bytes):
@@ -229,44 +194,44 @@ class LM:
         return ids
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """The model's own tokens of a text, without any special token."""
+        """The tokens that a text has behind a prompt; `lm(prompt).encode(text)` behind that one.
+
+        They spell the text, also where the tokenizer changes its input: SentencePiece's dummy
+        space, Unicode normalization, lower case. Raises `VocabularyError` if no tokens spell it.
+        """
         if not isinstance(text, str):
             raise TypeError(f"encode got {quoted(text)}: it needs a str")
         return self._encode(text, False)
 
     @cached_property
-    def _encode(self) -> Callable[[str, bool], tuple[int, ...]]:
+    def _encode(self) -> Callable[..., tuple[int, ...]]:
         # Models build their prompts anew in every particle and on every replay.
         return lru_cache(maxsize=4096)(self._tokenize)
 
-    def _tokenize(self, text: str, prompt: bool) -> tuple[int, ...]:
-        # Bytes that are no UTF-8, as `generate` gives them at times, have tokens of their own.
-        pieces = re.split("([\udc80-\udcff])", text)
-        ids: list[int] = []
-        for i, piece in enumerate(pieces):
-            if i % 2:
-                ids.append(self._byte_id(piece, text))
-            elif piece or i == 0:
-                # split_special_tokens: "<eos>" in a text is five characters, never the end.
-                try:
-                    ids += self.tokenizer.encode(
-                        piece, add_special_tokens=prompt and i == 0, split_special_tokens=True
-                    )
-                except TypeError as error:
-                    raise VocabularyError(
-                        f"the text {quoted(text)} has a lone surrogate: it is no Unicode text"
-                    ) from error
-        return tuple(ids)
+    def _tokenize(self, text: str, prompt: bool, before: tuple[int, ...] = ()) -> tuple[int, ...]:
+        return self._encoder.prompt(text) if prompt else self._encoder.behind(text, before)
 
-    def _byte_id(self, escaped: str, text: str) -> int:
-        byte = escaped.encode("utf-8", "surrogateescape")
-        vocabulary = self.vocabulary
-        for i in vocabulary.text_ids.tolist():
-            if bytes(vocabulary.tokens[i]) == byte:
-                return i
-        raise VocabularyError(
-            f"the text {quoted(text)} has the byte {byte!r}, which is no UTF-8, and this model "
-            "has no token for it"
+    async def scores(
+        self,
+        requests: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+        temperature: float,
+    ) -> list[float]:
+        """The log-probability of each (context, continuation), in one batch.
+
+        Raises `PotentialError` if the model gave NaN or infinity.
+        """
+        found = await self.engine.sequence_logprobs(requests, temperature)
+        sums = [float(score.double().sum()) for score in found]
+        for (context, text), number in zip(requests, sums, strict=True):
+            if math.isnan(number) or number == math.inf:
+                what = f"the log-probability {number} to {quoted(self.decode(text))}"
+                raise self._broken(what, context)
+        return sums
+
+    def _broken(self, what: str, context: tuple[int, ...]) -> PotentialError:
+        return PotentialError(
+            f"{self!r} gave {what} after {quoted(self.decode(context))}: "
+            "the model's weights are damaged, or its dtype is too narrow for them"
         )
 
     async def logits(
@@ -283,11 +248,8 @@ class LM:
         peaks = logits.amax(-1).tolist()
         broken = [i for i, peak in enumerate(peaks) if not math.isfinite(peak)]
         if broken:
-            raise PotentialError(
-                f"{self!r} gave {'NaN' if math.isnan(peaks[broken[0]]) else 'infinity'} after "
-                f"{quoted(self.decode(contexts[broken[0]]))}: "
-                "the model's weights are damaged, or its dtype is too narrow for them"
-            )
+            what = "NaN" if math.isnan(peaks[broken[0]]) else "infinity"
+            raise self._broken(what, contexts[broken[0]])
         if any(temperature != 1.0 for temperature in temperatures):
             divisor = torch.tensor(temperatures, dtype=logits.dtype, device=logits.device)
             logits = logits / divisor[:, None]
@@ -319,6 +281,11 @@ class LM:
             "utf-8", "surrogateescape"
         )
 
+    @property
+    def lora_name(self) -> str | None:
+        """The adapter that the engine runs with, if any."""
+        return getattr(self.engine, "lora_name", None)
+
     def shares_vocabulary(self, other: LM) -> bool:
         """Whether token `i` of the one is token `i` of the other."""
         a, b = self.vocabulary, other.vocabulary
@@ -326,18 +293,3 @@ class LM:
 
     def __repr__(self) -> str:
         return f"LM({self.name!r})"
-
-
-def _end_ids(tokenizer: Any, model: Any) -> list[int]:
-    """The tokenizer's end token, and those the model's own generation settings name."""
-    ends = {tokenizer.eos_token_id}
-    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ends.update(named if isinstance(named, list) else [named])
-    return sorted(i for i in ends if i is not None)
-
-
-def _special_ids(tokenizer: Any) -> list[int]:
-    """Tokens flagged special; other added tokens are text."""
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    flagged = {int(i) for i, token in added.items() if token.special}
-    return sorted(flagged | set(tokenizer.all_special_ids))

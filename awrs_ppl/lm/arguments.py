@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Number
 from typing import Any
 
+import numpy as np
 import torch
 
 from awrs_ppl._values import is_number, quoted
@@ -16,6 +18,7 @@ __all__ = [
     "byte_limit",
     "device_of",
     "dtype_of",
+    "end_ids",
     "messages_of",
     "stops_of",
     "temperature_of",
@@ -36,6 +39,21 @@ def token_ids(what: str, ids: Any, size: int) -> tuple[int, ...]:
     return found
 
 
+def end_ids(tokenizer: Any, model: Any) -> list[int]:
+    """The tokenizer's end token, and those of the model's own settings: one or several ids."""
+    config = getattr(model, "config", None)
+    text = getattr(config, "get_text_config", lambda: config)()
+    settings = (getattr(model, "generation_config", None), text, config)
+    named = (getattr(holder, "eos_token_id", None) for holder in settings)
+    # The settings of the generation come first, as in transformers' own `generate`.
+    of_model = next((ids for ids in named if ids is not None), None)
+    found: set[int] = set()
+    for ids in (getattr(tokenizer, "eos_token_id", None), of_model):
+        if ids is not None:
+            found.update(operator.index(i) for i in np.atleast_1d(np.asarray(ids)).tolist())
+    return sorted(found)
+
+
 def stops_of(stop: str | Sequence[str] | None) -> tuple[bytes, ...]:
     """The stops, as bytes."""
     try:
@@ -49,7 +67,7 @@ def stops_of(stop: str | Sequence[str] | None) -> tuple[bytes, ...]:
 
 def temperature_of(temperature: float) -> float:
     """The temperature; below a millionth, dividing by it leaves the range of float32."""
-    if not isinstance(temperature, int | float) or not 1e-6 <= temperature < math.inf:
+    if not is_number(temperature) or not 1e-6 <= temperature < math.inf:
         raise ValueError(f"temperature={temperature!r}: it must be a number from 1e-6 up")
     return float(temperature)
 
@@ -72,14 +90,14 @@ def messages_of(messages: Any) -> list[dict[str, Any]]:
 
 def texts_in(value: Any) -> Iterator[str]:
     """All texts in messages, wherever a template may find them."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
+    if isinstance(value, Mapping):
         for one in value.values():
             yield from texts_in(one)
     elif isinstance(value, list | tuple):
         for one in value:
             yield from texts_in(one)
+    elif value is not None and not isinstance(value, Number):
+        yield str(value)
 
 
 def byte_limit(memory: Any) -> int:

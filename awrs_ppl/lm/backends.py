@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from awrs_ppl.errors import AwrsError, VocabularyError
 from awrs_ppl.lm.stats import Stats
+from awrs_ppl.lm.token_bytes import token_bytes
+from awrs_ppl.lm.transformers import TransformersEngine
 
 if TYPE_CHECKING:
     from genlm.backend.llm.base import AsyncLM
@@ -17,31 +21,41 @@ __all__ = ["BackendEngine"]
 
 
 class BackendEngine:
-    """An `AsyncLM` of genlm-backend, asked in batches; it caches what it caches itself."""
+    """An `AsyncLM` of genlm-backend, asked in batches; it caches what it caches itself.
 
-    def __init__(self, async_lm: AsyncLM) -> None:
+    `lora_name` is the adapter that it runs with. Rows of its model that are no tokens (padding)
+    count in the softmax as in the model alone.
+    """
+
+    def __init__(self, async_lm: AsyncLM, lora_name: str | None = None) -> None:
         self.async_lm = async_lm
+        self.lora_name = lora_name
         self.tokenizer = async_lm.tokenizer
-        self.byte_vocab = async_lm.byte_vocab
-        self.vocab_size = len(async_lm.byte_vocab)
+        self.byte_vocab = _bytes_of(async_lm)
+        # A model's row may be longer than its tokenizer (padding) or shorter (tokens added).
+        self.vocab_size = max(len(self.byte_vocab), _row_length(async_lm))
         self.stats = Stats()
 
     async def next_logits(self, contexts: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """Log-probabilities serve as logits: a softmax does not see the difference."""
         started = time.perf_counter()
         distinct = list(dict.fromkeys(contexts))
-        rows = await self.async_lm.batch_next_token_logprobs([list(c) for c in distinct])
+        # Named only where there is one: an engine need not know of adapters.
+        adapter = {} if self.lora_name is None else {"lora_name": self.lora_name}
+        rows = await self.async_lm.batch_next_token_logprobs([list(c) for c in distinct], **adapter)
         self.stats.rows += len(contexts)
         self.stats.passes += 1
         self.stats.tokens += sum(map(len, distinct))
         self.stats.seconds += time.perf_counter() - started
         place = {context: i for i, context in enumerate(distinct)}
         rows = rows[[place[context] for context in contexts]]
-        # A model's row may be longer than its tokenizer (padding) or shorter (tokens added).
+        if rows.shape[1] > self.vocab_size:
+            raise AwrsError(
+                f"{self.async_lm!r} gave rows of {rows.shape[1]} log-probabilities, and of "
+                f"{self.vocab_size} when it was loaded"
+            )
         missing = self.vocab_size - rows.shape[1]
-        if missing > 0:
-            rows = torch.nn.functional.pad(rows, (0, missing), value=-torch.inf)
-        return rows[:, : self.vocab_size]
+        return torch.nn.functional.pad(rows, (0, missing), value=-torch.inf) if missing else rows
 
     async def sequence_logprobs(
         self,
@@ -56,3 +70,23 @@ class BackendEngine:
         tokens = torch.tensor([i for _, text in requests for i in text], device=rows.device)
         picked = rows.gather(1, tokens[:, None])[:, 0]
         return list(picked.split([len(text) for _, text in requests]))
+
+
+def _bytes_of(async_lm: AsyncLM) -> list[Any]:
+    """The bytes of an engine's tokens: by its tokenizer, or what it says where that is no help."""
+    if isinstance(async_lm, TransformersEngine):
+        return async_lm.byte_vocab
+    try:
+        return token_bytes(async_lm.tokenizer)
+    except (AttributeError, VocabularyError):
+        return async_lm.byte_vocab
+
+
+def _row_length(async_lm: AsyncLM) -> int:
+    """How many log-probabilities the engine's model gives for a next token, seen from one."""
+    if isinstance(async_lm, TransformersEngine):
+        return async_lm.vocab_size
+    # Some engines have an event loop of their own for this, and one may be running here.
+    with ThreadPoolExecutor(max_workers=1) as other_thread:
+        row: Any = other_thread.submit(async_lm.next_token_logprobs_sync, [0]).result()
+    return len(row)

@@ -10,6 +10,7 @@ import numpy as np
 from genlm.backend.tokenization import Token
 from genlm.control.potential.built_in.llm import PromptedLLM
 
+from awrs_ppl._values import quoted
 from awrs_ppl.outcomes import end_log_weight
 from awrs_ppl.potential import Multiplicative
 from awrs_ppl.vocabulary import Closings, first_stop, stop_tail
@@ -18,6 +19,21 @@ if TYPE_CHECKING:
     from awrs_ppl.lm import LM
 
 __all__ = ["PromptedLM"]
+
+
+# The methods by which a `PromptedLLM` weighs tokens.
+_WEIGHING = (
+    "prefix",
+    "complete",
+    "score",
+    "log_probability",
+    "_log_probability",
+    "_maybe_temper",
+    "logw_next",
+    "batch_logw_next",
+    "_process_logw_next",
+    "_process_logw_next_batch",
+)
 
 
 class PromptedLM(Multiplicative):
@@ -39,11 +55,29 @@ class PromptedLM(Multiplicative):
 
     @classmethod
     def from_genlm(cls, potential: PromptedLLM) -> PromptedLM:
-        """A `PromptedLLM` of genlm-control as one of ours, on the same backend."""
+        """A `PromptedLLM` of genlm-control as one of ours, on the same backend.
+
+        With its prompt, temperature, end tokens and adapter. Raises `TypeError` for one that
+        weighs tokens by methods of its own, which would not be called.
+        """
         from awrs_ppl.lm import LM
 
-        lm = LM.from_backend(potential.model, ends=potential.token_maps.eos_idxs)
+        for name in _WEIGHING:
+            own = vars(potential).get(name, getattr(type(potential), name))
+            if own is not getattr(PromptedLLM, name):
+                raise TypeError(
+                    f"{quoted(potential)} weighs tokens by a {name} of its own, and the library "
+                    "calls the engine behind a PromptedLLM itself: change the weights there, in "
+                    "an AsyncLM"
+                )
+        lm = LM.from_backend(
+            potential.model, ends=potential.token_maps.eos_idxs, lora_name=potential.lora_name
+        )
         return lm(potential.prompt_ids, temperature=potential.temperature)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The tokens that a text has behind the prompt."""
+        return self.lm._encode(text, False, self.prompt)
 
     @property
     def key(self) -> Hashable:
@@ -62,6 +96,8 @@ class PromptedLM(Multiplicative):
             options.append(f"stop={stops[0] if len(stops) == 1 else stops!r}")
         if self.temperature != 1.0:
             options.append(f"temperature={self.temperature}")
+        if self.lm.lora_name is not None:
+            options.append(f"lora_name={self.lm.lora_name!r}")
         return f"lm({', '.join(options)})"
 
     @property
@@ -88,8 +124,8 @@ class PromptedLM(Multiplicative):
         if first_stop(b"".join(context), self.stops) is not None:
             return -math.inf
         requests = [(self.prompt, _ids(context))]
-        (scores,) = await self.lm.engine.sequence_logprobs(requests, self.temperature)
-        return float(scores.double().sum())
+        (weight,) = await self.lm.scores(requests, self.temperature)
+        return weight
 
     async def complete(self, context: Sequence[Token]) -> float:
         """The log-probability of these tokens and the end."""

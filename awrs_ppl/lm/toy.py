@@ -58,7 +58,7 @@ class ToyLM(LM):
         # Longest first, so that a text is spelled with its longest tokens.
         self._spelling = sorted(range(end), key=lambda i: -len(spelled[i]))
 
-    def _tokenize(self, text: str, prompt: bool) -> tuple[int, ...]:
+    def _tokenize(self, text: str, prompt: bool, before: tuple[int, ...] = ()) -> tuple[int, ...]:
         data = text.encode("utf-8", "surrogateescape")
         tokens = self.vocabulary.tokens
         ids: list[int] = []

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import torch
 from genlm.backend.llm.base import AsyncLM
+from genlm.backend.tokenization import Token
 from huggingface_hub.utils import (
     are_progress_bars_disabled,
     disable_progress_bars,
@@ -28,6 +29,7 @@ from awrs_ppl.lm.acceptance import require_causal
 from awrs_ppl.lm.arguments import byte_limit, device_of, dtype_of
 from awrs_ppl.lm.jobs import Job
 from awrs_ppl.lm.runner import Runner
+from awrs_ppl.lm.token_bytes import token_bytes
 
 __all__ = ["TransformersEngine"]
 
@@ -64,8 +66,11 @@ class TransformersEngine(AsyncLM):
         if isinstance(tokenizer, type) or not hasattr(tokenizer, "convert_ids_to_tokens"):
             raise TypeError(f"tokenizer={quoted(tokenizer)} is no tokenizer of transformers")
         memory = byte_limit(memory)
-        super().__init__(tokenizer)
         require_causal(model)
+        # Not AsyncLM's own __init__: it misreads some vocabularies, and knows fewer.
+        self.tokenizer = tokenizer
+        self.byte_vocab = [Token(i, data) for i, data in enumerate(token_bytes(tokenizer))]
+        self.str_vocab = [data.decode("utf-8", "replace") for data in self.byte_vocab]
         self.model = model.eval()
         self.device: torch.device = model.device
         self._known = int(model.get_input_embeddings().weight.shape[0])
