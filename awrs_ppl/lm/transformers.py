@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,18 +15,13 @@ from typing import Any, Self
 import torch
 from genlm.backend.llm.base import AsyncLM
 from genlm.backend.tokenization import Token
-from huggingface_hub.utils import (
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
+from transformers import AutoTokenizer
 
 from awrs_ppl._values import quoted
 from awrs_ppl.errors import AwrsError, ContextLengthError
 from awrs_ppl.lm.acceptance import require_causal
 from awrs_ppl.lm.arguments import byte_limit, device_of, dtype_of
+from awrs_ppl.lm.checkpoint import load_checkpoint
 from awrs_ppl.lm.jobs import Job
 from awrs_ppl.lm.runner import Runner
 from awrs_ppl.lm.token_bytes import token_bytes
@@ -119,24 +114,7 @@ class TransformersEngine(AsyncLM):
         device = device_of(device)
         dtype, memory = dtype_of(dtype, device), byte_limit(memory)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
-        with _no_bar_of_weights():
-            try:
-                loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    name_or_path,
-                    dtype=dtype,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    output_loading_info=True,
-                )
-            except ValueError as error:
-                if "Unrecognized configuration class" not in str(error):
-                    raise
-                raise ValueError(
-                    f"{quoted(name_or_path)} is no causal language model: transformers loads none "
-                    "of its kind with AutoModelForCausalLM"
-                ) from error
-        model, info = loaded
-        _require_weights(name_or_path, model, info["missing_keys"])
+        model = load_checkpoint(name_or_path, dtype)
         return cls(model.to(device), tokenizer, memory=memory)
 
     async def next_logits(self, contexts: Sequence[tuple[int, ...]]) -> torch.Tensor:
@@ -278,34 +256,3 @@ def _stacked(rows: list[torch.Tensor]) -> torch.Tensor:
 def _refuse_adapter(lora_name: str | None) -> None:
     if lora_name is not None:
         raise ValueError(f"this engine has no adapters, so lora_name must be None: {lora_name!r}")
-
-
-def _require_weights(name: str, model: Any, missing: Collection[str]) -> None:
-    lacking = sorted({*missing} & {parameter for parameter, _ in model.named_parameters()})
-    if lacking:
-        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        raise ValueError(
-            f"{quoted(name)} lacks weights of {type(model).__name__}: {lacking[0]}{more}, which "
-            "would be random numbers; give a checkpoint that was saved with its language-model head"
-        )
-
-
-@contextlib.contextmanager
-def _no_bar_of_weights() -> Iterator[None]:
-    """Keep transformers from drawing a bar for the seconds that it loads weights.
-
-    Its switch also turns off the bars of downloads: these are wanted, and turned on again.
-    """
-    downloads = not are_progress_bars_disabled()
-    if not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()
-    if downloads:
-        enable_progress_bars()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()
-        if not downloads:
-            disable_progress_bars()

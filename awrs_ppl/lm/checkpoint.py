@@ -1,0 +1,75 @@
+"""The saved weights of a causal language model of `transformers`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import torch
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+from awrs_ppl._values import quoted
+
+__all__ = ["load_checkpoint"]
+
+
+def load_checkpoint(name_or_path: str, dtype: torch.dtype) -> Any:
+    """The model, on the CPU. Raises `ValueError` for one of another kind, or with weights missing,
+    and `OSError` for none."""
+    with _no_bar_of_weights():
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                name_or_path,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+            raise ValueError(
+                f"{quoted(name_or_path)} is no causal language model: transformers loads none of "
+                "its kind with AutoModelForCausalLM"
+            ) from error
+    model, info = loaded
+    _require_weights(name_or_path, model, info["missing_keys"])
+    return model
+
+
+def _require_weights(name: str, model: Any, missing: Collection[str]) -> None:
+    lacking = sorted({*missing} & {parameter for parameter, _ in model.named_parameters()})
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise ValueError(
+            f"{quoted(name)} lacks weights of {type(model).__name__}: {lacking[0]}{more}, which "
+            "would be random numbers; give a checkpoint that was saved with its language-model head"
+        )
+
+
+@contextlib.contextmanager
+def _no_bar_of_weights() -> Iterator[None]:
+    """Keep transformers from drawing a bar for the seconds that it loads weights.
+
+    Its switch also turns off the bars of downloads: these are wanted, and turned on again.
+    """
+    downloads = not are_progress_bars_disabled()
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+        if not downloads:
+            disable_progress_bars()
