@@ -11,14 +11,33 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from awrs_ppl._values import quoted
+from awrs_ppl._values import quoted, shorten
 from awrs_ppl.errors import ModelError
 
-__all__ = ["ScipyDistribution", "TorchDistribution", "adapted", "kind_of"]
+__all__ = ["Foreign", "ScipyDistribution", "TorchDistribution", "adapted", "kind_of"]
+
+
+class _OfTorch(Protocol):
+    @property
+    def batch_shape(self) -> Any: ...
+
+
+class _OfScipy(Protocol):
+    @property
+    def logpdf(self) -> Any: ...
+
+
+class _DiscreteOfScipy(Protocol):
+    @property
+    def logpmf(self) -> Any: ...
+
+
+# How a type checker knows the distributions that can be taken.
+Foreign = _OfTorch | _OfScipy | _DiscreteOfScipy
 
 
 def adapted(value: Any) -> Any:
@@ -228,7 +247,7 @@ class ScipyDistribution:
         if self._is_new:
             return quoted(self._distribution)
         given = [f"{name}={value!r}" if name else repr(value) for name, value in self._parameters]
-        return quoted(_Shown(f"{self._name}({', '.join(given) if self._parameters else '...'})"))
+        return shorten(f"{self._name}({', '.join(given) if given else '...'})", 60)
 
 
 @contextmanager
@@ -279,12 +298,3 @@ def _require_shape(told: str, x: Any, shape: tuple[int, ...], wanted: Any) -> No
         return
     kind = f"arrays of shape {tuple(wanted)}" if wanted else "one number at a time"
     raise ModelError(f"{told} weighs {kind}, and got {quoted(x)} of shape {shape}")
-
-
-class _Shown(str):
-    """A text that is its own repr."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)

@@ -13,7 +13,7 @@ import numpy as np
 from awrs_ppl._values import quoted
 from awrs_ppl.distributions import Distribution, as_number
 from awrs_ppl.errors import ModelError
-from awrs_ppl.foreign import adapted, kind_of
+from awrs_ppl.foreign import Foreign, adapted, kind_of
 from awrs_ppl.trace import Request
 
 if TYPE_CHECKING:
@@ -110,10 +110,10 @@ class Context:
 
     def sample(
         self,
-        distribution: Distribution,
+        distribution: Distribution | Foreign,
         *,
         name: str | None = None,
-        proposal: Distribution | None = None,
+        proposal: Distribution | Foreign | None = None,
     ) -> Statement[Any]:
         """Draw from a distribution: an object with `sample(rng)` and `log_prob(x)`, or one of
         torch or scipy, as `scipy.stats.norm(0, 1)`.
@@ -128,7 +128,7 @@ class Context:
 
     def observe(
         self,
-        potential: Potential | Distribution,
+        potential: Potential | Distribution | Foreign,
         value: Any,
         *,
         ends: bool = False,

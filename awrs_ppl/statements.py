@@ -11,7 +11,7 @@ from genlm.control.potential.base import Potential
 from awrs_ppl._values import count_of, quoted
 from awrs_ppl.distributions import Distribution, as_number
 from awrs_ppl.errors import ModelError
-from awrs_ppl.foreign import adapted, kind_of
+from awrs_ppl.foreign import Foreign, adapted, kind_of
 from awrs_ppl.generation import Generation, known, weigh
 from awrs_ppl.knowledge import ask, start
 from awrs_ppl.lifting import Text, Weigher
@@ -100,7 +100,7 @@ class Observation:
 
 
 def observation(
-    potential: Potential | Distribution, value: Any, ends: bool
+    potential: Potential | Distribution | Foreign, value: Any, ends: bool
 ) -> tuple[Observation, tuple[Any, ...]]:
     """What an `observe` statement asks for, and its fingerprint. Raises `ModelError`."""
     shown = value if isinstance(value, str | bytes | int) else type(value).__qualname__

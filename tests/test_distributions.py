@@ -25,7 +25,6 @@ from awrs_ppl.foreign import adapted
 from awrs_ppl.testing import enumerate_posterior
 
 LEAST = 5e-324
-# Their types promise other methods than ours.
 td: Any = torch.distributions
 stats: Any = scipy_stats
 

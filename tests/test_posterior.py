@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import importlib
 import json
 import math
+import pickle
+import pickletools
+import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from html.parser import HTMLParser
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cloudpickle
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
+from scipy import stats
 
-from awrs_ppl import Bernoulli, Context, NoSurvivors, ToyLM, Trace, infer
+from awrs_ppl import Bernoulli, Context, NoSurvivors, ToyLM, Trace, infer, predicate
 from awrs_ppl._svg import genealogy_svg
-from awrs_ppl._values import escape, key, shorten
+from awrs_ppl._values import escape, key, same, shorten
 from awrs_ppl.population import Sync
 from awrs_ppl.posterior import Posterior, Stats
-from awrs_ppl.potentials import Regex
+from awrs_ppl.potentials import Regex, Soft
 from awrs_ppl.trace import Record, Request
 from awrs_ppl.weights import log_mean
 
@@ -721,3 +735,168 @@ async def test_infer_gives_a_posterior() -> None:
     assert set(posterior.to_dataframe().columns) >= {"a", "sample 2"}
     assert "condition 3" not in posterior.to_dataframe().columns
     Reader(posterior._repr_html_())
+
+
+# --- pickles --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Town:
+    name: str
+    place: np.ndarray
+
+
+def toy() -> ToyLM:
+    return ToyLM(["a", "b", "é"], weights=lambda context: [3, 1, 1, 2])
+
+
+async def everything(ctx: Context, lm: ToyLM) -> Any:
+    """Each kind of statement, deaths, resampling, masks, checks, critics and odd values."""
+    heads = await ctx.sample(Bernoulli(0.5), name="coin")
+    length = await ctx.call(len, "abc")
+    short = predicate(lambda text: len(text) < 4)
+    product = lm("a", stop="é") * Regex("[ab]*") * short
+    text = await ctx.generate(product, max_tokens=5, critic=Soft(lambda text: -len(text)))
+    await ctx.observe(lm("b"), "a")
+    await ctx.factor(-0.5 if heads else 0.0)
+    await ctx.condition(text != "b", name="not b")
+    await ctx.sample(stats.norm(0, 1), proposal=torch.distributions.Normal(0.0, 2.0))
+    return [Town(text, np.arange(length)), {"nan": math.nan, "tensor": torch.ones(2)}, heads]
+
+
+def assert_equal(first: Posterior, second: Posterior) -> None:
+    assert same(first.values, second.values)
+    assert first.log_weights.tolist() == second.log_weights.tolist()
+    assert first.probabilities == second.probabilities
+    assert (first.log_ml, first.ess, first.seed) == (second.log_ml, second.ess, second.seed)
+    assert (first.alive, first.dead, first.unfinished) == (
+        second.alive,
+        second.dead,
+        second.unfinished,
+    )
+    assert (first.stats, first.kills, first.deaths) == (second.stats, second.kills, second.deaths)
+    assert (first.history, first.efforts) == (second.history, second.efforts)
+    assert (repr(first), str(first)) == (repr(second), str(second))
+    assert first._repr_html_() == second._repr_html_()
+    assert first.explain() == second.explain()
+    assert first.to_json() == second.to_json()
+    assert first.to_genlm_record() == second.to_genlm_record()
+    assert first.to_dataframe().astype(str).equals(second.to_dataframe().astype(str))
+    for one, other in zip(first, second, strict=True):
+        assert list(one) == list(other)
+        assert same(dict(one), dict(other))
+        assert same(one.value, other.value)
+        assert (one.log_weight, one.finished) == (other.log_weight, other.finished)
+        assert (one.log_weights, repr(one)) == (other.log_weights, repr(other))
+    assert same(first.sample(5, seed=1), second.sample(5, seed=1))
+    for plot in ("plot_ess", "plot_genealogy", "plot_weights"):
+        drawn = [getattr(posterior, plot)() for posterior in (first, second)]
+        lines = [[line.get_xydata().tolist() for line in axes.lines] for axes in drawn]
+        assert lines[0] == lines[1]
+        for axes in drawn:
+            plt.close(axes.figure)
+
+
+async def test_a_posterior_comes_back_from_a_pickle_and_a_copy() -> None:
+    options: dict[str, Any] = {"n_particles": 30, "ess_threshold": 0.95, "progress": False}
+    posterior = await infer(everything, toy(), seed=1, **options)
+    assert posterior.kills
+    assert any(sync.ancestors for sync in posterior.history)
+    for again in (
+        *(pickle.loads(pickle.dumps(posterior, protocol)) for protocol in (2, 4, 5)),
+        pickle.loads(cloudpickle.dumps(posterior)),
+        copy.copy(posterior),
+        copy.deepcopy(posterior),
+    ):
+        assert_equal(posterior, again)
+    assert pickle.loads(pickle.dumps(posterior[0])).keys() == posterior[0].keys()
+
+
+async def test_a_posterior_that_was_stopped_comes_back_from_a_pickle() -> None:
+    posterior = after_timeout()
+    assert_equal(posterior, pickle.loads(pickle.dumps(posterior)))
+
+
+async def test_a_pickle_holds_no_vocabulary_and_no_engine() -> None:
+    async def model(ctx: Context, lm: ToyLM) -> str:
+        return await ctx.generate(lm("a") * Regex("a*") * predicate(str.isascii), max_tokens=4)
+
+    sizes = {}
+    for count in (3, 3000):
+        lm = ToyLM([f"<{i}>" for i in range(count)] + ["a"], seed=count)
+        posterior = await infer(model, lm, n_particles=10, seed=0, progress=False)
+        sizes[count] = len(pickle.dumps(posterior))
+        named = {
+            str(argument).split()[0]
+            for code, argument, _ in pickletools.genops(pickle.dumps(posterior, 2))
+            if code.name == "GLOBAL"
+        }
+        assert {name for name in named if name.startswith("awrs_ppl")} == {
+            *("awrs_ppl.ledger", "awrs_ppl.population", "awrs_ppl.posterior"),
+            *("awrs_ppl.stats", "awrs_ppl.trace"),
+        }
+        assert not any(name.startswith(("genlm", "torch", "transformers")) for name in named)
+    assert sizes[3000] < 2 * sizes[3] < 20_000
+
+
+async def test_a_posterior_keeps_no_language_model_alive() -> None:
+    lm = toy()
+    posterior = await infer(everything, lm, n_particles=10, seed=0, progress=False)
+    gone = weakref.ref(lm), weakref.ref(lm.engine)
+    del lm
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None]
+    assert len(posterior) == 10
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (threading.Lock(), r"<unlocked _thread.lock object"),
+        (lambda: 1, "lambda"),
+        ({"open": (i for i in "ab")}, r"{'open': <generator"),
+    ],
+)
+def test_a_value_that_cannot_be_pickled_is_named(value: Any, shown: str) -> None:
+    posterior = posterior_of([trace("a"), trace("b", odd=value), trace(value)])
+    with pytest.raises(pickle.PicklingError, match=f"'odd' of particle 1 is .*{shown}"):
+        pickle.dumps(posterior)
+    posterior = posterior_of([trace("a"), trace(value)])
+    with pytest.raises(pickle.PicklingError, match=f"the value of particle 1 is .*{shown}"):
+        pickle.dumps(posterior)
+    assert len(copy.copy(posterior)) == 2
+
+
+def test_cloudpickle_takes_what_pickle_does_not() -> None:
+    posterior = posterior_of([trace(lambda: 3)])
+    (function,) = pickle.loads(cloudpickle.dumps(posterior)).values
+    assert function() == 3
+    (function,) = copy.deepcopy(posterior).values
+    assert function() == 3
+
+
+POOLED = """
+from awrs_ppl import Categorical, ToyLM, run
+from awrs_ppl.potentials import Regex, Soft
+
+async def model(ctx, lm):
+    letter = await ctx.sample(Categorical({"a": 1, "b": 3}))
+    return letter + await ctx.generate(lm(letter) * Regex("a*"), max_tokens=3)
+
+def work(seed):
+    return run(model, ToyLM(["a", "b"]), n_particles=20, seed=seed, progress=False)
+"""
+
+
+def test_posteriors_come_back_from_a_process_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pooled_work.py").write_text(POOLED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pooled = importlib.import_module("pooled_work")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        for seed, posterior in enumerate(pool.map(pooled.work, range(2))):
+            here = pooled.work(seed)
+            assert posterior.values == here.values
+            assert posterior.log_weights.tolist() == here.log_weights.tolist()
+            assert posterior.log_ml == here.log_ml
