@@ -8,9 +8,12 @@ from typing import Any
 
 import regex
 
+from awrs_ppl.potentials._json_backreferences import check_backreferences
 from awrs_ppl.potentials._json_limits import compiled, unrolled
+from awrs_ppl.potentials._json_numbers import read
+from awrs_ppl.potentials._json_patterns import parse as parse_pattern
 
-__all__ = ["Inspection", "draft_of", "parse"]
+__all__ = ["Inspection", "draft_of", "parse", "separate"]
 
 # Schemas nested deeper, or longer as JSON, are refused.
 SCHEMA_DEPTH = 64
@@ -32,15 +35,16 @@ def parse(text: str, name: str) -> Any:
         deepest = max(deepest, depth)
     if deepest > SCHEMA_DEPTH:
         raise ValueError(f"{name}: the schema is nested more than {SCHEMA_DEPTH} levels deep")
-    return json.loads(text)
+    return read(text)
 
 
-def draft_of(schema: Any, name: str) -> tuple[Any, Any]:
+def draft_of(text: str, name: str) -> tuple[Any, Any]:
     """The validator of a schema's draft, and how references are read in it."""
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import Draft3Validator, Draft202012Validator, validator_for
     from referencing.jsonschema import specification_with
 
+    schema = json.loads(text)
     validator: Any = validator_for(schema, default=Draft202012Validator)
     if validator is Draft3Validator:
         raise ValueError(f"{name}: Draft 3 is not supported, Draft 4 and later are")
@@ -56,19 +60,38 @@ def draft_of(schema: Any, name: str) -> tuple[Any, Any]:
     return validator, specification_with(validator.ID_OF(validator.META_SCHEMA))
 
 
+def separate(schema: dict[str, Any], *, is_old: bool) -> None:
+    """Gives both forms of `dependencies` the same form: no library reads them mixed.
+
+    The drafts since 2019, which are not old, write it otherwise, and take this beside it.
+    """
+    dependencies = schema.get("dependencies")
+    if not isinstance(dependencies, dict):
+        return
+    for key, value in dependencies.items():
+        if isinstance(value, list):
+            dependencies[key] = {"required": value} if value else {}
+    if not is_old:
+        beside = schema.setdefault("allOf", [])
+        if not any(
+            isinstance(sub, dict) and sub.get("dependentSchemas") is dependencies for sub in beside
+        ):
+            beside.append({"dependentSchemas": dependencies})
+
+
 class Inspection:
     """Refuses schemas that point outside, go round in circles, or cost too much.
 
     Afterwards `is_plain` says whether all references are relative to the whole schema.
     """
 
-    def __init__(self, schema: Any, specification: Any, name: str) -> None:
+    def __init__(self, schema: Any, specification: Any, name: str, *, is_old: bool) -> None:
         self.schema = schema
         self.specification = specification
+        self.is_old = is_old
         self.name = name
         self.is_plain = True
         self.same_value: dict[int, list[int]] = {}
-        self.keywords: set[str] = set()
 
     def run(self, resolver: Any) -> None:
         """Raises `ValueError`. Takes `$schema` out of the schema, wherever it stands."""
@@ -77,11 +100,6 @@ class Inspection:
             schema, resolver = waiting.pop()
             if isinstance(schema, dict) and id(schema) not in self.same_value:
                 waiting += self.visit(schema, resolver)
-        if {"patternProperties", "unevaluatedProperties"} <= self.keywords:
-            raise ValueError(
-                f"{self.name}: unevaluatedProperties in a schema with patternProperties is "
-                "not supported: write additionalProperties"
-            )
         costs: dict[int, int] = {}
         for node in self.same_value:
             self.cost(node, costs)
@@ -90,11 +108,11 @@ class Inspection:
         # `jsonschema` would judge what names a draft by a validator of its own, without limits.
         if isinstance(schema.get("$schema"), str):
             del schema["$schema"]
+        separate(schema, is_old=self.is_old)
         resource = self.specification.create_resource(schema)
         if schema is not self.schema:
             self.is_plain &= resource.id() is None
             resolver = resolver.in_subresource(resource)
-        self.keywords |= schema.keys()
         for pattern in [schema.get("pattern"), *schema.get("patternProperties", ())]:
             if isinstance(pattern, str):
                 self.compile(pattern)
@@ -129,6 +147,7 @@ class Inspection:
             if unrolled(pattern) > PATTERN_SIZE:
                 raise ValueError(f"it repeats more than {PATTERN_SIZE} characters")
             compiled(pattern)
+            check_backreferences(parse_pattern(pattern))
         except (regex.error, ValueError, OverflowError, RecursionError, KeyError) as error:
             raise ValueError(
                 f"{self.name}: the pattern {pattern!r} cannot be used: {error}"

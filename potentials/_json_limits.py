@@ -1,16 +1,18 @@
-"""A validator of `jsonschema` whose checks can be stopped."""
+"""Checks that can be stopped."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from threading import local
 from typing import Any
 
 import regex
 
-__all__ = ["TIME_LIMIT", "compiled", "limited", "search", "start_clock", "unrolled"]
+from awrs_ppl.potentials._json_patterns import source
+
+__all__ = ["TIME_LIMIT", "compiled", "search", "start_clock", "timed", "unrolled"]
 
 # Seconds for one check of one value.
 TIME_LIMIT = 5.0
@@ -23,57 +25,16 @@ def start_clock() -> None:
     _clock.deadline = time.monotonic() + TIME_LIMIT
 
 
-def limited(validator: Any) -> Any:
-    """The validator, with a limit on its time, and patterns that can be stopped."""
-    from jsonschema.exceptions import ValidationError
-    from jsonschema.validators import extend
+def timed(check: Callable[..., Iterable[Any] | None]) -> Callable[..., Any]:
+    """The check, with an end to it."""
 
-    def pattern(check: Any, expression: str, value: Any, _: Any) -> Iterator[Any]:
-        if check.is_type(value, "string") and not search(expression, value):
-            yield ValidationError(f"{value!r} does not match {expression!r}")
-
-    def pattern_properties(check: Any, patterns: Any, value: Any, _: Any) -> Iterator[Any]:
-        if not check.is_type(value, "object"):
-            return
-        for expression, schema in patterns.items():
-            for key, item in value.items():
-                if search(expression, key):
-                    yield from check.descend(item, schema, path=key, schema_path=expression)
-
-    def additional_properties(check: Any, rest: Any, value: Any, schema: Any) -> Iterator[Any]:
-        if not check.is_type(value, "object"):
-            return
-        named, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
-        for key, item in value.items():
-            if key not in named and not any(search(p, key) for p in patterns):
-                yield from check.descend(item, rest, path=key)
-
-    def format_(check: Any, *arguments: Any) -> Iterator[Any]:
-        try:
-            yield from ask_format(check, *arguments) or ()
-        except Exception as error:
-            # Some formats are tried by parsers that raise more than they tell.
-            yield ValidationError(f"no value of this format: {error}")
-
-    ask_format = validator.VALIDATORS["format"]
-    own = {
-        "pattern": pattern,
-        "patternProperties": pattern_properties,
-        "additionalProperties": additional_properties,
-        "format": format_,
-    }
-    keywords = {**validator.VALIDATORS, **own}
-    return extend(validator, {key: _timed(check) for key, check in keywords.items()})
-
-
-def _timed(check: Callable[..., Iterable[Any] | None]) -> Callable[..., Any]:
     @wraps(check)
-    def timed(*arguments: Any) -> Iterable[Any] | None:
+    def limited(*arguments: Any) -> Iterable[Any] | None:
         if time.monotonic() > _clock.deadline:
             raise TimeoutError
         return check(*arguments)
 
-    return timed
+    return limited
 
 
 def search(pattern: str, text: str) -> bool:
@@ -86,8 +47,8 @@ def search(pattern: str, text: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def compiled(pattern: str) -> regex.Pattern[str]:
-    """The pattern, compiled once."""
-    return regex.compile(pattern)
+    """A pattern of ECMA 262, compiled once."""
+    return regex.compile(source(pattern))
 
 
 def unrolled(pattern: str) -> int:

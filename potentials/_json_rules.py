@@ -6,6 +6,7 @@ is fetched, and neither a schema nor a document can make a check run without lim
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -13,7 +14,9 @@ from urllib.parse import unquote
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potential import show
 from awrs_ppl.potentials import _json_limits as limits
-from awrs_ppl.potentials._json_inspection import Inspection, draft_of, parse
+from awrs_ppl.potentials._json_inspection import Inspection, draft_of, parse, separate
+from awrs_ppl.potentials._json_keywords import draft_number, full, in_outline
+from awrs_ppl.potentials._json_numbers import read_digits
 
 __all__ = ["Place", "Rules"]
 
@@ -21,6 +24,8 @@ __all__ = ["Place", "Rules"]
 _BASE = "https://schema.invalid/"
 # A sub-schema that a value must satisfy, as a JSON pointer into the schema.
 Place = str
+# Some bytes of a text that has a number with an exponent.
+_EXPONENT = re.compile(rb"[0-9][eE]")
 
 
 class Rules:
@@ -36,23 +41,24 @@ class Rules:
 
         self.name = name
         self.schema = parse(text, name)
-        validator, self.specification = draft_of(self.schema, name)
+        validator, self.specification = draft_of(text, name)
         self.is_legacy = "prefixItems" not in validator.VALIDATORS
         # Before 2019 nothing beside a `$ref` counts.
         self.ref_alone = "dependentSchemas" not in validator.VALIDATORS
+        self.is_draft4 = draft_number(validator) == 4
         resource = self.specification.create_resource(self.schema)
+        _separate_all(resource, is_old=self.ref_alone)
         base = resource.id() or _BASE
         registry: Any = Registry().with_resource(base, resource).crawl()
         self.resolver: Any = registry.resolver(base)
         # Sub-schemas with names of their own, and dynamic references, are judged from outside.
-        inspection = Inspection(self.schema, self.specification, name)
+        inspection = Inspection(self.schema, self.specification, name, is_old=self.ref_alone)
         inspection.run(self.resolver)
         self._is_plain = inspection.is_plain
-        self._validator = limits.limited(validator)(
-            self.schema, registry=registry, format_checker=validator.FORMAT_CHECKER
-        )
+        self._full = full(validator)(self.schema, registry=registry)
+        self._outline = in_outline(validator)(self.schema, registry=registry)
         self.root: tuple[Place, ...] = ("",)
-        self._validators: dict[Place, Any] = {}
+        self._validators: dict[tuple[bool, Place], Any] = {}
         self._expansions: dict[Place, list[tuple[Place, dict[str, Any]]]] = {}
 
     # --- complete values ------------------------------------------------------------------
@@ -61,7 +67,15 @@ class Rules:
         """Whether a value satisfies the sub-schemas. `PotentialError` if that takes too long."""
         limits.start_clock()
         try:
-            return all(self._at(place).is_valid(value) for place in places)
+            values = [(self._full, value)]
+            if _EXPONENT.search(text):
+                # What an outline says of a number is said of the digits before its exponent.
+                values.append((self._outline, read_digits(text)))
+            return all(
+                self._at(validator, place).is_valid(read)
+                for validator, read in values
+                for place in places
+            )
         except (TimeoutError, RecursionError) as error:
             why = "recursed too deep" if isinstance(error, RecursionError) else "took too long"
             raise PotentialError(
@@ -69,11 +83,11 @@ class Rules:
                 f"{show(text)}: write a schema with fewer alternatives or simpler patterns"
             ) from error
 
-    def _at(self, place: Place) -> Any:
-        found = self._validators.get(place)
+    def _at(self, validator: Any, place: Place) -> Any:
+        key = (validator is self._full, place)
+        found = self._validators.get(key)
         if found is None:
-            schema = _follow(self.schema, place)
-            found = self._validators[place] = self._validator.evolve(schema=schema)
+            found = self._validators[key] = validator.evolve(schema=_follow(self.schema, place))
         return found
 
     # --- values on the way ----------------------------------------------------------------
@@ -161,6 +175,15 @@ class Rules:
         yield place, schema
         for i in range(len(schema.get("allOf", ()))):
             yield from self._expand(_under(place, "allOf", str(i)), seen)
+
+
+def _separate_all(resource: Any, *, is_old: bool) -> None:
+    waiting = [resource]
+    while waiting:
+        resource = waiting.pop()
+        if isinstance(resource.contents, dict):
+            separate(resource.contents, is_old=is_old)
+            waiting += resource.subresources()
 
 
 def _under(place: Place, *steps: str) -> Place:

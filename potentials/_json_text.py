@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field, replace
 
 import regex
 
 from awrs_ppl.lifting import decode
+from awrs_ppl.potentials._json_numbers import EXPONENT_DIGITS, read
 from awrs_ppl.potentials._json_rules import Place, Rules
 
 __all__ = ["GAP", "State", "advance", "is_document", "start"]
@@ -20,7 +20,9 @@ DIGITS = 400
 
 _GAP = regex.compile(GAP.encode())
 _PLAIN = regex.compile(rb'[^"\\\x00-\x1f]*')
-_NUMBER = regex.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_NUMBER = regex.compile(
+    rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,%d})?" % EXPONENT_DIGITS
+)
 # A surrogate only as the first or the second half of a pair.
 _ESCAPE = regex.compile(
     rb'\\(?:["\\/bfnrt]|u(?:[0-9a-ce-fA-CE-F][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}'
@@ -206,12 +208,7 @@ class _Reader:
 
     def close_number(self) -> bool:
         number = bytes(self.text[self.at :])
-        # A number too large for a double would be read as infinite.
-        return (
-            _NUMBER.fullmatch(number) is not None
-            and math.isfinite(float(number))
-            and self.close_value(self.at)
-        )
+        return _NUMBER.fullmatch(number) is not None and self.close_value(self.at)
 
     def word(self, byte: bytes) -> bool:
         self.text += byte
@@ -277,7 +274,7 @@ class _Reader:
     def close_value(self, at: int) -> bool:
         if self.places:
             text = bytes(self.text[at:])
-            if not self.rules.holds(self.places, json.loads(text), text):
+            if not self.rules.holds(self.places, read(text), text):
                 return False
         self.places = ()
         if self.opened:

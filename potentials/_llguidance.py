@@ -8,7 +8,10 @@ or a character, and still say which tokens of the vocabulary may follow.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
 from itertools import count
+from threading import Thread
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,8 +34,11 @@ STEPS_BACK = 64
 # Where only one text can follow, llguidance would allow but one of the ways to spell it.
 _OPTIONS = '\n%llguidance {"no_forcing": true}'
 
-# Its default, 50,000 items for a mask, is too low for a large grammar over 262,144 tokens.
-_LIMITS = LLParserLimits(step_max_items=2_000_000)
+# The defaults are too low: 50,000 items for a mask for a large grammar over 262,144 tokens, 2,000
+# at one place for an object with more properties, and a million steps for many long terminals.
+_LIMITS = LLParserLimits(
+    step_max_items=2_000_000, max_items_in_row=100_000, initial_lexer_fuel=10_000_000
+)
 
 _NO_TOKENS = Vocabulary([b" "], ends=())
 _tokenizers: WeakKeyDictionary[Vocabulary, LLTokenizer] = WeakKeyDictionary()
@@ -161,7 +167,9 @@ class _Reader:
 
     def __init__(self, grammar: str, vocabulary: Vocabulary) -> None:
         self.size = vocabulary.size
-        self.start = LLMatcher(_tokenizer(vocabulary), grammar, log_level=0, limits=_LIMITS)
+        self.start = _apart(
+            lambda: LLMatcher(_tokenizer(vocabulary), grammar, log_level=0, limits=_LIMITS)
+        )
         self.id = next(_ids)
 
     def nearest(self, text: bytes, state: bytes) -> tuple[int, LLMatcher]:
@@ -182,6 +190,20 @@ class _Reader:
     def _bits(self, matcher: LLMatcher) -> np.ndarray:
         packed = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
         return np.unpackbits(packed, bitorder="little").view(np.bool_)
+
+
+def _apart(make: Callable[[], LLMatcher]) -> LLMatcher:
+    """Makes it in a thread: llguidance lets others run, but Ctrl-C only ends the wait for it."""
+    made: Future[LLMatcher] = Future()
+
+    def run() -> None:
+        try:
+            made.set_result(make())
+        except BaseException as error:
+            made.set_exception(error)
+
+    Thread(target=run, name="llguidance", daemon=True).start()
+    return made.result()
 
 
 class _Tokens:

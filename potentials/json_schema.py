@@ -19,10 +19,6 @@ __all__ = ["JsonSchema"]
 
 SHOWN = 40
 
-_GRAMMAR = r"""start: GAP? document
-GAP: /\r?\n[ \t]{0,40}|[ \t]{1,40}/
-document: %json """
-
 
 class JsonSchema(Product):
     """The JSON documents that a schema allows, judged by the package `jsonschema`.
@@ -153,7 +149,7 @@ def _compile(text: str, engine: str) -> tuple[Rules, Language | None]:
     for outline in outlines(rules):
         try:
             return rules, Language(
-                _GRAMMAR + json.dumps(outline),
+                outline,
                 name=name,
                 remedy="; write engine='check'",
             )
