@@ -35,49 +35,56 @@ def can_become_molecule(smiles: str) -> bool:
         return False
     atoms = sketch.atoms
     for number in range(len(atoms) - sketch.undecided):
-        if not _has_room(*_star(sketch, number)):
+        if not _has_room(sketch, number):
             return False
     return all(_has_double_bonds(*system) for system in _systems(sketch))
 
 
-def _star(sketch: Sketch, number: int) -> tuple[str, tuple[str, ...], bool]:
-    """An atom, its bonds with what is at their other ends, and whether it may get more."""
-    atom = sketch.atoms[number]
-    arms = [
-        _arm(bond, None if other is None else sketch.atoms[other]) for bond, other in atom.bonds
-    ]
-    return atom.symbol, tuple(sorted(arms)), number in sketch.unfinished
+def _has_room(sketch: Sketch, number: int) -> bool:
+    """Whether an atom can have its bonds, and perhaps more if it is unfinished."""
+    atom, more = sketch.atoms[number], number in sketch.unfinished
+    known = sum(other is not None for _, other in atom.bonds)
+    # RDKit takes hydrogen atoms with one bond out before it counts bonds.
+    if _is_hydrogen(atom) and (known == 1 or (more and not known)):
+        return True
+    ends = [None if other is None else sketch.atoms[other] for _, other in atom.bonds]
+    arms = [_arms(bond, end) for (bond, _), end in zip(atom.bonds, ends, strict=True)]
+    return _is_possible(atom.symbol, tuple(sorted(arms)), more)
 
 
-def _arm(bond: str, other: Atom | None) -> str:
-    """A bond and its other end, as far as they matter for the atom on this end."""
-    if other is None:
+def _is_hydrogen(atom: Atom) -> bool:
+    return atom.element in ("H", "#1")
+
+
+def _arms(bond: str, end: Atom | None) -> tuple[str, ...]:
+    """What a bond and the atom at its end may be, as far as they matter for the other atom."""
+    if end is None:
         # Who knows what, unless the order tells how much room it takes.
-        return f"{bond}?" if bond in ("=", "#", "$", ":") else ""
+        unknown = bond in ("=", "#", "$", ":")
+        return (f"{bond}*", f"{bond}O", f"{bond}N", "[H]") if unknown else ("",)
     bond = bond if bond != "-" else ""
-    if other.element == "O" and bond in ("", "=") and other.is_neutral:
-        return f"{bond}O"
-    if other.element == "N" and bond == "#" and other.is_neutral:
-        return "#N"
-    if not bond and _is_metal(other.element):
-        return "[Fe]"
-    return f"{bond}*"
+    if _is_hydrogen(end):
+        # One more hydrogen of the atom, whatever the bond, unless it is left.
+        return ("[H]", f"{bond}*")
+    if end.element == "O" and bond in ("", "=") and end.is_neutral:
+        return (f"{bond}O",)
+    if end.element == "N" and bond == "#" and end.is_neutral:
+        return ("#N",)
+    if not bond and _is_metal(end.element):
+        return ("[Fe]",)
+    return (f"{bond}*",)
 
 
 @lru_cache(maxsize=4096)
-def _has_room(symbol: str, arms: tuple[str, ...], more: bool) -> bool:
-    """Whether an atom can have these bonds, and perhaps more."""
-    return any(_is_accepted(f"{symbol}{bonds}") for bonds in _branches(arms, more))
-
-
-def _branches(arms: tuple[str, ...], more: bool) -> Iterator[str]:
-    known = "".join(f"({arm})" for arm in arms if arm and not arm.endswith("?"))
-    unknown = [arm[0] for arm in arms if arm.endswith("?")]
-    for ends in product(("*", "O", "N"), repeat=len(unknown)):
-        given = known + "".join(f"({bond}{end})" for bond, end in zip(unknown, ends, strict=True))
-        for count in range(_MOST_SAVING + 1 if more else 1):
-            for saving in combinations_with_replacement(_SAVING, count):
-                yield given + "".join(f"({arm})" for arm in saving)
+def _is_possible(symbol: str, arms: tuple[tuple[str, ...], ...], more: bool) -> bool:
+    """Whether RDKit accepts an atom with one of each of these arms, and perhaps some more."""
+    for count in range(_MOST_SAVING + 1 if more else 1):
+        for saving in combinations_with_replacement(_SAVING, count):
+            for chosen in product(*arms):
+                branches = "".join(f"({arm})" for arm in (*chosen, *saving) if arm)
+                if _is_accepted(symbol + branches):
+                    return True
+    return False
 
 
 @cache
@@ -119,13 +126,14 @@ def _system(atoms: list[Atom], members: list[int]) -> Iterator[tuple[str, int]]:
     for number in members:
         for bond, other in atoms[number].bonds:
             assert other is not None
-            # A wildcard takes double bonds or leaves them, and RDKit leaves out a ring with "~".
-            if atoms[other].element in ("*", "#0") or bond == "~":
+            # A wildcard takes double bonds or leaves them, RDKit leaves out a ring with "~", and
+            # takes out a hydrogen.
+            if atoms[other].element in ("*", "#0", "H", "#1") or bond == "~":
                 return
             pair = min(number, other), max(number, other)
             if other not in members:
                 out += 1
-                arm = _arm(bond, atoms[other])
+                (arm,) = _arms(bond, atoms[other])
                 texts.setdefault(other, "[C]" if arm.endswith("*") else arm.lstrip("=#"))
             if pair not in numbers:
                 numbers[pair] = len(numbers)

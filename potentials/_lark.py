@@ -18,6 +18,7 @@ _TOKENS = re.compile(
     r"|(?P<comment>//[^\n]*|\#[^\n]*)"
     r"|(?P<regexp>/(?:[^/\\]|\\.)+/[imslux]*)"
     r"|(?P<newline>\r?\n)|(?P<blank>[ \t]+)"
+    r"|~(?P<repeat>[0-9]+\.\.[1-9][0-9]*)"
     r"|(?P<name>%?[!?]?[A-Za-z_][\w-]*)"
     r"|(?P<other>.)"
 )
@@ -85,7 +86,10 @@ def _tokens(lark: str) -> list[_Token]:
         # A line of blanks would end a rule that goes on with "|" on the next.
         if kind in ("newline", "comment") and tokens and tokens[-1].kind == "blank":
             tokens.pop()
-        if kind != "comment":
+        if kind == "repeat":
+            # As long, and llguidance reads it also behind `"a"i`.
+            tokens.append(_Token(kind, f"{{{found['repeat'].replace('..', ',')}}}"))
+        elif kind != "comment":
             tokens.append(_Token(kind, found.group()))
     return tokens
 

@@ -155,8 +155,11 @@ class Language:
         return matcher
 
     def _refuse_errors(self, matcher: LLMatcher, text: bytes) -> None:
-        if matcher.is_error() or matcher.stop_reason() not in ("NotStopped", "NoExtension"):
-            reason = matcher.get_error().partition("\n<state>")[0] or matcher.stop_reason()
+        if not matcher.is_error() and matcher.stop_reason() in ("NotStopped", "NoExtension"):
+            return
+        reason = matcher.get_error().partition("\n<state>")[0] or matcher.stop_reason()
+        # A dead end, as in a rule without an end, is no failure.
+        if reason != "NoExtensionBias":
             raise PotentialError(
                 f"{self.name}: llguidance gave up after {show(text)}: {reason}{self._remedy}"
             )

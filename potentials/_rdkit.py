@@ -24,6 +24,7 @@ def rdkit() -> SimpleNamespace:
         ) from error
     return SimpleNamespace(
         MolFromSmiles=Chem.MolFromSmiles,
+        SmilesParserParams=Chem.SmilesParserParams,
         SanitizeMol=Chem.SanitizeMol,
         SanitizeFlags=Chem.SanitizeFlags,
         FastFindRings=Chem.FastFindRings,
@@ -47,12 +48,15 @@ def read_molecule(smiles: str, *, sanitize: bool = True) -> Any | None:
 
 
 def is_sound(smiles: str, *steps: str) -> bool:
-    """Whether RDKit reads a SMILES and these steps of its sanitization pass.
+    """Whether RDKit reads a SMILES, hydrogens taken out, and these steps of sanitization pass.
 
     >>> is_sound("c1cccc1", "CLEANUP", "PROPERTIES"), is_sound("c1cccc1", "KEKULIZE")
     (True, False)
     """
-    mol = read_molecule(smiles, sanitize=False)
+    params = rdkit().SmilesParserParams()
+    params.sanitize, params.removeHs = False, True
+    with _quiet, rdkit().BlockLogs():
+        mol = rdkit().MolFromSmiles(smiles, params)
     if mol is None:
         return False
     flags = rdkit().SanitizeFlags

@@ -171,7 +171,7 @@ def test_ignored_text_is_where_lark_ignores_it(
         ("%import common.ESCAPED_STRING -> STRING\nstart: STRING", [*'"a\\\n']),
         ('start.2: A | B\nA.-1: "a"\nB.3: "ab"', [*"ab"]),
         ('start: "a" // one\n  # two\n\n  | "b" "#" // three', [*"ab#/"]),
-        ('start: ["a"] "b"~2 ("c" | "d")~1..2 "E"i "f".."g"', [*"abcdeEf"]),
+        ('start: ["a"] "b"~2 ("c" | "d")~1..2 "E"i~0..1 "f".."g"', [*"abcdeEf"]),
     ],
 )
 def test_what_llguidance_reads_otherwise_is_read_as_by_lark(lark: str, pieces: list[str]):
@@ -269,6 +269,14 @@ def test_random_grammars_have_the_texts_that_lark_parses(fuzz: Any):
             assert done == reads(judge, text), (lark, text)
             for end in range(len(text) if done else 0):
                 assert verdict(potential, text[:end].encode())[0], (lark, text[:end])
+
+
+def test_a_rule_without_an_end_is_a_dead_end():
+    potential = Grammar('start: "a" x | "b"\nx: x x')
+    assert verdict(potential, b"b") == (True, True)
+    assert verdict(potential, b"a") == (True, False)
+    assert not potential.mask(b"a", TOKENS).any()
+    assert verdict(potential, b"ab") == (False, False)
 
 
 def test_gbnf_is_translated():

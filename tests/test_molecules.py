@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 from rdkit.Chem.QED import qed
+from rdkit.rdBase import BlockLogs
 from transformers import AutoTokenizer
 
 from awrs_ppl import LM, Context, infer
@@ -179,6 +180,7 @@ UNUSUAL = [
     ),
     *("CC(C)(C)(C)[Fe]", "CC(C)(C)(C):C", "F[P-](F)(F)(F)(F)F", "S(F)(F)(F)(F)(F)F", "[H-](C)C"),
     *("C1CcCC1", "c1ccccc1~c1ccccc1", "C1c2ccccc2c2ccccc12", "[cH-]1cccc1.[Fe+2].[cH-]1cccc1"),
+    *("[HH]B([2H])[2H]", "[H]=C", "FC(F)(F)=[H]", "Cl(=O)(=O)(=O)[H]", "[H]=[Fe]", "C=1.[H]=1"),
     *("[Uuo]", "['Sg']", "[C@@](F)(Cl)(Br)I", "C(C.C)C"),
 ]
 
@@ -259,7 +261,7 @@ def random_smiles(rng: random.Random) -> str:
     return text
 
 
-def test_random_smiles_are_accepted_where_rdkit_reads_them(fuzz: Any, capfd: Any):
+def test_random_smiles_are_accepted_where_rdkit_reads_them(fuzz: Any):
     for rng in fuzz.rngs(250):
         text = random_smiles(rng)
         if not text.isascii() or " " in text or "\n" in text:
@@ -267,12 +269,12 @@ def test_random_smiles_are_accepted_where_rdkit_reads_them(fuzz: Any, capfd: Any
         verdicts = [
             Smiles().advance(b"", text[:end].encode()) is not None for end in range(len(text) + 1)
         ]
-        valid = is_molecule(text)
+        with BlockLogs():
+            valid = is_molecule(text)
         assert verdict(Smiles(), text)[1] == valid, text
         if valid:
             assert all(verdicts), (text, text[: verdicts.index(False)])
         assert verdicts == sorted(verdicts, reverse=True), text
-    capfd.readouterr()
 
 
 @pytest.mark.parametrize("name", ["gemma3-270m", "smollm2-135m"])
