@@ -80,7 +80,8 @@ class Database:
             hidden = _hidden(self._connection)
         except sqlite3.Error as error:
             raise ValueError(f"Sql({path!r}) cannot be read as a database: {error}") from error
-        self._readable = frozenset(found) | frozenset(self.table_functions)
+        # In lower case: SQLite has names as they are in the schema, or in the query.
+        self._readable = frozenset(map(_lower, (*found, *self.table_functions)))
         self._hidden = hidden - self._readable
         self._connection.set_authorizer(self._authorize)
         self._connection.set_progress_handler(self._watch, STRIDE)
@@ -152,9 +153,9 @@ class Database:
     def _shows(self, table: str | None, column: str | None) -> bool:
         """Whether a column can be read, or without one the rows of a table be counted. SQLite
         calls what a query itself names a table as well."""
-        if table in self._readable:
+        name = "" if table is None else _lower(table)
+        if name in self._readable:
             return True
-        name = (table or "").lower()
         return not column and name not in self._hidden and not name.startswith(_OF_SQLITE)
 
 
@@ -219,7 +220,7 @@ def _table_functions(connection: sqlite3.Connection) -> dict[str, tuple[str, ...
 def _hidden(connection: sqlite3.Connection) -> frozenset[str]:
     """All that a query could name without being given it, in lower case."""
     query = "SELECT name FROM sqlite_master UNION SELECT name FROM pragma_module_list"
-    return frozenset(name.lower() for (name,) in connection.execute(query))
+    return frozenset(_lower(name) for (name,) in connection.execute(query))
 
 
 def _tables(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
@@ -235,6 +236,11 @@ def _tables(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
             continue
         found[table] = tuple(column[1] for column in columns if column[6] != 1)
     return found
+
+
+def _lower(name: str) -> str:
+    """Case is of ASCII alone to SQLite."""
+    return "".join(c.lower() if c.isascii() else c for c in name)
 
 
 def quoted(name: str) -> str:

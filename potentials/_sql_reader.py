@@ -23,7 +23,7 @@ from awrs_ppl.potentials._sql_tokens import (
     unquoted,
 )
 
-__all__ = ["BOUNDARIES", "START", "Judge", "Options", "Place", "Reader", "Rejected"]
+__all__ = ["BOUNDARIES", "CALL", "START", "Judge", "Options", "Place", "Reader", "Rejected"]
 
 # Words behind the sources of a SELECT.
 BOUNDARIES = frozenset("where group having window order limit union intersect except".split())
@@ -36,6 +36,11 @@ _NONE, _SELECT, _SETTLED = range(3)
 # What was said last, where SQLite has not judged it yet: nothing; a name that may be a qualifier,
 # or a function as well; the name of the database; a column behind its qualifier; a bracket.
 _NOTHING, _COLUMN, _FUNCTION, _MAIN, _MEMBER, _CLOSED = range(6)
+
+
+# What closes a frame, if not a bracket alone. A call that is closed so may still get more arguments.
+CALL = b" )"
+_CLOSES = {"arguments": CALL, "body": b") SELECT 1 FROM ", "case": b" END"}
 
 
 class Rejected(AwrsError):
@@ -68,11 +73,6 @@ class Place(NamedTuple):
     def settled(self) -> bool:
         """Whether every SELECT that is open has all its sources."""
         return self.flag != _SELECT and _settled(self.stack)
-
-    @property
-    def in_cte(self) -> bool:
-        """Whether a table may be one that comes later in a WITH."""
-        return any(entry.frame == "body" for entry in self.stack)
 
 
 START = Place()
@@ -127,7 +127,7 @@ class Reader:
 
     def known(self, place: Place, role: str | None) -> frozenset[bytes] | None:
         """The names that may stand at a place in their role, outside of quotes; None: any."""
-        if role == "TABLE" and not place.in_cte:
+        if role == "TABLE":
             return self.names.tables | place.tables
         if role in ("COLUMN", "MEMBER") and place.settled:
             return self.names.columns | place.names
@@ -178,8 +178,8 @@ class Reader:
             state, flag, last = stack[-1].target, stack[-1].flag, _CLOSED
             stack = stack[:-1]
         elif edge.frame is not None:
-            close = b") SELECT 1 FROM " + cte if edge.frame == "body" else b")"
-            close = b" END" if symbol == "case" else close
+            close = _CLOSES.get(edge.frame, b")")
+            close = close + cte if edge.frame == "body" else close
             stack = (*stack, _Open(edge.target, flag, edge.frame, close))
             state, flag = self._automaton.starts[edge.frame], _NONE
         if symbol in ("NEW", "CTE") and name is not None:
@@ -304,7 +304,7 @@ class Reader:
     def _begins_name(self, place: Place, role: str | None, word: bytes) -> bool:
         if role is None:
             return False
-        if role == "TABLE" and not place.in_cte:
+        if role == "TABLE":
             own, tables = place.tables, True
         elif role in ("COLUMN", "MEMBER") and place.settled:
             own, tables = place.names, False

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from awrs_ppl.potential import show
 from awrs_ppl.potentials._sql_quotes import meant_as_names
+from awrs_ppl.potentials._sql_reader import CALL, Place, Reader, Rejected
 from awrs_ppl.potentials._sql_reader import START as BEGIN
-from awrs_ppl.potentials._sql_reader import Place, Reader, Rejected
 from awrs_ppl.potentials._sql_tokens import BLANKS, TOKEN, WORD
 
 __all__ = ["START", "Scanned", "Scanner", "incomplete"]
@@ -31,8 +31,9 @@ _LASTING = (
     "recursive reference",
     "multiple references to recursive",
 )
-# Those that stay unless an aggregate becomes a window function behind what was understood.
-_OF_CALLS = ("misuse of ", "aggregate functions are not allowed")
+# Those that stay if no call is open, since max(a, b) is no aggregate, and if no aggregate may
+# become a window function behind what was understood.
+_OF_CALLS = ("misuse of ", "aggregate functions are not allowed", "wrong number of arguments")
 _FROM = re.compile(rb"\bfrom\b", re.IGNORECASE)
 
 
@@ -144,7 +145,7 @@ class Scanner:
         if error is None:
             return
         if error.startswith(_LASTING) or (
-            error.startswith(_OF_CALLS) and b"order" not in part.lower()
+            error.startswith(_OF_CALLS) and CALL not in close and b"order" not in part.lower()
         ):
             raise Rejected(f"SQLite says: {error}")
 
