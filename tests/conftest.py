@@ -1,12 +1,26 @@
-"""How much the tests with random input try: an option, counted in inputs and never in seconds."""
+"""What tests measure is work and not time, so that none fails because the machine is busy.
+
+How much the tests with random input try is an option, counted in inputs and never in seconds; and
+`idle_clock` has no seconds pass while anything is computed.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import random
+import selectors
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,4 +50,27 @@ class Fuzz:
 
 @pytest.fixture
 def fuzz(request: pytest.FixtureRequest) -> Fuzz:
-    return Fuzz(request.config.getoption("--fuzz-times"), request.config.getoption("--fuzz-seed"))
+    options = request.config.option
+    return Fuzz(options.fuzz_times, options.fuzz_seed)
+
+
+@pytest.fixture
+def idle_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Event loops whose time stands still while there is anything to do.
+
+    Where all tasks sleep, it is at once as late as the first of them waits for. A time limit then
+    always comes after what needs no waiting, however slow the machine. Not for tests with threads,
+    whose work no loop sees.
+    """
+    now = time.monotonic()
+    select = selectors.DefaultSelector.select
+
+    def wait(self: Any, timeout: float | None = None) -> Any:
+        nonlocal now
+        found = select(self, timeout if timeout is None else 0)
+        if timeout is not None and not found:
+            now += max(timeout, 0.0)
+        return found
+
+    monkeypatch.setattr(selectors.DefaultSelector, "select", wait)
+    monkeypatch.setattr(asyncio.BaseEventLoop, "time", lambda loop: now)

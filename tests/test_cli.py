@@ -569,6 +569,7 @@ async def interrupt():
     ("waits", "options", "stopped"),
     [("wait", ["--timeout", "0.5"], "timed out"), ("interrupt", ["--partial"], "interrupted")],
 )
+@pytest.mark.usefixtures("idle_clock")
 def test_what_has_finished_is_printed(
     command: Command, tmp_path: Path, waits: str, options: list[str], stopped: str
 ) -> None:

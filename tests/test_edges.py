@@ -194,6 +194,7 @@ async def test_float32_does_not_underflow_under_checks(estimator: Any) -> None:
     assert np.mean(weights) == pytest.approx(1.0, abs=5 * float(np.std(weights)) / 17 + 1e-6)
 
 
+@pytest.mark.usefixtures("idle_clock")
 async def test_a_particle_ahead_that_has_finished_counts_after_a_timeout() -> None:
     endless = ToyLM(["a"], weights=lambda context: [1.0, 0.0])
 
@@ -213,6 +214,7 @@ async def test_a_particle_ahead_that_has_finished_counts_after_a_timeout() -> No
     assert 0 < posterior.unfinished < 1
 
 
+@pytest.mark.usefixtures("idle_clock")
 async def test_slow_unwinding_is_done_at_once_and_leaves_nothing() -> None:
     entered: list[int] = []
     left: list[int] = []
@@ -249,6 +251,7 @@ async def test_a_timeout_is_seen_where_nothing_suspends() -> None:
     assert posterior.stopped == "timed out"
 
 
+@pytest.mark.usefixtures("idle_clock")
 async def test_a_timeout_leaves_whole_rounds() -> None:
     @predicate
     async def slow(text: str) -> bool:

@@ -137,6 +137,7 @@ async def test_a_guess_inside_a_character_is_charged_to_the_constraint(seed: int
         assert sum(cost.parts.values()) == pytest.approx(cost.log_evidence)
 
 
+@pytest.mark.usefixtures("idle_clock")
 async def test_what_a_timeout_leaves_unfinished() -> None:
     async def model(ctx: Context) -> None:
         waits = await ctx.sample(Bernoulli(0.5))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import random
-import time
+import threading
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -435,8 +435,10 @@ async def test_the_event_loop_stays_alive_and_callers_can_leave(
 ):
     run, right = llama._runner.model.forward, llama._runner.model
 
+    released = threading.Event()
+
     def slow(**arguments: Any) -> Any:
-        time.sleep(0.1)
+        released.wait(60)
         return run(**arguments)
 
     monkeypatch.setattr(right, "forward", slow)
@@ -449,6 +451,8 @@ async def test_the_event_loop_stays_alive_and_callers_can_leave(
         turns += 1
         if turns == 5:
             tasks[1].cancel()  # during the pass
+        if turns == 8:
+            released.set()
     assert turns >= 8
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results[:2]] == [asyncio.CancelledError] * 2

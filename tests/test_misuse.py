@@ -91,6 +91,7 @@ async def test_misuse_is_reported_even_if_the_model_catches_it() -> None:
         await _infer(model)
 
 
+@pytest.mark.usefixtures("idle_clock")
 async def test_a_timeout_must_not_span_a_statement() -> None:
     class SlowLM(ToyLM):
         async def logits(self, contexts: Any, temperatures: Any) -> Any:

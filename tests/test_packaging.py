@@ -29,7 +29,8 @@ def _python(code: str) -> str:
 NAMES = """
 AWRS AwrsError Bernoulli BooleanPotential Categorical Context ContextLengthError Distribution
 EmbeddedModelError LM LocalAWRS ModelError NoSurvivors Posterior PotentialError Prior ReplayError
-ToyLM Trace Uniform VocabularyError check_replay errors infer potentials predicate product run testing
+ToyLM Trace Uniform VocabularyError check_replay errors infer potentials predicate product run
+testing
 """
 
 

@@ -90,6 +90,7 @@ def test_global_random_state_is_untouched() -> None:
     assert states() == before
 
 
+@pytest.mark.usefixtures("idle_clock")
 async def test_the_order_in_which_io_finishes_changes_nothing() -> None:
     def model(delays: list[float]) -> Any:
         async def slow(ctx: Context) -> tuple[str, str]:
@@ -212,6 +213,7 @@ async def test_two_inferences_in_one_loop() -> None:
     assert together[1].values == (await one("b")).values
 
 
+@pytest.mark.usefixtures("idle_clock")
 async def test_a_timeout_returns_what_has_finished() -> None:
     async def model(ctx: Context) -> str:
         text = await ctx.generate(LM("go"), max_tokens=3)
@@ -233,6 +235,7 @@ async def test_a_timeout_returns_what_has_finished() -> None:
     assert "timed out" in repr(posterior)
 
 
+@pytest.mark.usefixtures("idle_clock")
 async def test_an_interrupt_returns_what_has_finished_when_asked() -> None:
     async def model(ctx: Context) -> str:
         text = await ctx.generate(LM("go"), max_tokens=3)
@@ -264,15 +267,23 @@ async def test_an_interrupt_returns_what_has_finished_when_asked() -> None:
 
 def test_ctrl_c_in_a_script_returns_what_has_finished() -> None:
     program = """
-import asyncio, os, signal, threading
+import asyncio, signal
 from awrs_ppl import Categorical, run
 
-async def model(ctx):
-    seconds = await ctx.sample(Categorical([0, 60]))
-    await asyncio.sleep(seconds)
-    return seconds
+waiting = 0
 
-threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+async def model(ctx):
+    global waiting
+    hours = await ctx.sample(Categorical([0, 1]))
+    waiting += 1
+    if waiting == 8:
+        for _ in range(100):  # the others end meanwhile
+            await asyncio.sleep(0)
+        signal.raise_signal(signal.SIGINT)
+        hours = 1
+    await asyncio.sleep(3600 * hours)
+    return hours
+
 posterior = run(model, n_particles=8, seed=0, progress=False, partial=True)
 print(posterior.stopped, dict(posterior.probabilities), 0 < posterior.unfinished < 1)
 """
@@ -284,6 +295,7 @@ async def _plain(ctx: Context) -> str:
     return await ctx.generate(LM("go"), max_tokens=3)
 
 
+@pytest.mark.usefixtures("idle_clock")
 async def test_a_cancelled_inference_leaves_nothing_behind() -> None:
     async def model(ctx: Context) -> None:
         await ctx.sample(ABC)
@@ -298,6 +310,7 @@ async def test_a_cancelled_inference_leaves_nothing_behind() -> None:
     assert len(asyncio.all_tasks()) == before
 
 
+@pytest.mark.usefixtures("idle_clock")
 async def test_a_timeout_around_io_of_the_model_is_fine() -> None:
     async def model(ctx: Context) -> str:
         x = await ctx.sample(ABC)

@@ -19,7 +19,7 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "tutorials"
-SECONDS = 300  # for a cell: the first may convert the embedded model
+SECONDS = 1800  # for a cell that hangs: a busy machine does not reach it
 BYTES = 400_000
 
 
