@@ -46,10 +46,8 @@ LIMITS = {
 # Functions with an effect outside of the query, or of no use but to fill memory.
 _UNWANTED = frozenset({"load_extension", "randomblob", "sqlite_log", "zeroblob"})
 # Functions that give a table, all others of which tell of the database and its machine.
-TABLE_FUNCTIONS = {
-    name: ("key", "value", "type", "atom", "id", "parent", "fullkey", "path", "json", "root")
-    for name in ("json_each", "json_tree")
-}
+_OF_JSON = ("key", "value", "type", "atom", "id", "parent", "fullkey", "path", "json", "root")
+TABLE_FUNCTIONS = {"json_each": _OF_JSON, "json_tree": _OF_JSON}
 # What tables that tell of the database itself begin with.
 _OF_SQLITE = ("sqlite_", "pragma_")
 _INNOCUOUS = 0x200000

@@ -4,8 +4,8 @@ A little wider than SQLite: expressions are operands between operators, whatever
 and what depends on it (`BETWEEN` without its `AND`) is left to SQLite. In the rules, words in
 upper case are keywords, but for the terminals that `TERMINALS` lists; `[r]` is rule `r` in
 brackets, `{case}` a `CASE` up to its `END`, `<r>` rule `r` read as far as it goes. What stands in
-these is read on a stack, so no other rule may contain itself. The facts are those of https://sqlite.org/lang_select.html and
-https://sqlite.org/lang_expr.html.
+these is read on a stack, so no other rule may contain itself. The facts are those of
+https://sqlite.org/lang_select.html and https://sqlite.org/lang_expr.html.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["KEYWORDS", "RESERVED", "TERMINALS", "rules"]
 
 # Words by the place they stand in: columns, qualifiers and functions; tables; new names; new
 # names of tables in WITH; what follows a dot.
-TERMINALS = frozenset("COLUMN TABLE NEW CTE MEMBER NUMBER STRING BLOB".split())
+TERMINALS = frozenset(("COLUMN", "TABLE", "NEW", "CTE", "MEMBER", "NUMBER", "STRING", "BLOB"))
 
 _RULES = {
     "statement": "query ';'?",
@@ -75,19 +75,20 @@ def rules(functions: Iterable[str]) -> Mapping[str, str]:
     return found
 
 
-KEYWORDS = frozenset(
-    """abort action add after all alter always analyze and as asc attach autoincrement before begin
-    between by cascade case cast check collate column commit conflict constraint create cross
-    current current_date current_time current_timestamp database default deferrable deferred delete
-    desc detach distinct do drop each else end escape except exclude exclusive exists explain fail
-    filter first following for foreign from full generated glob group groups having if ignore
-    immediate in index indexed initially inner insert instead intersect into is isnull join key
-    last left like limit match materialized natural no not nothing notnull null nulls of offset on
-    or order others outer over partition plan pragma preceding primary query raise range recursive
-    references regexp reindex release rename replace restrict returning right rollback row rows
-    savepoint select set table temp temporary then ties to transaction trigger unbounded union
-    unique update using vacuum values view virtual when where window with without""".split()
-)
+_KEYWORDS = """
+abort action add after all alter always analyze and as asc attach autoincrement before begin
+between by cascade case cast check collate column commit conflict constraint create cross
+current current_date current_time current_timestamp database default deferrable deferred delete
+desc detach distinct do drop each else end escape except exclude exclusive exists explain fail
+filter first following for foreign from full generated glob group groups having if ignore
+immediate in index indexed initially inner insert instead intersect into is isnull join key
+last left like limit match materialized natural no not nothing notnull null nulls of offset on
+or order others outer over partition plan pragma preceding primary query raise range recursive
+references regexp reindex release rename replace restrict returning right rollback row rows
+savepoint select set table temp temporary then ties to transaction trigger unbounded union
+unique update using vacuum values view virtual when where window with without
+"""
+KEYWORDS = frozenset(_KEYWORDS.split())
 
 
 def _reserved() -> frozenset[str]:

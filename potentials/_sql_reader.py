@@ -26,7 +26,9 @@ from awrs_ppl.potentials._sql_tokens import (
 __all__ = ["BOUNDARIES", "CALL", "START", "Judge", "Options", "Place", "Reader", "Rejected"]
 
 # Words behind the sources of a SELECT.
-BOUNDARIES = frozenset("where group having window order limit union intersect except".split())
+BOUNDARIES = frozenset(
+    ("where", "group", "having", "window", "order", "limit", "union", "intersect", "except")
+)
 _ROLES = frozenset(("COLUMN", "TABLE", "NEW", "CTE", "MEMBER"))
 # Roles of names that SQLite also takes from single quotes.
 _IN_STRINGS = frozenset(("TABLE", "NEW", "CTE", "MEMBER"))
@@ -38,7 +40,7 @@ _NONE, _SELECT, _SETTLED = range(3)
 _NOTHING, _COLUMN, _FUNCTION, _MAIN, _MEMBER, _CLOSED = range(6)
 
 
-# What closes a frame, if not a bracket alone. A call that is closed so may still get more arguments.
+# What closes a frame, if not a bracket alone. A call closed so may still get more arguments.
 CALL = b" )"
 _CLOSES = {"arguments": CALL, "body": b") SELECT 1 FROM ", "case": b" END"}
 
@@ -145,7 +147,7 @@ class Reader:
         found = self._edge(place, symbol)
         if found is None:
             raise Rejected(f"{show(token)} cannot stand there")
-        edge, flag, stack = found
+        _, flag, stack = found
         if name is not None:
             self._check_name(place, symbol, token, name)
         elif symbol == "(" and place.last in (_COLUMN, _MAIN):

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["BLANK", "BLANKS", "BLOB", "LONE", "NUMBER", "QUOTES", "TOKEN", "WORD", "is_closed", "shape", "unquoted"]
+__all__ = [
+    "BLANK",
+    "BLANKS",
+    "BLOB",
+    "LONE",
+    "NUMBER",
+    "QUOTES",
+    "TOKEN",
+    "WORD",
+    "is_closed",
+    "shape",
+    "unquoted",
+]
 
 # A token that begins at a place, also one that is cut off by the end of the text.
 TOKEN = re.compile(

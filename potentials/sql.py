@@ -21,6 +21,7 @@ from awrs_ppl.vocabulary import Vocabulary
 
 __all__ = ["Sql"]
 
+
 class Sql(BooleanPotential):
     """One statement that a SQLite database can run and that only reads, with or without a `;`.
 
