@@ -34,19 +34,32 @@ class JsonSchema(Product):
     fetched. Keys may come in any order. A document has no natural end to many models: give them
     a stop, as `lm(prompt, stop="\\n")`, which also keeps it on one line.
 
-    Which of the spellings of a document are allowed:
+    Patterns are regular expressions of ECMA 262 with Unicode (the flag `u`), also where Python or
+    pydantic wrote them otherwise; formats are those of the draft, by their RFCs, and are always
+    checked; numbers are decimals of any size, so 0.07 is a multiple of 0.01.
+
+    Which of the spellings of a document are allowed, by mask and check alike:
 
     - before it and between its parts at most one line break, and then at most 40 spaces or
       tabs; nothing behind it;
-    - no key twice in an object; no NaN or Infinity, nor a number that a double cannot hold or
-      of more than 400 characters; no more than 32 levels;
-    - in strings no half of a surrogate pair. The mask allows neither `\\/` nor a bare U+007F,
-      and escapes no more than needed in strings with a `pattern`, `format` or `enum`;
-    - by the mask integers, and numbers with bounds or in an `enum`, as `12` or `-0.5`, not as
-      `12.0` or `1.2e1`.
+    - no key twice in an object; no more than 32 levels; in strings no half of a surrogate pair;
+    - no NaN or Infinity, nor a number of more than 400 characters or with an exponent of more
+      than six digits;
+    - the digits before an exponent obey `type`, `enum`, `const`, `multipleOf` and the bounds
+      too, so that they can be told at once: an integer is `15`, `15.0` or `15e0`, not `1.5e1`.
+      (Not so by values of the schema that have an exponent or more than 30 digits themselves.)
 
-    Raises `ValueError` for what is no schema, refers outside, or could make a check run without
-    limit; `TypeError` for what is not JSON. A check that takes more than 5 seconds is a
+    What the specification has otherwise: `contentMediaType` and `contentEncoding` are not
+    checked; nor is a `$schema` of one's own read, so all keywords of 2020-12 count; a reference
+    to the schema of a draft is one to outside. `dependencies` count in all drafts.
+
+    The mask is as close as can be built at once: where the grammar of the outline has more than
+    three million characters, or llguidance takes it for too large, it says less, first without
+    patterns and formats, then no more than JSON, and the check does the rest.
+
+    Raises `ValueError` for what is no schema, refers outside, has a pattern that is none of ECMA
+    262 or whose backreferences are not supported, or could make a check run without limit;
+    `TypeError` for what is not JSON. A check that takes more than 5 seconds is a
     `PotentialError`.
 
     >>> import asyncio

@@ -624,3 +624,47 @@ async def test_an_embedded_model_writes_only_valid_documents():
         found = [value for value, weight in pairs if weight > -math.inf]
         assert found
         assert all(validator(schema).is_valid(json.loads(text)) for text in found)
+
+
+# --- dependencies, large objects ------------------------------------------------------------------
+
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+
+
+@pytest.mark.parametrize(
+    "dependencies",
+    [
+        {"a": ["b"], "c": {"required": ["d"]}},
+        {"c": {"required": ["d"]}, "a": ["b"]},
+        {"c": True, "a": ["b"]},
+        {"a": ["b"], "c": False},
+        {"a": [], "c": {"required": ["d"]}},
+    ],
+)
+def test_both_forms_of_dependencies_hold_in_any_order(dependencies: Any):
+    documents = [{"a": 1, "b": 2}, {"a": 1}, {"c": 1}, {"c": 1, "d": 1}, {"a": 1, "c": 1}, {}, 3]
+    for place in (lambda s: s, lambda s: {"definitions": {"x": s}, "$ref": "#/definitions/x"}):
+        schema = {"$schema": DRAFT_7, **place({"dependencies": dependencies})}
+        judge = validator({"$schema": DRAFT_7, "dependencies": dependencies})
+        for document in documents:
+            assert both(schema, json.dumps(document)) == judge.is_valid(document)
+
+
+def test_a_property_that_is_called_dependencies_is_one():
+    schema = {"$schema": DRAFT_7, "properties": {"dependencies": {"enum": [["a"], 1]}}}
+    assert both(schema, '{"dependencies": ["a"]}')
+    assert not both(schema, '{"dependencies": ["b"]}')
+
+
+def test_an_object_with_thousands_of_properties_has_a_mask():
+    names = [f"{'no-' * (i % 3)}rule-number-{i}" for i in range(2500)]
+    schema = {
+        "properties": {name: {"maxLength": i % 50} for i, name in enumerate(names)},
+        "additionalProperties": False,
+    }
+    potential = JsonSchema(schema)
+    assert verdict(potential, f'{{"{names[0]}": "", "{names[-1]}": "abc"}}')[1]
+    outline = parts(potential)[0]
+    assert outline.advance(outline.start(), b'{"rule-number-7"') is None
+    assert outline.advance(outline.start(), b'{"no-rule-number-7"') is not None
+    assert outline.advance(outline.start(), f'{{"{names[1]}": "ab'.encode()) is None
