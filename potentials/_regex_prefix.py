@@ -291,7 +291,9 @@ class _Writer:
         return f"(?:{test}{yes}|{no})"
 
     def _fuzzy(self, node: Fuzzy, mode: _Mode, behind: bool) -> str:
-        if not all(isinstance(inner, _PLAIN) for inner in walk(node.part)) or _is_open(node.part):
+        plain = all(isinstance(inner, _PLAIN) for inner in walk(node.part))
+        # How many errors come first may depend on what follows.
+        if mode is _EXACT or not plain or _is_open(node.part):
             return self._unknown(node, mode, behind)
         # Errors may be few so far that must become more.
         most = re.sub(r"[0-9]+<=?(?=[eids])", "", node.constraint)
