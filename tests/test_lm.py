@@ -387,6 +387,8 @@ def assert_usable(start):
         plain = right(torch.tensor([[1, 2, 3]]), use_cache=False).logits[0, -1]
     assert (row - plain).abs().max() < 1e-4
 
+# What is started in the background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 expected = asyncio.run(inference())
 # A script: asyncio.run cancels what it ran.
 interrupted(asyncio.run)
