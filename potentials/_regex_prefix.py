@@ -74,8 +74,7 @@ def relax(pattern: Pattern) -> str:
     >>> print(relax(parse(r"a+?b{2}")), relax(parse(r"(?>a+?)\b")))
     a+b{2} (?>(?:(?=\Z[\s\S])|a)+?)(?:\Z|\b)
     """
-    writer = _Writer(pattern)
-    return writer.write(pattern.tree, _EXACT if _needs_order(pattern.tree) else _MAIN)
+    return _Writer(pattern).write(pattern.tree, _EXACT if _needs_order(pattern.tree) else _MAIN)
 
 
 _PLAIN = (Characters, Sequence, Choice, Group, Repeat)
@@ -148,8 +147,8 @@ class _Writer:
         self._references = references(pattern.tree)
         self._short = _short_references(pattern.tree)
         self._fuzzy_anywhere = any(isinstance(node, Fuzzy) for node in walk(pattern.tree))
-        # `regex` forgets that a repetition would need a character if what follows it can be
-        # tried at the end. That matters only if it then fails there, without needing one.
+        # `regex` forgets that a repetition would need a character if what follows it is tried at
+        # the end. That matters only if it then fails there, without needing one.
         self._may_fail_at_end = any(
             isinstance(node, Look | Reference | Verb)
             or (isinstance(node, Assertion) and not (node.at == 0 and node.text in ("^", r"\A")))
@@ -160,7 +159,7 @@ class _Writer:
             Assertion: self._assertion,
             Sequence: lambda node, *how: "".join(self.write(part, *how) for part in node.parts),
             Choice: lambda node, *how: "|".join(self.write(part, *how) for part in node.parts),
-            Group: self._group,
+            Group: lambda node, *how: f"{node.head}{self.write(node.part, *how)})",
             Atomic: self._atomic,
             Look: self._look,
             Conditional: self._conditional,
@@ -196,7 +195,7 @@ class _Writer:
 
     def _unknown(self, node: Node, mode: _Mode, behind: bool) -> str:
         """In place of what may read any characters."""
-        if mode in (_MAIN, _EXACT):  # a look-ahead is passed over where the next item fails
+        if mode in (_MAIN, _EXACT):  # look-ahead is passed over where the next item fails
             return _instead(node, _NEED_ANYWHERE if behind else r"[\s\S]*")
         return _instead(node, _NEVER if mode is _SURE else r"(?:(?!\Z)[\s\S])*")
 
@@ -220,9 +219,6 @@ class _Writer:
         if text in _BOUNDARIES:
             return rf"(?:(?!\Z){text})"
         return r"(?:(?!\Z)(?=\n(?!\Z))$)" if text == "$" else _NEVER
-
-    def _group(self, node: Group, mode: _Mode, behind: bool) -> str:
-        return f"{node.head}{self.write(node.part, mode, behind)})"
 
     def _atomic(self, node: Atomic, mode: _Mode, behind: bool) -> str:
         part = node.part
@@ -283,7 +279,8 @@ class _Writer:
             return rf"(?:\Z|{text})" if mode is _MAY and not behind else text
         test = self.write(node.test, mode, behind)
         if mode is _EXACT:
-            return f"(?{test}{yes}|{no})"
+            is_look = test.startswith(node.test.head)
+            return f"(?{test}{yes}|{no})" if is_look else self._unknown(node, mode, behind)
         if not captures(node.test):
             no = self.write(replace(node.test, positive=not node.test.positive), mode, behind) + no
         elif mode is _SURE:

@@ -111,7 +111,7 @@ class _Backtracking:
         # Where the syntax is not known here, or nested too deeply, every prefix is allowed.
         try:
             self._begun = regex.compile(relax(tree)) if tree else None
-        except RecursionError:
+        except (RecursionError, regex.error):
             self._begun = None
 
     def advance(self, state: bytes, data: bytes) -> bytes | None:
