@@ -239,7 +239,7 @@ class Pair:
 async def model(ctx: Context, lm, topic, *, times=1):
     print("at work")
     text = await ctx.generate(lm("go"), max_tokens=3)
-    await ctx.condition(text)
+    await ctx.condition(text != "")
     return [topic, times, type(lm).__name__]
 
 async def other_name(ctx, model_of_mine: LM, **options):

@@ -286,10 +286,11 @@ async def our_run(
 
 
 def ours(**fixed: Any) -> Method:
-    """Our engine with a proposal; options from the command line come on top."""
+    """Our engine with a proposal; options from the command line come on top where it has them."""
 
     async def runs(bench: Bench, pattern: str, seeds: Sequence[int], options: Any) -> list[Result]:
-        allowed, proposal = constraint(pattern), AWRS(**(fixed | options))
+        more = {} if "estimator" in fixed else options
+        allowed, proposal = constraint(pattern), AWRS(**(fixed | more))
         each = (our_run(bench, pattern, allowed, seed, proposal) for seed in seeds)
         return await timed(asyncio.gather(*each))
 
