@@ -6,9 +6,12 @@ import dataclasses
 import importlib.util
 import json
 import math
+import os
 import random
 import re
+import signal
 import socket
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +28,7 @@ from awrs_ppl import LM, Context, ToyLM, infer
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.lifting import is_boolean
 from awrs_ppl.potential import BooleanPotential
-from awrs_ppl.potentials import Product, Regex, _json_limits, _json_text
+from awrs_ppl.potentials import Product, Regex, _json_limits, _json_text, _llguidance
 from awrs_ppl.potentials._json_rules import Rules
 from awrs_ppl.potentials.json_schema import JsonSchema
 from awrs_ppl.proposals import AWRS
@@ -668,3 +671,24 @@ def test_an_object_with_thousands_of_properties_has_a_mask():
     assert outline.advance(outline.start(), b'{"rule-number-7"') is None
     assert outline.advance(outline.start(), b'{"no-rule-number-7"') is not None
     assert outline.advance(outline.start(), f'{{"{names[1]}": "ab'.encode()) is None
+
+
+def test_a_build_can_be_interrupted(monkeypatch: pytest.MonkeyPatch):
+    started, let_go = threading.Event(), threading.Event()
+
+    def never_ready(*_: Any, **__: Any) -> None:
+        started.set()
+        let_go.wait(60)
+        raise ValueError("let go")
+
+    def interrupt() -> None:
+        started.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(_llguidance, "LLMatcher", never_ready)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        JsonSchema({"title": "interrupted while it is built"})
+    let_go.set()
+    thread.join()
