@@ -243,7 +243,7 @@ async def undivided(items: Any, advances: Any) -> Any:
     return await right_weighers(bare, advances)
 
 
-async def by_beginning(asked: Any) -> list[float]:
+async def by_beginning(asked: Any) -> Any:
     return await generation.weigh([(weigher, text, False) for weigher, text, _ in asked])
 
 
