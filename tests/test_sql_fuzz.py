@@ -249,7 +249,7 @@ class Writer:
             ],
             lambda d: [*self.column(), *self.maybe(0.3, "NOT"), "IN", "(", *self.query(d, 1), ")"],
             lambda d: (
-                [*self.column(), "IN", self.name(self.one_column())] if self.one_column() else e(d)
+                [*self.column(), "IN", self.name(table)] if (table := self.one_column()) else e(d)
             ),
             lambda d: ["(", *self.query(d, 1), ")"],
             lambda d: [*self.maybe(0.3, "NOT"), "EXISTS", "(", *self.query(d, 2), ")"],

@@ -44,6 +44,7 @@ class LM:
     engine: Engine
     vocabulary: Vocabulary
     tokenizer: Any
+    _encoder: Any = None  # of a tokenizer, where there is one
 
     def __init__(
         self,

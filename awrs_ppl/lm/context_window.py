@@ -54,7 +54,7 @@ class ContextWindow:
             limit = max(named, _stretched(config, named))
         return cls(limit, source, _rotary_switch(config))
 
-    def up_to(self, lengths: Sequence[int]) -> ContextWindow:
+    def up_to(self, lengths: Sequence[float]) -> ContextWindow:
         """The same with the smallest of these lengths as its switch, if that is earlier."""
         return replace(self, switch=min([self.switch, *lengths]))
 

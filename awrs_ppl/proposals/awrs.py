@@ -128,7 +128,9 @@ class AWRS:
             knowledge.drop_fetched()
         else:
             estimate = ESTIMATORS[self.estimator]
-            return [await estimate(outcomes, knowledge, rng) for rng in rngs]
+            draws = [await estimate(outcomes, knowledge, rng) for rng in rngs]
+            # These give up only when all that has mass on this scale is rejected.
+            left = 0.0 if all(draw is DEAD for draw in draws) else outcomes.mass
         if outcomes.is_faint(left):
             rescaled = outcomes.rescaled(knowledge.rejected())
             if rescaled is not None:

@@ -80,15 +80,17 @@ async def _until_accepted(
 async def two_loop(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Generator) -> Draw:
     """Definition 2: W = (mass left after the first loop) / (1 + rejections in both loops).
 
-    The second loop goes on with what the first one left.
+    The second loop goes on with what the first one left. Where that is zero on this scale, all
+    begins anew on a finer one, and no rejection counts: half of the estimate would otherwise depend
+    on a first draw that never comes.
     """
-    rest = _Rest(outcomes)
-    accepted, first = await _until_accepted(rest, knowledge, rng)
+    urn = outcomes.urn().copy()
+    accepted, first = await _until_accepted(urn, knowledge, rng)
     if accepted is None:
         return DEAD
-    left = rest.log_mass
-    _, second = await _until_accepted(rest, knowledge, rng)
-    return Draw(accepted, left - math.log1p(first + second))
+    left = urn.mass
+    _, second = await _until_accepted(urn, knowledge, rng)
+    return Draw(accepted, outcomes.log_scale + math.log(left) - math.log1p(first + second))
 
 
 async def recursive(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Generator) -> Draw:
