@@ -58,7 +58,7 @@ def write(tree: Tree) -> str:
 
 def show(text: Tree) -> str:
     """A text or a tree as messages quote it: at most 60 characters."""
-    shown = " ".join((text if isinstance(text, str) else write(text)).split())
+    shown = re.sub(r"[ \t\r\n]+", " ", text if isinstance(text, str) else write(text)).strip(" ")
     return repr(shown) if len(shown) <= 60 else repr(f"{shown[:40]}…{shown[-20:]}")
 
 

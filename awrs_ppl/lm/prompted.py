@@ -77,6 +77,8 @@ class PromptedLM(Multiplicative):
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The tokens that a text has behind the prompt."""
+        if not isinstance(text, str):
+            raise TypeError(f"encode got {quoted(text)}: it needs a str")
         return self.lm._encode(text, False, self.prompt)
 
     @property
