@@ -8,6 +8,7 @@ SQLite decides beside it.
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import count
 
 import numpy as np
 
@@ -19,8 +20,34 @@ from awrs_ppl.vocabulary import Vocabulary
 
 __all__ = ["Masks"]
 
-# Bytes of masks kept for one database.
+# Bytes of masks kept, of all databases.
 MASK_BYTES = 2**26
+
+_Key = tuple[int, Pieces, Place, bytes]
+
+
+class _Recent:
+    """Masks by database, vocabulary, place and last token; those not used longest go."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[_Key, Found] = OrderedDict()
+        self._cost = 0
+
+    def get(self, key: _Key) -> Found | None:
+        found = self._known.get(key)
+        if found is not None:
+            self._known.move_to_end(key)
+        return found
+
+    def put(self, key: _Key, found: Found) -> None:
+        self._known[key] = found
+        self._cost += found.mask.nbytes
+        while self._cost > MASK_BYTES and len(self._known) > 1:
+            self._cost -= self._known.popitem(last=False)[1].mask.nbytes
+
+
+_ids = count()
+_recent = _Recent()
 
 
 class Masks:
@@ -29,8 +56,7 @@ class Masks:
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner
         self._walk = Walk(scanner.reader)
-        self._known: OrderedDict[tuple[Pieces, Place, bytes], Found] = OrderedDict()
-        self._cost = 0
+        self._id = next(_ids)
 
     def mask(self, state: Scanned, vocabulary: Vocabulary) -> np.ndarray:
         """Which tokens may follow, shape `[vocabulary.size]`; not to be written to."""
@@ -49,17 +75,13 @@ class Masks:
 
     def _find(self, pieces: Pieces, size: int, state: Scanned) -> Found:
         last = self._walk.simple(state.place, state.last)
-        key = (pieces, state.place, last)
-        found = self._known.get(key)
-        if found is not None:
-            self._known.move_to_end(key)
-            return found
-        found = self._known[key] = Found(np.zeros(size, dtype=bool))
-        self._walk.collect(pieces.root, Way(state.place, last), found)
-        found.finish()
-        self._cost += size
-        while self._cost > MASK_BYTES and len(self._known) > 1:
-            self._cost -= self._known.popitem(last=False)[1].mask.nbytes
+        key = (self._id, pieces, state.place, last)
+        found = _recent.get(key)
+        if found is None:
+            found = Found(np.zeros(size, dtype=bool))
+            self._walk.collect(pieces.root, Way(state.place, last), found)
+            found.finish()
+            _recent.put(key, found)
         return found
 
     def _passes(self, state: Scanned, events: frozenset[Event]) -> bool:

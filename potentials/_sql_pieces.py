@@ -15,10 +15,12 @@ from awrs_ppl.vocabulary import Vocabulary
 __all__ = ["Ids", "Node", "Pieces", "pieces_of"]
 
 _PIECE = re.compile(rb"[\w$\x80-\xff]+|[ \t\r\n\f]+|.", re.DOTALL)
+_IN_NUMBERS = re.compile(rb"[0-9a-f]+|[ex][0-9a-f]*")
 # From so many on tokens are kept as a mask.
 _MANY = 200
 
 Ids = list[int] | np.ndarray
+Words = dict[bytes, list[int]]
 
 _GOING_ON = frozenset(b"0123456789$")
 
@@ -32,21 +34,22 @@ class Node:
     """
 
     __slots__ = (
-        *("every_word", "ids", "number_tails", "numbers", "others", "parted", "size", "tails"),
-        "words",
+        *("every_word", "ids", "inside_numbers", "number_tails", "numbers", "others", "parted"),
+        *("size", "tails", "words"),
     )
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.ids: list[int] = []
-        self.words: dict[bytes, list[int]] = {}
-        self.numbers: dict[bytes, list[int]] = {}
-        self.tails: dict[bytes, dict[bytes, list[int]]] = {}
-        self.number_tails: dict[bytes, dict[bytes, list[int]]] = {}
+        self.words: Words = {}
+        self.numbers: Words = {}
+        self.tails: dict[bytes, Words] = {}
+        self.number_tails: dict[bytes, Words] = {}
         self.others: dict[bytes, Node] = {}
         # The tokens of `words` as a mask, where they are many; what `part` gave.
         self.every_word: np.ndarray | None = None
-        self.parted: dict[bytes, tuple[Ids, dict[bytes, list[int]]]] = {}
+        self.inside_numbers: tuple[Words, dict[bytes, Words]] | None = None
+        self.parted: dict[bytes, tuple[Ids, Words]] = {}
 
     def add(self, token: bytes, i: int) -> None:
         if not token:
@@ -76,13 +79,22 @@ class Node:
         for below in self.others.values():
             below.finish()
 
-    def part(self, close: bytes) -> tuple[Ids, dict[bytes, list[int]]]:
+    def in_numbers(self) -> tuple[Words, dict[bytes, Words]]:
+        """Those of `words` and `tails` that may go on a number or blob."""
+        if self.inside_numbers is None:
+            self.inside_numbers = (
+                _in_numbers(self.words),
+                {tail: _in_numbers(words) for tail, words in self.tails.items()},
+            )
+        return self.inside_numbers
+
+    def part(self, close: bytes) -> tuple[Ids, Words]:
         """The tokens here and below without a byte from here on, as a list or, where they are
         many, a mask; by what follows here the tokens with it."""
         found = self.parted.get(close)
         if found is None:
             ids: list[int] = []
-            having: dict[bytes, list[int]] = {}
+            having: Words = {}
             for rest, i in self._rests():
                 if close in rest:
                     having.setdefault(rest, []).append(i)
@@ -105,6 +117,10 @@ class Node:
                 yield from ((word + tail, i) for word, ids in words.items() for i in ids)
         for piece, below in self.others.items():
             yield from ((piece + rest, i) for rest, i in below._rests())
+
+
+def _in_numbers(words: Words) -> Words:
+    return {word: ids for word, ids in words.items() if _IN_NUMBERS.fullmatch(word)}
 
 
 class Pieces:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -19,9 +18,6 @@ __all__ = ["Event", "Found", "Walk", "Way"]
 _KNOWN = ("COLUMN", "TABLE")
 # A word that is no keyword, function or blob, and begins none.
 _OTHER = b"zqzq"
-# Words that go on a number or blob.
-_IN_NUMBERS = re.compile(rb"[0-9a-f]+\Z|[ex][0-9a-f]*\Z")
-_ANY = re.compile(b"")
 # Bytes that may make a token longer, by its last one; words and numbers apart.
 _LONGER = {b"-": b"->", b"/": b"*", b"<": b"<=>", b">": b">=", b"=": b"=", b"!": b"=", b"|": b"|"}
 
@@ -131,7 +127,7 @@ class Walk:
             elif last[:1].isdigit() or BLOB.match(last) or last[:1] == b".":
                 longer = b".+-'"
                 self._each(node.numbers, node.number_tails, way, found)
-                self._each(node.words, node.tails, way, found, _IN_NUMBERS)
+                self._each(*node.in_numbers(), way, found)
                 if last == b"." or last[-1:] == b"'":
                     self._words(node, after, found)
             else:
@@ -230,17 +226,10 @@ class Walk:
                         if after is not None:
                             found.add(ids, after.events)
 
-    def _each(
-        self,
-        words: _Words,
-        tails: dict[bytes, _Words],
-        way: Way,
-        found: Found,
-        only: re.Pattern[bytes] = _ANY,
-    ) -> None:
+    def _each(self, words: _Words, tails: dict[bytes, _Words], way: Way, found: Found) -> None:
         for tail, group in ((b"", words), *tails.items()):
             for word, ids in group.items():
-                if only.match(word) and (after := self._read(way, word + tail)) is not None:
+                if (after := self._read(way, word + tail)) is not None:
                     found.add(ids, after.events)
 
     def _behind(self, way: Way) -> Way | None:
