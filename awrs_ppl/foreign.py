@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from awrs_ppl._values import quoted, shorten
+from awrs_ppl._values import key, quoted, shorten
 from awrs_ppl.errors import ModelError
 
 __all__ = ["Foreign", "ScipyDistribution", "TorchDistribution", "adapted", "kind_of"]
@@ -83,7 +83,9 @@ def _scipy_names(value: Any) -> list[str]:
 
 def kind_of(distribution: Any) -> str:
     """The name of a distribution's family, for fingerprints."""
-    return getattr(distribution, "kind", type(distribution).__qualname__)
+    if isinstance(distribution, TorchDistribution | ScipyDistribution):
+        return distribution.kind
+    return type(distribution).__qualname__
 
 
 class TorchDistribution:
@@ -107,7 +109,7 @@ class TorchDistribution:
     @property
     def compared(self) -> tuple[Any, ...]:
         """What `check_replay` compares."""
-        return (self.kind, *[_plain(p) for p in self._parameters()])
+        return (self.kind, *[key(_plain(p)) for p in self._parameters()])
 
     def sample(self, rng: np.random.Generator) -> Any:
         """Draw a value: a number, or an array of the event's shape."""
@@ -195,7 +197,7 @@ class ScipyDistribution:
     @property
     def compared(self) -> tuple[Any, ...]:
         """What `check_replay` compares."""
-        return (repr(self), *[_plain(value) for _, value in self._parameters])
+        return (self.kind, *[key(_plain(value)) for _, value in self._parameters])
 
     def sample(self, rng: np.random.Generator) -> Any:
         """Draw a value: a number, or an array."""
@@ -217,15 +219,12 @@ class ScipyDistribution:
 
     def log_prob(self, x: Any) -> float:
         """The log-probability or log-density of `x`; `-inf` outside the support."""
-        found = self._weigh(x)
-        self._require_one(np.shape(found))
-        return float(found)
-
-    def _weigh(self, x: Any) -> Any:
         told = f"{self!r} of scipy"
         value = _numbers(told, x)
         _require_shape(told, x, value.shape, self._event_shape)
-        return self._density(value)
+        found = self._density(value)
+        self._require_one(np.shape(found))
+        return float(found)
 
     @cached_property
     def _event_shape(self) -> tuple[int, ...]:
@@ -247,7 +246,7 @@ class ScipyDistribution:
         if self._is_new:
             return quoted(self._distribution)
         given = [f"{name}={value!r}" if name else repr(value) for name, value in self._parameters]
-        return shorten(f"{self._name}({', '.join(given) if given else '...'})", 60)
+        return shorten(f"{self._name}({', '.join(given) if self._is_univariate else '...'})", 60)
 
 
 @contextmanager

@@ -19,7 +19,16 @@ import pytest
 import torch
 from scipy import stats as scipy_stats
 
-from awrs_ppl import Bernoulli, Categorical, Context, ModelError, Uniform, infer
+from awrs_ppl import (
+    Bernoulli,
+    Categorical,
+    Context,
+    ModelError,
+    ReplayError,
+    Uniform,
+    check_replay,
+    infer,
+)
 from awrs_ppl._values import key, same
 from awrs_ppl.foreign import adapted
 from awrs_ppl.testing import enumerate_posterior
@@ -377,6 +386,20 @@ async def test_events_are_arrays_of_their_own() -> None:
         assert type(value) is np.ndarray
         assert value.flags.owndata
         assert value.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("make", [td.Normal, stats.norm], ids=["torch", "scipy"])
+async def test_replays_compare_the_parameters(make: Any) -> None:
+    runs = 0
+
+    async def model(ctx: Context, step: float) -> None:
+        nonlocal runs
+        runs += 1
+        await ctx.sample(make(runs * step, 1.0))
+
+    await check_replay(model, 0.0)
+    with pytest.raises(ReplayError, match="made another request"):
+        await check_replay(model, 0.1)
 
 
 @pytest.mark.parametrize(

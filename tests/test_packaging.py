@@ -88,7 +88,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_both_wheels_hold_the_files_of_the_checkout(built: dict[str, Path]) -> None:
     listed = subprocess.run(
-        ["git", "ls-files", "awrs_ppl", "models", "potentials"],
+        ["git", "ls-files", "-co", "--exclude-standard", "awrs_ppl", "models", "potentials"],
         capture_output=True,
         text=True,
         cwd=ROOT,
