@@ -69,7 +69,7 @@ def shape(token: bytes) -> bytes:
             return b"--"
         if token.startswith(b"/*"):
             if len(token) > 3 and token.endswith(b"*/"):
-                return b" "
+                return b"/**/"
             return b"/**" if len(token) > 2 and token.endswith(b"*") else b"/*"
         return b" "
     if first.isdigit() or (first == b"." and len(token) > 1):

@@ -18,8 +18,9 @@ __all__ = ["Event", "Found", "Walk", "Way"]
 _KNOWN = ("COLUMN", "TABLE")
 # A word that is no keyword, function or blob, and begins none.
 _OTHER = b"zqzq"
-# Bytes that may make a token longer, by its last one; words and numbers apart.
-_LONGER = {b"-": b"->", b"/": b"*", b"<": b"<=>", b">": b">=", b"=": b"=", b"!": b"=", b"|": b"|"}
+# Bytes that may make a token longer; words, numbers and blanks apart.
+_LONGER = {b"-": b"->", b"->": b">", b"/": b"*", b"<": b"<=>", b">": b">=", b"=": b"="}
+_LONGER |= {b"!": b"=", b"|": b"|"}
 
 # What SQLite has to judge: the text without its last token, or all of it; what closes it.
 Event = tuple[bool, bytes]
@@ -136,6 +137,8 @@ class Walk:
         for piece, below in node.others.items():
             if piece[0] in longer:
                 self._go_on(below, self._read(way, piece), found)
+            elif last[:1].isspace() and piece[0] in BLANKS:
+                self._blank(below, way, piece, found)
             elif after is not None:
                 if piece[0] in BLANKS:
                     self._blank(below, after, piece, found)

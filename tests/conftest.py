@@ -17,11 +17,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile(
-    "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("busy machine")
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fuzz")
@@ -32,7 +27,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how many times as many random inputs the fuzz tests try (once takes seconds; "
         "for long runs add --timeout=0)",
     )
-    group.addoption("--fuzz-seed", type=int, default=0, help="the seed of their random inputs")
+    group.addoption(
+        "--fuzz-seed",
+        type=int,
+        default=0,
+        help="the seed of their random inputs; with another one than 0, Hypothesis tries others in "
+        "each run",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile(
+        "reproducible on a busy machine",
+        deadline=None,
+        derandomize=not config.option.fuzz_seed,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("reproducible on a busy machine")
 
 
 @dataclass(frozen=True)

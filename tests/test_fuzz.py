@@ -17,7 +17,7 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -278,9 +278,7 @@ def offline() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", CALLS)
-@settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=100)
 @given(junk=JUNK)
 def test_junk_works_or_is_quoted(name: str, junk: Any) -> None:
     with warnings.catch_warnings():
