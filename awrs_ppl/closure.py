@@ -3,6 +3,8 @@ begins like a rejected beginning is rejected."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from awrs_ppl.knowledge import Knowledge
 from awrs_ppl.lexicon import Lexicon, boundaries
 from awrs_ppl.lifting import ByteFactor
@@ -27,20 +29,24 @@ async def follow(
     if outcome >= knowledge.vocabulary.size:
         return []
     data = bytes(knowledge.vocabulary.tokens[outcome])
+    boolean = knowledge.target.boolean
+    over_bytes = [i for i in knowledge.known if isinstance(boolean[i], ByteFactor)]
     if allowed:
-        return _accept_beginnings(knowledge, data, urn)
-    for i, verdicts in knowledge.known.items():
-        if outcome in verdicts.rejected and isinstance(knowledge.target.boolean[i], ByteFactor):
+        return _accept_beginnings(knowledge, over_bytes, data, urn)
+    for i in over_bytes:
+        if outcome in knowledge.known[i].rejected:
             return await _reject_alike(knowledge, i, data, urn, worth)
     return []
 
 
-def _accept_beginnings(knowledge: Knowledge, data: bytes, urn: Urn) -> list[int]:
-    boolean, vocabulary = knowledge.target.boolean, knowledge.vocabulary
-    over_bytes = [v for i, v in knowledge.known.items() if isinstance(boolean[i], ByteFactor)]
+def _accept_beginnings(
+    knowledge: Knowledge, factors: Sequence[int], data: bytes, urn: Urn
+) -> list[int]:
+    """Learn that `factors` accept all tokens that begin what they have accepted."""
+    vocabulary = knowledge.vocabulary
     found = []
-    for token in vocabulary.lexicon.within(data) if over_bytes else ():
-        for verdicts in over_bytes:
+    for token in vocabulary.lexicon.within(data) if factors else ():
+        for verdicts in (knowledge.known[i] for i in factors):
             if verdicts.verdict(token, vocabulary) is None:
                 verdicts.accept(token, None)
         if urn.weight(token) > 0.0 and knowledge.is_accepted(token):
@@ -69,7 +75,8 @@ async def _reject_alike(
                 verdicts.begin(beginning)
                 for token in spelled:
                     verdicts.accept(token, state)
-                found += _accept_beginnings(knowledge, beginning, urn)
+                # No other factor was asked.
+                found += _accept_beginnings(knowledge, [i], beginning, urn)
                 continue
         _reject_range(verdicts, lexicon, (first, last), urn)
         return found

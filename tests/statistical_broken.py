@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from awrs_ppl import AWRS, generation, inference
+from awrs_ppl import AWRS, closure, generation, inference
 from awrs_ppl.generation import Generation
 from awrs_ppl.inference import Inference
 from awrs_ppl.knowledge import Knowledge
@@ -132,7 +132,14 @@ async def across_characters(
     return []
 
 
-def longer_accepted(knowledge: Any, data: bytes, urn: Any) -> list[int]:
+right_beginnings = closure._accept_beginnings
+
+
+def accepted_for_all(knowledge: Any, factors: Any, data: bytes, urn: Any) -> list[int]:
+    return right_beginnings(knowledge, [*knowledge.known], data, urn)
+
+
+def longer_accepted(knowledge: Any, factors: Any, data: bytes, urn: Any) -> list[int]:
     lexicon, tokens = knowledge.vocabulary.lexicon, knowledge.vocabulary.tokens
     alike = lexicon.ids[slice(*lexicon.range(data))].tolist()
     for verdicts in knowledge.known.values():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from statistical_broken import across_characters, dead_prefix, longer_accepted
+from statistical_broken import accepted_for_all, across_characters, dead_prefix, longer_accepted
 
 from awrs_ppl import (
     AWRS,
@@ -33,7 +33,7 @@ from awrs_ppl.knowledge import Knowledge, start
 from awrs_ppl.lifting import Text
 from awrs_ppl.memory import Memory, Verdicts
 from awrs_ppl.outcomes import weigh_outcomes
-from awrs_ppl.potentials import Regex, predicates
+from awrs_ppl.potentials import Predicate, Regex, predicates
 from awrs_ppl.proposals import awrs
 from awrs_ppl.statements import target_of
 from awrs_ppl.testing import assert_properly_weighted, assert_unbiased, enumerate_posterior
@@ -165,17 +165,37 @@ FORBIDDEN = st.sets(
 )
 
 
-@settings(max_examples=60)
-@given(FORBIDDEN, st.sampled_from(["", "a", "丁", "b七"]), st.integers(0, 9), st.booleans())
-def test_all_that_is_known_is_true(forbidden: set[str], text: str, seed: int, inside: bool) -> None:
-    @predicate
-    def none_of(text: str) -> bool:
-        return not any(word in text for word in forbidden)
+def none_of(forbidden: set[str]) -> Predicate:
+    return predicate(lambda text: not any(word in text for word in forbidden))
 
+
+@settings(max_examples=120)
+@given(
+    st.lists(FORBIDDEN, min_size=1, max_size=3),
+    st.sampled_from(["", "a", "丁", "b七"]),
+    st.integers(0, 9),
+    st.booleans(),
+)
+def test_all_that_is_known_is_true(
+    forbidden: list[set[str]], text: str, seed: int, inside: bool
+) -> None:
+    """Of each factor of a product."""
     data = text.encode() + (b"\xe4\xb8" if inside else b"")  # in the middle of a character
-    if none_of(text):
-        proposal = AWRS(effort=200.0)
-        assert asyncio.run(_wrong(TOY("go") * none_of, data, proposal, seed)) == []
+    if not any(word in text for words in forbidden for word in words):
+        product = math.prod(map(none_of, forbidden), start=TOY("go"))
+        assert asyncio.run(_wrong(product, data, AWRS(effort=200.0), seed)) == []
+
+
+async def test_a_beginning_that_one_factor_accepts_says_nothing_of_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ "a" begins "a1", which the first rejects; asked about "a" it has nothing against it."""
+    lm = ToyLM(["a1", "a2", "a", "b"], weights=lambda context: [5.0, 5.0, 1.0, 1.0, 1.0])
+    product = lm("b") * none_of({"1", "2"}) * none_of({"a"})
+    assert await _wrong(product, b"", AWRS(), 0) == []
+    await assert_properly_weighted(AWRS(), product, draws=1500)
+    monkeypatch.setattr(closure, "_accept_beginnings", accepted_for_all)
+    assert await _wrong(product, b"", AWRS(), 0) == [b"a"]
 
 
 async def _wrong(product: Any, data: bytes, proposal: Any, seed: int) -> list[bytes]:
