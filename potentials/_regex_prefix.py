@@ -278,13 +278,13 @@ class _Writer:
             text = f"(?({node.test}){yes}|{no})"
             return rf"(?:\Z|{text})" if mode is _MAY and not behind else text
         test = self.write(node.test, mode, behind)
-        if mode is _EXACT:
-            is_look = test.startswith(node.test.head)
-            return f"(?{test}{yes}|{no})" if is_look else self._unknown(node, mode, behind)
         if not captures(node.test):
+            # No conditional: behind one `regex` loses paths that begin with a look-ahead.
             no = self.write(replace(node.test, positive=not node.test.positive), mode, behind) + no
         elif mode is _SURE:
             return _instead(node, _NEVER)
+        if mode is _EXACT and (captures(node.test) or not test.startswith(node.test.head)):
+            return self._unknown(node, mode, behind)
         return f"(?:{test}{yes}|{no})"
 
     def _fuzzy(self, node: Fuzzy, mode: _Mode, behind: bool) -> str:
