@@ -62,8 +62,7 @@ async def test_the_five_domains() -> None:
 
     async def results(name: str, *args: Any, n: int = 4) -> list[str]:
         posterior = await infer(namespace[name], *args, n_particles=n, seed=0, progress=False)
-        # The model rambles about molecules: all may end at max_tokens with a ring open.
-        assert posterior.values or name == "molecule"
+        assert posterior.values
         return posterior.values
 
     for text in await results("date"):
@@ -74,7 +73,7 @@ async def test_the_five_domains() -> None:
     path = DATA / "concert_singer.sqlite"
     for text in await results("query", path, "How many singers are there?"):
         Sql(path).rows(text)
-    known = (DATA / "molecules.smi").read_text().split()[:20]
+    known = (DATA / "drugs.smi").read_text().split()
     for text in await results("molecule", known, n=8):
         assert molecules.score([], text.strip()) > 0.0
     domain = (DATA / "blocksworld" / "domain.pddl").read_text()
