@@ -21,7 +21,8 @@ demo: install
 	$(BIN)/python -m awrs_ppl.models.capitals
 
 test: install
-	$(BIN)/python -m pytest -q
+	# Two processes, by files: the tests of one file share the models that they load.
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .
