@@ -258,3 +258,14 @@ async def test_a_model_asked_inside_a_running_loop_tells_its_row() -> None:
 
     lm = LM.from_backend(Own(bytewise(eos_token="<end>")))
     assert lm.vocabulary.size == END + 1
+
+
+async def test_a_model_that_answers_in_event_loops_alone_tells_its_row() -> None:
+    class NotAtOnce(MockAsyncLM):
+        def next_token_logprobs_sync(
+            self, token_ids: Sequence[int], lora_name: str | None = None
+        ) -> torch.Tensor:
+            raise NotImplementedError
+
+    lm = LM.from_backend(NotAtOnce(bytewise(eos_token="<end>")))
+    assert lm.vocabulary.size == END + 1

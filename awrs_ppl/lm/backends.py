@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -86,7 +87,13 @@ def _row_length(async_lm: AsyncLM) -> int:
     """How many log-probabilities the engine's model gives for a next token, seen from one."""
     if isinstance(async_lm, TransformersEngine):
         return async_lm.vocab_size
+
+    def row() -> Any:
+        try:
+            return async_lm.next_token_logprobs_sync([0])
+        except NotImplementedError:  # what draws tokens does not need it
+            return asyncio.run(async_lm.next_token_logprobs([0]))
+
     # Some engines have an event loop of their own for this, and one may be running here.
     with ThreadPoolExecutor(max_workers=1) as other_thread:
-        row: Any = other_thread.submit(async_lm.next_token_logprobs_sync, [0]).result()
-    return len(row)
+        return len(other_thread.submit(row).result())
