@@ -244,8 +244,11 @@ class _Writer:
                 inner = f"(?:{_NEED}|{inner})"
             if self._fuzzy_anywhere:  # then it ends repetitions where the text ends
                 inner = f"(?:{inner}{_OR_NEED})"
-        # Elsewhere all paths are tried, and greedy repetitions are the faster ones.
-        return f"{inner}{node.count}{node.mode if mode is _EXACT else ''}"
+        if mode is _EXACT:
+            return f"{inner}{node.count}{node.mode}"
+        # All paths are tried, and greedy repetitions are the faster ones. In a look-behind one may
+        # make `regex` accept by the beginning of the text, as if characters could come before it.
+        return f"{inner}{node.count}{'?' if behind else ''}"
 
     def _look(self, node: Look, mode: _Mode, behind: bool) -> str:
         if any(isinstance(part, Fuzzy) for part in walk(node)):

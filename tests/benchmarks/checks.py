@@ -137,7 +137,9 @@ class RowCache(AsyncLM):
         return (await self.batch_next_token_logprobs([token_ids]))[0]
 
     def next_token_logprobs_sync(self, token_ids: Any, lora_name: str | None = None) -> Any:
-        raise NotImplementedError("nothing here asks without an event loop")
+        # Asked once, at load, where nothing is counted.
+        (row,) = asyncio.run(self.engine.next_logits([tuple(token_ids)]))
+        return torch.log_softmax(row, dim=-1)
 
 
 class CountingAWRS(GenlmAWRS):
