@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import json
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +47,24 @@ def recorded(posterior: Posterior) -> Recorded:
 
 
 async def toy(number: int) -> Recorded:
-    """A random program, as `tests/statistical.py` makes them."""
-    program = random_program(np.random.default_rng([2026, number]))
-    # A run that remembers draws what nobody could foresee.
-    options = {**program.options, "remember": False}
-    return recorded(await infer(program.model, seed=number, progress=False, **options))
+    """A random program, as `tests/statistical.py` makes them, that has a result."""
+    for attempt in count():
+        program = random_program(np.random.default_rng([2026, number, attempt]))
+        # A run that remembers draws what nobody could foresee.
+        options = {**program.options, "remember": False, "n_particles": 12}
+        posterior = await infer(program.model, seed=number, progress=False, **options)
+        if posterior.values:
+            return recorded(posterior)
+    raise AssertionError
 
 
 async def person(ctx: Context, lm: LM) -> Any:
     """A mask, and a critic."""
     fields = {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer"}}
-    allowed = JsonSchema({"properties": fields, "required": [*fields]})
+    allowed = JsonSchema({"type": "object", "properties": fields, "required": [*fields]})
     short = Soft(lambda text: -0.1 * len(text))
-    return await ctx.generate(lm("Someone, as JSON:") * allowed, critic=short, max_tokens=40)
+    prompt = 'People: {"name": "Ann", "age": 31}, {"name": "Bob", "age": 4},'
+    return await ctx.generate(lm(prompt) * allowed, critic=short, max_tokens=40)
 
 
 @predicate
