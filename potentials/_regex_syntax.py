@@ -112,9 +112,12 @@ class _Reader:
             if self._take(_COMMENT):
                 continue
             if char in "*+?" or (char == "{" and self._is_bounds()):
-                if not parts or isinstance(parts[-1], Flags | Repeat):
+                # Flags are no part that is repeated: what stands before them is.
+                places = (i for i in reversed(range(len(parts))) if not isinstance(parts[i], Flags))
+                last = next(places, None)
+                if last is None or isinstance(parts[last], Repeat):
                     raise Unreadable(f"nothing to repeat at position {at}")
-                parts[-1] = self._repeat(parts[-1])
+                parts[last] = self._repeat(parts[last])
             else:
                 parts.append(self._item(char))
         return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
