@@ -40,7 +40,9 @@ from awrs_ppl.potentials._regex_tree import (
     Sequence,
     Verb,
     captures,
+    flags_behind,
     references,
+    short_references,
     walk,
     write,
 )
@@ -115,25 +117,6 @@ def _is_open(part: Node) -> bool:
     )
 
 
-def _short_references(tree: Node) -> set[str]:
-    """The references to groups that capture one character: no text ends inside what they match."""
-    groups = [node for node in walk(tree) if isinstance(node, Group)]
-    numbered = [group for group in groups if group.captures]
-    names = [group.name for group in numbered if group.name]
-    if len(set(names)) < len(names) or any(group.head == "(?|" for group in groups):
-        return set()  # two groups share a number
-    short = [(str(i), group) for i, group in enumerate(numbered, 1) if _is_short(group.part)]
-    return {rf"\g<{name}>" for i, group in short for name in (i, group.name)} | {
-        f"(?P={group.name})" for _, group in short
-    }
-
-
-def _is_short(part: Node) -> bool:
-    if isinstance(part, Choice):
-        return all(map(_is_short, part.parts))
-    return isinstance(part, Characters) and part.text not in (r"\X", r"\R")
-
-
 def _instead(part: Node, text: str) -> str:
     """Another pattern in place of a part; its groups stay, so that others keep their numbers."""
     return f"(?:{text}|{_NEVER}(?:{write(part)}))" if captures(part) else f"(?:{text})"
@@ -145,7 +128,7 @@ class _Writer:
         # Then a string is more than its characters: `ss` matches `ß`.
         self._folds = "i" in pattern.flags and bool({"f", "V1"} & pattern.flags)
         self._references = references(pattern.tree)
-        self._short = _short_references(pattern.tree)
+        self._short = short_references(pattern.tree)
         self._fuzzy_anywhere = any(isinstance(node, Fuzzy) for node in walk(pattern.tree))
         # `regex` forgets that a repetition would need a character if what follows it is tried at
         # the end. That matters only if it then fails there, without needing one.
@@ -281,6 +264,9 @@ class _Writer:
             text = f"(?({node.test}){yes}|{no})"
             return rf"(?:\Z|{text})" if mode is _MAY and not behind else text
         test = self.write(node.test, mode, behind)
+        if flags := "".join(flags_behind(node)):
+            # These hold behind a conditional as well, and would end with a group.
+            return self._unknown(node, mode, behind) + flags
         if not captures(node.test):
             # No conditional: behind one `regex` loses paths that begin with a look-ahead.
             no = self.write(replace(node.test, positive=not node.test.positive), mode, behind) + no

@@ -28,7 +28,9 @@ __all__ = [
     "Verb",
     "captures",
     "children",
+    "flags_behind",
     "references",
+    "short_references",
     "walk",
     "write",
 ]
@@ -204,6 +206,18 @@ def walk(node: Node) -> Iterator[Node]:
         yield from walk(child)
 
 
+def flags_behind(part: Node) -> Iterator[str]:
+    """The flags in a part that hold behind it, too: those in no group."""
+    if isinstance(part, Flags):
+        yield write(part)
+    elif isinstance(part, Sequence | Choice):
+        for inner in part.parts:
+            yield from flags_behind(inner)
+    elif isinstance(part, Conditional):
+        yield from flags_behind(part.yes)
+        yield from flags_behind(part.no)
+
+
 def captures(part: Node) -> bool:
     """Whether a part has a group that captures."""
     return any(isinstance(node, Group) and node.captures for node in walk(part))
@@ -238,3 +252,22 @@ def write(node: Node) -> str:
     if isinstance(node, Reference) and node.text[1:].isdigit():
         return rf"\g<{node.text[1:]}>"  # then a digit that follows is no part of it
     return node.text
+
+
+def short_references(tree: Node) -> set[str]:
+    """The references to groups that capture one character: no text ends inside what they match."""
+    groups = [node for node in walk(tree) if isinstance(node, Group)]
+    numbered = [group for group in groups if group.captures]
+    names = [group.name for group in numbered if group.name]
+    if len(set(names)) < len(names) or any(group.head == "(?|" for group in groups):
+        return set()  # two groups share a number
+    short = [(str(i), group) for i, group in enumerate(numbered, 1) if _is_short(group.part)]
+    return {rf"\g<{name}>" for i, group in short for name in (i, group.name)} | {
+        f"(?P={group.name})" for _, group in short
+    }
+
+
+def _is_short(part: Node) -> bool:
+    if isinstance(part, Choice):
+        return all(map(_is_short, part.parts))
+    return isinstance(part, Characters) and part.text not in (r"\X", r"\R")
