@@ -210,12 +210,14 @@ def _shares(weights: Sequence[Any]) -> np.ndarray:
             array = np.array(weights, dtype=np.float64)
     except OverflowError:
         array = np.full(len(weights), np.inf)
-    # Fractions and decimals may lie outside of all floats, or where these lose digits.
-    small = any(weight and number < _TINY for weight, number in zip(weights, array, strict=True))
+    # Fractions and decimals may lie outside of all floats, or where these lose digits; and shares
+    # may be so small beside a large weight.
+    least = _TINY * max(1.0, array.max())
+    small = any(weight and number < least for weight, number in zip(weights, array, strict=True))
     if small or not np.isfinite(array).all():
         exact = [Fraction(*weight.as_integer_ratio()) for weight in weights]
-        largest = max(exact)
-        array = np.array([float(weight / largest) for weight in exact])
+        total = sum(exact)
+        return np.array([float(weight / total) for weight in exact])
     # A power of two changes no digits.
     array = np.ldexp(array, -np.frexp(array.max())[1])
     return array / array.sum()
