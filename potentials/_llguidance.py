@@ -7,12 +7,10 @@ or a character, and still say which tokens of the vocabulary may follow.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import count
 from threading import Thread
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,6 +18,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potential import show
+from awrs_ppl.potentials._recent import Recent
 from awrs_ppl.vocabulary import Vocabulary
 
 __all__ = ["Language"]
@@ -44,32 +43,10 @@ _NO_TOKENS = Vocabulary([b" "], ends=())
 _tokenizers: WeakKeyDictionary[Vocabulary, LLTokenizer] = WeakKeyDictionary()
 
 
-class _Recent:
-    """A mapping that forgets what was not asked for longest, when its values cost too much."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._cost = 0
-        self._known: OrderedDict[tuple[int, bytes], tuple[Any, int]] = OrderedDict()
-
-    def get(self, key: tuple[int, bytes]) -> Any | None:
-        found = self._known.get(key)
-        if found is None:
-            return None
-        self._known.move_to_end(key)
-        return found[0]
-
-    def put(self, key: tuple[int, bytes], value: Any, cost: int = 1) -> None:
-        self._known[key] = (value, cost)
-        self._cost += cost
-        while self._cost > self._limit and len(self._known) > 1:
-            self._cost -= self._known.popitem(last=False)[1][1]
-
-
 _ids = count()
 # By the number of a reader and the text.
-_matchers = _Recent(MATCHERS)
-_masks = _Recent(MASK_BYTES)
+_matchers = Recent(MATCHERS)
+_masks = Recent(MASK_BYTES)
 
 
 class Language:

@@ -7,13 +7,13 @@ SQLite decides beside it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from itertools import count
 
 import numpy as np
 
+from awrs_ppl.potentials._recent import Recent
 from awrs_ppl.potentials._sql_pieces import Pieces, pieces_of
-from awrs_ppl.potentials._sql_reader import Place, Rejected
+from awrs_ppl.potentials._sql_reader import Rejected
 from awrs_ppl.potentials._sql_scan import Scanned, Scanner, incomplete
 from awrs_ppl.potentials._sql_walk import Event, Found, Walk, Way
 from awrs_ppl.vocabulary import Vocabulary
@@ -23,31 +23,9 @@ __all__ = ["Masks"]
 # Bytes of masks kept, of all databases.
 MASK_BYTES = 2**26
 
-_Key = tuple[int, Pieces, Place, bytes]
-
-
-class _Recent:
-    """Masks by database, vocabulary, place and last token; those not used longest go."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[_Key, Found] = OrderedDict()
-        self._cost = 0
-
-    def get(self, key: _Key) -> Found | None:
-        found = self._known.get(key)
-        if found is not None:
-            self._known.move_to_end(key)
-        return found
-
-    def put(self, key: _Key, found: Found) -> None:
-        self._known[key] = found
-        self._cost += found.mask.nbytes
-        while self._cost > MASK_BYTES and len(self._known) > 1:
-            self._cost -= self._known.popitem(last=False)[1].mask.nbytes
-
-
 _ids = count()
-_recent = _Recent()
+# By the number of the masks, the vocabulary, the place and the last token.
+_recent = Recent(MASK_BYTES)
 
 
 class Masks:
@@ -81,7 +59,7 @@ class Masks:
             found = Found(np.zeros(size, dtype=bool))
             self._walk.collect(pieces.root, Way(state.place, last), found)
             found.finish()
-            _recent.put(key, found)
+            _recent.put(key, found, found.mask.nbytes)
         return found
 
     def _passes(self, state: Scanned, events: frozenset[Event]) -> bool:

@@ -133,17 +133,16 @@ class Walk:
                     self._words(node, after, found)
             else:
                 self._words(node, after, found)
+        before = way if last[:1].isspace() else after  # a blank goes on with blanks
         firsts = self._firsts(self._reader.options(after.place)) if after else b""
         for piece, below in node.others.items():
             if piece[0] in longer:
                 self._go_on(below, self._read(way, piece), found)
-            elif last[:1].isspace() and piece[0] in BLANKS:
-                self._blank(below, way, piece, found)
-            elif after is not None:
-                if piece[0] in BLANKS:
-                    self._blank(below, after, piece, found)
-                elif piece[0] in firsts:
-                    self._go_on(below, self._read(after, piece), found)
+            elif piece[0] in BLANKS:
+                if before is not None:
+                    self._blank(below, before, piece, found)
+            elif after is not None and piece[0] in firsts:
+                self._go_on(below, self._read(after, piece), found)
 
     def _go_on(self, node: Node, way: Way | None, found: Found) -> None:
         if way is not None:

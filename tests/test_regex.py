@@ -20,6 +20,7 @@ from awrs_ppl.errors import PotentialError
 from awrs_ppl.potential import BooleanPotential
 from awrs_ppl.potentials import _llguidance
 from awrs_ppl.potentials import regex as module
+from awrs_ppl.potentials._recent import Recent
 from awrs_ppl.potentials.regex import Regex
 from awrs_ppl.vocabulary import Vocabulary
 
@@ -380,8 +381,8 @@ def test_a_check_reads_no_more_than_the_new_bytes(masks: bool):
 
 
 def test_an_evicted_text_is_read_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_llguidance, "_matchers", _llguidance._Recent(2))
-    monkeypatch.setattr(_llguidance, "_masks", _llguidance._Recent(1))
+    monkeypatch.setattr(_llguidance, "_matchers", Recent(2))
+    monkeypatch.setattr(_llguidance, "_masks", Recent(1))
     potential = Regex("(ab)*c evicted")
     texts = [b"ab" * n for n in range(100)]
     assert all(potential.advance(b"", text) == text for text in texts)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import _sql_database, _sql_masks, _sql_reader, _sql_walk
+from awrs_ppl.potentials._recent import Recent
 from awrs_ppl.potentials._sql_scan import Scanned
 from awrs_ppl.potentials.sql import Sql
 from awrs_ppl.testing import assert_prefix_closed
@@ -428,7 +429,7 @@ STARTS += ["SELECT age FROM singer WHERE age > (SELECT", "SELECT age FROM singer
 
 def test_the_tests_catch_a_mask_that_overlooks_something(monkeypatch: pytest.MonkeyPatch):
     def wrong() -> list[bytes]:
-        monkeypatch.setattr(_sql_masks, "_recent", _sql_masks._Recent())
+        monkeypatch.setattr(_sql_masks, "_recent", Recent(_sql_masks.MASK_BYTES))
         potential = Sql(FILE, steps=12345)
         states = [state for text in SUBTLE for state in states_of(text)]
         return [token for state in states for token in mask_errors(potential, state)]
