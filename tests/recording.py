@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import json
 import sys
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +47,14 @@ def recorded(posterior: Posterior) -> Recorded:
 
 async def toy(number: int) -> Recorded:
     """A random program, as `tests/statistical.py` makes them, that has a result."""
-    for attempt in count():
+    for attempt in range(100):
         program = random_program(np.random.default_rng([2026, number, attempt]))
         # A run that remembers draws what nobody could foresee.
         options = {**program.options, "remember": False, "n_particles": 12}
         posterior = await infer(program.model, seed=number, progress=False, **options)
         if posterior.values:
             return recorded(posterior)
-    raise AssertionError
+    raise AssertionError(f"no particle survives in any of 100 programs of number {number}")
 
 
 async def person(ctx: Context, lm: LM) -> Any:
