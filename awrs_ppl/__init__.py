@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from awrs_ppl import errors, potentials, testing
+    from awrs_ppl.constraints.potential import BooleanPotential
+    from awrs_ppl.constraints.product import product
     from awrs_ppl.distributions import Bernoulli, Categorical, Distribution, Uniform
     from awrs_ppl.errors import (
         AwrsError,
@@ -24,16 +26,14 @@ if TYPE_CHECKING:
         ReplayError,
         VocabularyError,
     )
+    from awrs_ppl.inference.smc import check_replay, infer, run
     from awrs_ppl.lm import LM
     from awrs_ppl.lm.toy import ToyLM
-    from awrs_ppl.posterior import Posterior
-    from awrs_ppl.potential import BooleanPotential
+    from awrs_ppl.posterior.posterior import Posterior
     from awrs_ppl.potentials.predicates import predicate
-    from awrs_ppl.products import product
-    from awrs_ppl.program import Context
+    from awrs_ppl.program.context import Context
+    from awrs_ppl.program.trace import Trace
     from awrs_ppl.proposals import AWRS, LocalAWRS, Prior
-    from awrs_ppl.smc import check_replay, infer, run
-    from awrs_ppl.trace import Trace
 
 __version__ = "0.1.0"
 
@@ -103,14 +103,14 @@ _HOMES = {
     ),
     "awrs_ppl.lm": ("LM",),
     "awrs_ppl.lm.toy": ("ToyLM",),
-    "awrs_ppl.posterior": ("Posterior",),
-    "awrs_ppl.potential": ("BooleanPotential",),
+    "awrs_ppl.posterior.posterior": ("Posterior",),
+    "awrs_ppl.constraints.potential": ("BooleanPotential",),
     "awrs_ppl.potentials.predicates": ("predicate",),
-    "awrs_ppl.products": ("product",),
-    "awrs_ppl.program": ("Context",),
+    "awrs_ppl.constraints.product": ("product",),
+    "awrs_ppl.program.context": ("Context",),
     "awrs_ppl.proposals": ("AWRS", "LocalAWRS", "Prior"),
-    "awrs_ppl.smc": ("check_replay", "infer", "run"),
-    "awrs_ppl.trace": ("Trace",),
+    "awrs_ppl.inference.smc": ("check_replay", "infer", "run"),
+    "awrs_ppl.program.trace": ("Trace",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

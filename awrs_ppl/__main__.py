@@ -2,7 +2,7 @@
 
 import sys
 
-from awrs_ppl.cli import main
+from awrs_ppl.cli.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

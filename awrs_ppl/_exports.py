@@ -17,8 +17,8 @@ from awrs_ppl import _values
 if TYPE_CHECKING:
     import pandas as pd
 
-    from awrs_ppl.posterior import Posterior
-    from awrs_ppl.trace import Trace
+    from awrs_ppl.posterior.posterior import Posterior
+    from awrs_ppl.program.trace import Trace
 
 __all__ = ["data_frame", "everything", "require_picklable", "written"]
 

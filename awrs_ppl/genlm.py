@@ -14,15 +14,15 @@ from genlm.control.potential.product import Product
 from genlm.control.sampler.token import TokenSampler
 
 from awrs_ppl._values import quoted, whole
-from awrs_ppl.generation import place_of
-from awrs_ppl.knowledge import Knowledge, start
-from awrs_ppl.lifting import ByteFactor, Text, TokenFactor
-from awrs_ppl.memory import Memory
-from awrs_ppl.outcomes import weigh_outcomes
-from awrs_ppl.potential import BooleanPotential, State
-from awrs_ppl.products import Target, common_alphabet
+from awrs_ppl.constraints.adapters import ByteFactor, Text, TokenFactor
+from awrs_ppl.constraints.next_verdicts import Knowledge, start
+from awrs_ppl.constraints.potential import BooleanPotential, State
+from awrs_ppl.constraints.product import Target, common_alphabet
+from awrs_ppl.constraints.verdict_cache import Memory
 from awrs_ppl.proposals import AWRS, Proposal, is_proposal
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.proposals.token_step import place_of
+from awrs_ppl.tokens.next_token import weigh_outcomes
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["HeadTailSampler"]
 

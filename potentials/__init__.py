@@ -12,8 +12,9 @@ if __name__ != "awrs_ppl.potentials":
     )
 
 if TYPE_CHECKING:
-    from awrs_ppl.lifting import boolean
-    from awrs_ppl.potential import BooleanPotential
+    from awrs_ppl.constraints.adapters import boolean
+    from awrs_ppl.constraints.potential import BooleanPotential
+    from awrs_ppl.constraints.product import Product, product
     from awrs_ppl.potentials.grammar import Grammar
     from awrs_ppl.potentials.json_schema import JsonSchema
     from awrs_ppl.potentials.molecules import MoleculeProperty, Qed, Smiles
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from awrs_ppl.potentials.soft import Soft
     from awrs_ppl.potentials.sql import Sql
     from awrs_ppl.potentials.text import Contains, OneOf
-    from awrs_ppl.products import Product, product
 
 __all__ = [
     "BooleanPotential",
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BooleanPotential": "awrs_ppl.potential",
+    "BooleanPotential": "awrs_ppl.constraints.potential",
     "Contains": "awrs_ppl.potentials.text",
     "Grammar": "awrs_ppl.potentials.grammar",
     "JsonSchema": "awrs_ppl.potentials.json_schema",
@@ -57,16 +57,16 @@ _HOMES = {
     "PddlGoal": "awrs_ppl.potentials.planning",
     "PlanAchieves": "awrs_ppl.potentials.planning",
     "Predicate": "awrs_ppl.potentials.predicates",
-    "Product": "awrs_ppl.products",
+    "Product": "awrs_ppl.constraints.product",
     "Qed": "awrs_ppl.potentials.molecules",
     "Reachable": "awrs_ppl.potentials.planning",
     "Regex": "awrs_ppl.potentials.regex",
     "Smiles": "awrs_ppl.potentials.molecules",
     "Soft": "awrs_ppl.potentials.soft",
     "Sql": "awrs_ppl.potentials.sql",
-    "boolean": "awrs_ppl.lifting",
+    "boolean": "awrs_ppl.constraints.adapters",
     "predicate": "awrs_ppl.potentials.predicates",
-    "product": "awrs_ppl.products",
+    "product": "awrs_ppl.constraints.product",
 }
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
+from awrs_ppl.constraints.potential import show
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.potential import show
 from awrs_ppl.potentials import _json_limits as limits
 from awrs_ppl.potentials._json_inspection import Inspection, draft_of, parse, separate
 from awrs_ppl.potentials._json_keywords import draft_number, full, in_outline

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import regex
 
-from awrs_ppl.lifting import decode
+from awrs_ppl.constraints.adapters import decode
 from awrs_ppl.potentials._json_numbers import EXPONENT_DIGITS, read
 from awrs_ppl.potentials._json_rules import Place, Rules
 

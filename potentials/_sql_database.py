@@ -14,8 +14,8 @@ from stat import S_ISREG
 from typing import Any
 from urllib.parse import quote
 
+from awrs_ppl.constraints.potential import show
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.potential import show
 
 __all__ = ["Database", "Stamp", "open_database", "stamp"]
 

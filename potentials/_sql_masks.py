@@ -16,7 +16,7 @@ from awrs_ppl.potentials._sql_pieces import Pieces, pieces_of
 from awrs_ppl.potentials._sql_reader import Rejected
 from awrs_ppl.potentials._sql_scan import Scanned, Scanner, incomplete
 from awrs_ppl.potentials._sql_walk import Event, Found, Walk, Way
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Masks"]
 

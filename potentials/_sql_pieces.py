@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from awrs_ppl.potentials._sql_tokens import BLANKS, WORD
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Ids", "Node", "Pieces", "pieces_of"]
 

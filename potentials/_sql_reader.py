@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
+from awrs_ppl.constraints.potential import show
 from awrs_ppl.errors import AwrsError
-from awrs_ppl.potential import show
 from awrs_ppl.potentials._sql_automaton import OUT, Automaton, Edge
 from awrs_ppl.potentials._sql_grammar import RESERVED
 from awrs_ppl.potentials._sql_names import Names

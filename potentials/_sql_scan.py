@@ -7,7 +7,7 @@ from codecs import utf_8_decode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from awrs_ppl.potential import show
+from awrs_ppl.constraints.potential import show
 from awrs_ppl.potentials._sql_quotes import meant_as_names
 from awrs_ppl.potentials._sql_reader import CALL, Place, Reader, Rejected
 from awrs_ppl.potentials._sql_reader import START as BEGIN

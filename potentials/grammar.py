@@ -7,7 +7,7 @@ from typing import Any
 
 import regex
 
-from awrs_ppl.potential import BooleanPotential
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.potentials._lark import completed, without_comments
 from awrs_ppl.potentials._llguidance import Language
 

@@ -7,13 +7,13 @@ import reprlib
 from functools import lru_cache
 from typing import Any, Literal
 
-from awrs_ppl.lifting import boolean
-from awrs_ppl.potential import BooleanPotential
+from awrs_ppl.constraints.adapters import boolean
+from awrs_ppl.constraints.potential import BooleanPotential
+from awrs_ppl.constraints.product import Product
 from awrs_ppl.potentials import _json_text
 from awrs_ppl.potentials._json_outline import outlines
 from awrs_ppl.potentials._json_rules import Rules
 from awrs_ppl.potentials._llguidance import Language
-from awrs_ppl.products import Product
 
 __all__ = ["JsonSchema"]
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from awrs_ppl.potential import BooleanPotential
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.potentials._bonding import can_become_molecule
 from awrs_ppl.potentials._rdkit import rdkit, read_molecule
 from awrs_ppl.potentials.soft import Soft

@@ -22,7 +22,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from awrs_ppl.potential import BooleanPotential
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.potentials import _pddl
 from awrs_ppl.potentials._goal_texts import CLOSED, atom_pattern, language, negation_pattern, split
 from awrs_ppl.potentials._grounding import ground, literals

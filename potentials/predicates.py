@@ -9,10 +9,10 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
+from awrs_ppl.constraints.adapters import continuing, decode
+from awrs_ppl.constraints.function_key import function_key
+from awrs_ppl.constraints.potential import BooleanPotential, check_workers, is_async, show
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.identity import function_key
-from awrs_ppl.lifting import continuing, decode
-from awrs_ppl.potential import BooleanPotential, check_workers, is_async, show
 
 __all__ = ["Predicate", "predicate"]
 
@@ -159,7 +159,7 @@ class Predicate(BooleanPotential):
     async def _ask_worker(
         self, function: Callable[[str], Verdict], text: str, workers: int
     ) -> bool:
-        from awrs_ppl.workers import NoVerdict, check
+        from awrs_ppl.workers.workers import NoVerdict, check
 
         try:
             value = await check(function, text, workers=workers, time_limit=self._time_limit)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import regex
 
+from awrs_ppl.constraints.adapters import continuing, decode
+from awrs_ppl.constraints.potential import BooleanPotential, show
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.lifting import continuing, decode
-from awrs_ppl.potential import BooleanPotential, show
 from awrs_ppl.potentials._llguidance import Language
 from awrs_ppl.potentials._regex_prefix import relax
 from awrs_ppl.potentials._regex_syntax import Unreadable, parse

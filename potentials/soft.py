@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from awrs_ppl.errors import PotentialError
-from awrs_ppl.lifting import decode
-from awrs_ppl.potential import (
+from awrs_ppl.constraints.adapters import decode
+from awrs_ppl.constraints.potential import (
     BYTE_TABLES,
     BYTES,
     Multiplicative,
@@ -16,6 +15,7 @@ from awrs_ppl.potential import (
     settle,
     show,
 )
+from awrs_ppl.errors import PotentialError
 
 __all__ = ["Soft"]
 
@@ -86,7 +86,7 @@ class Soft(Multiplicative):
     async def _ask(self, f: Callable[[str], Any], text: str) -> Any:
         if self._workers is None:
             return await settle(f(text))
-        from awrs_ppl.workers import NoVerdict, check
+        from awrs_ppl.workers.workers import NoVerdict, check
 
         try:
             return await check(f, text, workers=self._workers, time_limit=self._time_limit)

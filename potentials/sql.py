@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from awrs_ppl._values import is_number
-from awrs_ppl.potential import BooleanPotential
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.potentials._sql_automaton import automaton
 from awrs_ppl.potentials._sql_database import Database, Stamp, open_database, stamp
 from awrs_ppl.potentials._sql_grammar import TERMINALS, rules
@@ -17,7 +17,7 @@ from awrs_ppl.potentials._sql_masks import Masks
 from awrs_ppl.potentials._sql_names import Names
 from awrs_ppl.potentials._sql_reader import Reader, Rejected
 from awrs_ppl.potentials._sql_scan import START, Scanned, Scanner
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Sql"]
 

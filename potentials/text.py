@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from awrs_ppl.lifting import decode
-from awrs_ppl.potential import BooleanPotential, show
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.constraints.adapters import decode
+from awrs_ppl.constraints.potential import BooleanPotential, show
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Contains", "OneOf"]
 

@@ -30,7 +30,7 @@ import torch
 from tqdm import tqdm
 
 from awrs_ppl import LM, Context, infer
-from awrs_ppl.memory import LIMIT, REMEMBERED
+from awrs_ppl.constraints.verdict_cache import LIMIT, REMEMBERED
 from awrs_ppl.potentials import Regex, predicate
 
 # After the first hundred inferences the process grows by at most so much, and the median

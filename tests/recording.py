@@ -24,7 +24,7 @@ from statistical_programs import random_program
 
 from awrs_ppl import LM, Context, infer
 from awrs_ppl.models.capitals import capitals
-from awrs_ppl.posterior import Posterior
+from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.potentials import JsonSchema, Soft, predicate
 
 __all__ = ["EMBEDDED", "TOYS", "Recorded", "embedded", "recorded", "toy"]

@@ -64,9 +64,9 @@ from statistical_faults import FAULTS, Fault
 from statistical_programs import Program, random_program
 from tqdm import tqdm
 
-from awrs_ppl import smc
-from awrs_ppl.memory import Memory
-from awrs_ppl.posterior import Posterior
+from awrs_ppl.constraints.verdict_cache import Memory
+from awrs_ppl.inference import smc
+from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.testing import enumerate_posterior
 
 ALPHA = 1e-3  # of each of the eight tests

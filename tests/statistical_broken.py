@@ -12,16 +12,19 @@ from unittest.mock import patch
 
 import numpy as np
 
-from awrs_ppl import AWRS, closure, generation, inference
-from awrs_ppl.generation import Generation
-from awrs_ppl.inference import Inference
-from awrs_ppl.knowledge import Knowledge
-from awrs_ppl.population import Particle, continued
+from awrs_ppl import AWRS
+from awrs_ppl.constraints import prefix_propagation as closure
+from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.inference import inference
+from awrs_ppl.inference.inference import Inference
+from awrs_ppl.inference.population import Particle, continued
+from awrs_ppl.log_weights import log_mean
 from awrs_ppl.potentials.predicates import Predicate
+from awrs_ppl.program.trace import Log
 from awrs_ppl.proposals import DEAD, Draw, paper
-from awrs_ppl.trace import Log
-from awrs_ppl.urn import pick
-from awrs_ppl.weights import log_mean
+from awrs_ppl.proposals import token_step as generation
+from awrs_ppl.proposals.token_step import Generation
+from awrs_ppl.tokens.urn import pick
 
 # --- the proposal -------------------------------------------------------------------------
 

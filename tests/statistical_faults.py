@@ -17,27 +17,19 @@ from unittest.mock import patch
 import statistical_broken as wrong
 from statistical_programs import Program
 
-from awrs_ppl import (
-    AWRS,
-    Bernoulli,
-    Categorical,
-    Context,
-    ToyLM,
-    closure,
-    generation,
-    population,
-    predicate,
-    rounds,
-    smc,
-)
-from awrs_ppl.generation import Generation
-from awrs_ppl.knowledge import Knowledge
-from awrs_ppl.population import Particle
+from awrs_ppl import AWRS, Bernoulli, Categorical, Context, ToyLM, predicate
+from awrs_ppl.constraints import prefix_propagation as closure
+from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.inference import population, smc
+from awrs_ppl.inference import step as rounds
+from awrs_ppl.inference.population import Particle
+from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.potentials import Soft
 from awrs_ppl.potentials.predicates import Predicate
 from awrs_ppl.proposals import awrs, paper
-from awrs_ppl.resampling import SCHEMES
-from awrs_ppl.vocabulary import Closing
+from awrs_ppl.proposals import token_step as generation
+from awrs_ppl.proposals.token_step import Generation
+from awrs_ppl.tokens.vocabulary import Closing
 
 __all__ = ["FAULTS", "Fault"]
 

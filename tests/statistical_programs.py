@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from awrs_ppl import AWRS, Bernoulli, Categorical, Context, Prior, ToyLM, predicate, product
+from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.potentials import Contains, OneOf, Regex, Soft
-from awrs_ppl.resampling import SCHEMES
 
 __all__ = ["Program", "random_program"]
 

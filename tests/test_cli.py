@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from awrs_ppl import ToyLM, cli
+from awrs_ppl import ToyLM
+from awrs_ppl.cli import cli
 
 TOKENS = ["a", "b", "c", "ab", "1", "{", "}", "é", "\n", "\x1b"]
 

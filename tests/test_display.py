@@ -14,17 +14,8 @@ from typing import Any
 
 import pytest
 
-from awrs_ppl import (
-    Bernoulli,
-    Categorical,
-    Context,
-    ModelError,
-    Posterior,
-    ToyLM,
-    _progress,
-    infer,
-    predicate,
-)
+from awrs_ppl import Bernoulli, Categorical, Context, ModelError, Posterior, ToyLM, infer, predicate
+from awrs_ppl.inference import _progress
 from awrs_ppl.potentials import Regex
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -28,17 +28,17 @@ from awrs_ppl import (
     infer,
     predicate,
 )
-from awrs_ppl.knowledge import Knowledge, start
-from awrs_ppl.lifting import Text
-from awrs_ppl.outcomes import Place, weigh_outcomes
+from awrs_ppl.constraints.adapters import Text
+from awrs_ppl.constraints.next_verdicts import Knowledge, start
 from awrs_ppl.potentials import Soft
-from awrs_ppl.statements import target_of
+from awrs_ppl.program.statements import target_of
 from awrs_ppl.testing import (
     assert_prefix_closed,
     assert_properly_weighted,
     assert_unbiased,
     enumerate_posterior,
 )
+from awrs_ppl.tokens.next_token import Place, weigh_outcomes
 
 TOY = ToyLM(["a", "b", "c", ".", "a."], seed=6)
 ABC = Categorical(["a", "b", "c"])

@@ -17,7 +17,7 @@ from genlm.control import PromptedLLM
 
 from awrs_ppl import AWRS, Prior, ToyLM, infer, product
 from awrs_ppl.potentials import OneOf, Regex, Soft, predicate
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 LETTERS = ["a", "b", "<e1>", "<e2>"]  # and the end of a `ToyLM`
 ENDS = [2, 3, 4]

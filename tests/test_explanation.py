@@ -20,7 +20,7 @@ from awrs_ppl import (
     infer,
     predicate,
 )
-from awrs_ppl.explanation import Importance
+from awrs_ppl.posterior.explanation import Importance
 from awrs_ppl.potentials import Regex, Soft
 
 HALF = math.log(1 / 2)

@@ -19,7 +19,7 @@ from awrs_ppl import ToyLM
 from awrs_ppl.potentials.grammar import Grammar
 from awrs_ppl.proposals import AWRS
 from awrs_ppl.testing import assert_prefix_closed, assert_properly_weighted
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 SUMS = """
 start: term (("+" | "-") term)*

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from awrs_ppl import predicate
-from awrs_ppl.identity import function_key
+from awrs_ppl.constraints.function_key import function_key
 
 
 def _cell(source: str, names: dict[str, Any] | None = None) -> Callable[[str], Any]:

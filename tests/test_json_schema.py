@@ -25,15 +25,15 @@ from jsonschema.validators import validator_for
 from pydantic import BaseModel, Field
 
 from awrs_ppl import LM, Context, ToyLM, infer
+from awrs_ppl.constraints.adapters import is_boolean
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.lifting import is_boolean
-from awrs_ppl.potential import BooleanPotential
 from awrs_ppl.potentials import Product, Regex, _json_limits, _json_text, _llguidance
 from awrs_ppl.potentials._json_rules import Rules
 from awrs_ppl.potentials.json_schema import JsonSchema
 from awrs_ppl.proposals import AWRS
 from awrs_ppl.testing import assert_prefix_closed, assert_properly_weighted
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 DATA = [
     json.loads(line)

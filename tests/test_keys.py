@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from awrs_ppl import ToyLM, infer
+from awrs_ppl.constraints.product import Target
 from awrs_ppl.potentials import Contains, Grammar, JsonSchema, OneOf, Regex, predicate
-from awrs_ppl.products import Target
 
 LONG = "x" * 200
 lm, other = ToyLM(["a", "b"]), ToyLM(["a", "b"], seed=1)

@@ -15,29 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statistical_broken import accepted_for_all, across_characters, dead_prefix, longer_accepted
 
-from awrs_ppl import (
-    AWRS,
-    LM,
-    BooleanPotential,
-    Categorical,
-    Context,
-    ToyLM,
-    closure,
-    infer,
-    memory,
-    predicate,
-)
+from awrs_ppl import AWRS, LM, BooleanPotential, Categorical, Context, ToyLM, infer, predicate
+from awrs_ppl.constraints import prefix_propagation as closure
+from awrs_ppl.constraints import verdict_cache as memory
+from awrs_ppl.constraints.adapters import Text
+from awrs_ppl.constraints.next_verdicts import Knowledge, start
+from awrs_ppl.constraints.verdict_cache import Memory, Verdicts
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.generation import place_of
-from awrs_ppl.knowledge import Knowledge, start
-from awrs_ppl.lifting import Text
-from awrs_ppl.memory import Memory, Verdicts
-from awrs_ppl.outcomes import weigh_outcomes
 from awrs_ppl.potentials import Predicate, Regex, predicates
+from awrs_ppl.program.statements import target_of
 from awrs_ppl.proposals import awrs
-from awrs_ppl.statements import target_of
+from awrs_ppl.proposals.token_step import place_of
 from awrs_ppl.testing import assert_properly_weighted, assert_unbiased, enumerate_posterior
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.next_token import weigh_outcomes
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 # Whole characters, their parts, what begins like them, combining marks and what is no UTF-8.
 PIECES = ["a", "ab", "b", "丁", "七", "丁a", "🙂", "🙃", "e", "\u0301", "e\u0301"]
@@ -373,7 +364,7 @@ async def test_remembered_knowledge_never_meets_the_numbers_that_made_it(
 ) -> None:
     mean, error, target = await second_runs(600)
     assert abs(mean - target) < 4.5 * error
-    monkeypatch.setattr("awrs_ppl.smc.secrets.randbits", lambda bits: 0)
+    monkeypatch.setattr("awrs_ppl.inference.smc.secrets.randbits", lambda bits: 0)
     mean, error, target = await second_runs(600)
     assert abs(mean - target) > 4.5 * error, "the fault would not be seen"
 

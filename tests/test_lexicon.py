@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awrs_ppl.lexicon import Lexicon, boundaries
+from awrs_ppl.tokens.prefix_index import Lexicon, boundaries
 
 BYTES = st.sampled_from([b"a", b"b", "é".encode(), b"\xff", b"\xfe", "丁".encode(), b"\xe4"])
 TOKENS = st.lists(BYTES, min_size=1, max_size=4).map(b"".join)

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from awrs_ppl import AWRS, LM, Context, ToyLM, Uniform, VocabularyError, infer, predicate
-from awrs_ppl.enumeration import enumerate_texts
-from awrs_ppl.generation import Generation
 from awrs_ppl.potentials import Regex
-from awrs_ppl.statements import target_of
-from awrs_ppl.vocabulary import Closing, Vocabulary, first_stop, stop_tail
+from awrs_ppl.program.statements import target_of
+from awrs_ppl.proposals.token_step import Generation
+from awrs_ppl.testing.enumeration import enumerate_texts
+from awrs_ppl.tokens.vocabulary import Closing, Vocabulary, first_stop, stop_tail
 
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 

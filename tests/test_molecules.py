@@ -19,9 +19,9 @@ from rdkit.rdBase import BlockLogs
 from transformers import AutoTokenizer
 
 from awrs_ppl import LM, Context, infer
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.lm.embedded import embedded_path
-from awrs_ppl.potential import BooleanPotential
 from awrs_ppl.potentials import _rdkit, molecules
 from awrs_ppl.potentials.molecules import MoleculeProperty, Qed, Smiles
 from awrs_ppl.testing import assert_prefix_closed

@@ -56,7 +56,7 @@ def test_importing_loads_neither_torch_nor_genlm() -> None:
 def test_names_are_what_they_say_whatever_was_imported_first() -> None:
     assert (
         _python(
-            "import awrs_ppl.products, awrs_ppl.potentials.predicates\n"
+            "import awrs_ppl.constraints.product, awrs_ppl.potentials.predicates\n"
             "from awrs_ppl import predicate, product\n"
             "from awrs_ppl.potentials import predicate as again, product as too\n"
             "print(predicate is again, product is too, callable(predicate), callable(product))"

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from awrs_ppl import LM, Context, infer
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.potential import BooleanPotential
 from awrs_ppl.potentials import _grounding, _strips
 from awrs_ppl.potentials._strips import Operator, Task
 from awrs_ppl.potentials.planning import PddlGoal, PlanAchieves, Reachable
 from awrs_ppl.testing import assert_prefix_closed
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 DATA = Path(__file__).parent / "data" / "blocksworld"
 DOMAIN = (DATA / "domain.pddl").read_text()

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from awrs_ppl import AWRS, Bernoulli, Categorical, ToyLM, infer
-from awrs_ppl.population import Particle, continued
+from awrs_ppl.inference.population import Particle, continued
+from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.potentials import OneOf, Regex, Soft, predicate
-from awrs_ppl.resampling import SCHEMES
-from awrs_ppl.streams import Purpose, Streams
+from awrs_ppl.rng import Purpose, Streams
 from awrs_ppl.testing import assert_unbiased
 
 # After "a" the end is likely; the texts that go on meet ever other shares of what is allowed.

@@ -29,13 +29,13 @@ import torch
 from scipy import stats
 
 from awrs_ppl import Bernoulli, Context, NoSurvivors, ToyLM, Trace, infer, predicate
-from awrs_ppl._svg import genealogy_svg
 from awrs_ppl._values import escape, key, same, shorten
-from awrs_ppl.population import Sync
-from awrs_ppl.posterior import Posterior, Stats
+from awrs_ppl.inference.population import Sync
+from awrs_ppl.log_weights import log_mean
+from awrs_ppl.posterior._svg import genealogy_svg
+from awrs_ppl.posterior.posterior import Posterior, Stats
 from awrs_ppl.potentials import Regex, Soft
-from awrs_ppl.trace import Record, Request
-from awrs_ppl.weights import log_mean
+from awrs_ppl.program.trace import Record, Request
 
 DEAD = -math.inf
 STATS = Stats(
@@ -702,7 +702,7 @@ def test_genealogy_marks_the_ancestors_of_survivors() -> None:
 
 
 def test_generations_are_composed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    from awrs_ppl import _svg
+    from awrs_ppl.posterior import _svg
 
     rng = np.random.default_rng(1)
     history = [Sync(1.0, 5, tuple(rng.integers(5, size=5).tolist())) for _ in range(4)]
@@ -832,8 +832,12 @@ async def test_a_pickle_holds_no_vocabulary_and_no_engine() -> None:
             if code.name == "GLOBAL"
         }
         assert {name for name in named if name.startswith("awrs_ppl")} == {
-            *("awrs_ppl.ledger", "awrs_ppl.population", "awrs_ppl.posterior"),
-            *("awrs_ppl.stats", "awrs_ppl.trace"),
+            *(
+                "awrs_ppl.inference.recorder",
+                "awrs_ppl.inference.population",
+                "awrs_ppl.posterior.posterior",
+            ),
+            *("awrs_ppl.stats", "awrs_ppl.program.trace"),
         }
         assert not any(name.startswith(("genlm", "torch", "transformers")) for name in named)
     assert sizes[3000] < 2 * sizes[3] < 20_000

@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from awrs_ppl import BooleanPotential, Context, ToyLM, infer, predicate, product
-from awrs_ppl.enumeration import enumerate_texts
-from awrs_ppl.generation import Generation
-from awrs_ppl.lifting import decode, is_boolean
+from awrs_ppl.constraints.adapters import decode, is_boolean
 from awrs_ppl.potentials import Product, Regex, Soft, boolean
+from awrs_ppl.program.statements import target_of
 from awrs_ppl.proposals import AWRS
-from awrs_ppl.statements import target_of
+from awrs_ppl.proposals.token_step import Generation
 from awrs_ppl.testing import (
     assert_prefix_closed,
     assert_unbiased,
     enumerate_posterior,
 )
+from awrs_ppl.testing.enumeration import enumerate_texts
 
 SNOW, FACE = "雪".encode(), "🙂".encode()
 LETTERS = ToyLM(["a", "b", "ab", "c"], seed=1)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from awrs_ppl import AWRS, Bernoulli, Categorical, Context, LocalAWRS, Prior, ToyLM, infer, rounds
+from awrs_ppl import AWRS, Bernoulli, Categorical, Context, LocalAWRS, Prior, ToyLM, infer
 from awrs_ppl import predicate as predicate_of
-from awrs_ppl.population import Particle
+from awrs_ppl.inference import step as rounds
+from awrs_ppl.inference.population import Particle
+from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.potentials import Soft
-from awrs_ppl.resampling import SCHEMES
 from awrs_ppl.testing import assert_unbiased, enumerate_posterior
 
 TOKENS = ["a", "b", "ab", "."]
@@ -222,8 +223,8 @@ async def test_a_twist_that_is_not_undone_is_caught(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_mean_over_survivors_only_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    from awrs_ppl import population
-    from awrs_ppl.weights import log_mean
+    from awrs_ppl.inference import population
+    from awrs_ppl.log_weights import log_mean
 
     def survivors(log_weights: list[float]) -> float:
         return log_mean([w for w in log_weights if w > -math.inf])
@@ -240,7 +241,7 @@ async def test_a_mean_over_survivors_only_is_caught(monkeypatch: pytest.MonkeyPa
 
 
 async def test_weights_kept_after_resampling_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    from awrs_ppl import inference
+    from awrs_ppl.inference import inference
 
     right = inference.continued
 
@@ -267,7 +268,7 @@ async def test_a_scheme_that_rounds_is_caught(monkeypatch: pytest.MonkeyPatch) -
 async def test_a_forced_end_that_is_not_weighed_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from awrs_ppl import generation
+    from awrs_ppl.proposals import token_step as generation
 
     right = generation._apply
 
@@ -280,7 +281,7 @@ async def test_a_forced_end_that_is_not_weighed_is_caught(
 
 
 async def test_stops_kept_in_the_text_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    from awrs_ppl.vocabulary import Closing
+    from awrs_ppl.tokens.vocabulary import Closing
 
     monkeypatch.setattr(Closing, "apply", lambda self, text: text + self.keep + b".")
     await _is_caught(twisted)

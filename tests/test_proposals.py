@@ -18,7 +18,7 @@ from awrs_ppl import AWRS, BooleanPotential, Context, LocalAWRS, Prior, ToyLM, i
 from awrs_ppl.potentials import Regex
 from awrs_ppl.proposals import Draw
 from awrs_ppl.testing import assert_properly_weighted
-from awrs_ppl.urn import Urn, pick
+from awrs_ppl.tokens.urn import Urn, pick
 
 TOKENS = ["a", "b", "c", "ab", "bc", ".", "b.", "x"]
 LM = ToyLM(TOKENS, seed=3, scale=1.5, special=["<pad>"])

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLTokenizer
 
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.potential import BooleanPotential
 from awrs_ppl.potentials import _llguidance
 from awrs_ppl.potentials import regex as module
 from awrs_ppl.potentials._recent import Recent
 from awrs_ppl.potentials.regex import Regex
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 # A pattern, its engine, and texts that match.
 PATTERNS: list[tuple[str, str, list[str]]] = [

@@ -27,8 +27,8 @@ from awrs_ppl import (
     predicate,
     run,
 )
-from awrs_ppl.engine import Run
-from awrs_ppl.trace import Record, Request
+from awrs_ppl.program.execution import Run
+from awrs_ppl.program.trace import Record, Request
 
 LM = ToyLM(["a", "b", "ab", "."], seed=4)
 ABC = Categorical(["a", "b", "c"])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awrs_ppl.resampling import SCHEMES
-from awrs_ppl.weights import ess, log_mean, log_sum, normalize
+from awrs_ppl.inference.resampling import SCHEMES
+from awrs_ppl.log_weights import ess, log_mean, log_sum, normalize
 
 WEIGHTS = np.array([0.37, 0.0, 0.05, 0.33, 0.25])
 

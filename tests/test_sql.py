@@ -26,7 +26,7 @@ from awrs_ppl.potentials._recent import Recent
 from awrs_ppl.potentials._sql_scan import Scanned
 from awrs_ppl.potentials.sql import Sql
 from awrs_ppl.testing import assert_prefix_closed
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 DATA = Path(__file__).parent / "data"
 FILE = DATA / "concert_singer.sqlite"

@@ -13,10 +13,10 @@ from unittest.mock import patch
 import pytest
 
 from awrs_ppl import ToyLM
-from awrs_ppl.knowledge import Knowledge
+from awrs_ppl.constraints.next_verdicts import Knowledge
 from awrs_ppl.potentials import predicate
 from awrs_ppl.testing import assert_unbiased, enumerate_posterior
-from awrs_ppl.vocabulary import Vocabulary, first_stop, stop_tail
+from awrs_ppl.tokens.vocabulary import Vocabulary, first_stop, stop_tail
 
 # Some begin inside others, some are others' ends, some repeat their own beginning.
 SOME = [

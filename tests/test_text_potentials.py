@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from awrs_ppl import Context, ToyLM
-from awrs_ppl.potential import BooleanPotential
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.potentials.text import Contains, OneOf
 from awrs_ppl.proposals import AWRS
 from awrs_ppl.testing import (
@@ -21,7 +21,7 @@ from awrs_ppl.testing import (
     assert_properly_weighted,
     enumerate_posterior,
 )
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 NI, SMILE = "你".encode(), "😀".encode()
 TOKENS = Vocabulary(

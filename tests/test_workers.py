@@ -19,7 +19,7 @@ import pytest
 from awrs_ppl import Context, PotentialError, ToyLM, infer, predicate
 from awrs_ppl.potentials import Soft
 from awrs_ppl.testing import assert_prefix_closed
-from awrs_ppl.workers import NoVerdict, check, shutdown
+from awrs_ppl.workers.workers import NoVerdict, check, shutdown
 
 LIMIT = 3
 
@@ -328,7 +328,7 @@ async def test_workers_import_only_what_the_function_needs() -> None:
 
 SCRIPT = """
 import asyncio, os, signal, sys, time
-from awrs_ppl.workers import check
+from awrs_ppl.workers.workers import check
 print("begun", flush=True)
 def pid(text):
     return os.getpid()

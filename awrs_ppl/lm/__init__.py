@@ -18,7 +18,7 @@ from awrs_ppl.lm.conversation import chat_ids
 from awrs_ppl.lm.encoding import Encoder, special_ids
 from awrs_ppl.lm.engine import Engine
 from awrs_ppl.lm.prompted import PromptedLM
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from genlm.backend.llm.base import AsyncLM

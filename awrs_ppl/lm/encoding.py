@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from awrs_ppl._values import quoted
 from awrs_ppl.errors import VocabularyError
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Encoder", "special_ids"]
 

@@ -11,9 +11,9 @@ from genlm.backend.tokenization import Token
 from genlm.control.potential.built_in.llm import PromptedLLM
 
 from awrs_ppl._values import quoted
-from awrs_ppl.outcomes import end_log_weight
-from awrs_ppl.potential import Multiplicative
-from awrs_ppl.vocabulary import Closings, first_stop, stop_tail
+from awrs_ppl.constraints.potential import Multiplicative
+from awrs_ppl.tokens.next_token import end_log_weight
+from awrs_ppl.tokens.vocabulary import Closings, first_stop, stop_tail
 
 if TYPE_CHECKING:
     from awrs_ppl.lm import LM

@@ -11,7 +11,7 @@ import torch
 from awrs_ppl.lm import LM
 from awrs_ppl.lm.arguments import token_ids
 from awrs_ppl.lm.stats import Stats
-from awrs_ppl.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["ToyLM"]
 

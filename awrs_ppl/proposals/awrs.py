@@ -11,12 +11,12 @@ from typing import Literal, cast
 import numpy as np
 
 from awrs_ppl._values import count_of, is_number, quoted
-from awrs_ppl.closure import follow
-from awrs_ppl.knowledge import Knowledge
-from awrs_ppl.outcomes import Outcomes
+from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.constraints.prefix_propagation import follow
 from awrs_ppl.proposals.paper import ESTIMATORS
 from awrs_ppl.proposals.proposal import DEAD, Draw
-from awrs_ppl.urn import Urn, pick
+from awrs_ppl.tokens.next_token import Outcomes
+from awrs_ppl.tokens.urn import Urn, pick
 
 __all__ = ["AWRS"]
 

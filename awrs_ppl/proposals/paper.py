@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from awrs_ppl.knowledge import Knowledge
-from awrs_ppl.outcomes import Outcomes
+from awrs_ppl.constraints.next_verdicts import Knowledge
 from awrs_ppl.proposals.proposal import DEAD, Draw
-from awrs_ppl.urn import Urn
+from awrs_ppl.tokens.next_token import Outcomes
+from awrs_ppl.tokens.urn import Urn
 
 __all__ = ["ESTIMATORS", "LocalAWRS"]
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from awrs_ppl.knowledge import Knowledge
-from awrs_ppl.outcomes import Outcomes
+from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.tokens.next_token import Outcomes
 
 __all__ = ["DEAD", "Draw", "Proposal", "is_proposal"]
 

@@ -1,0 +1,460 @@
+"""What is known of the next outcomes at one joint state of a product's Boolean factors."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from awrs_ppl._concurrency import together
+from awrs_ppl.constraints.adapters import Factor, Text, is_inside
+from awrs_ppl.constraints.potential import State, show
+from awrs_ppl.constraints.product import Target
+from awrs_ppl.constraints.verdict_cache import Memory, Tail, Verdicts
+from awrs_ppl.errors import AwrsError, PotentialError
+from awrs_ppl.tokens.urn import Urn
+from awrs_ppl.tokens.vocabulary import Closing, Closings, Vocabulary, stop_tail
+
+__all__ = ["Knowledge", "ask", "start"]
+
+EMPTY = Text()
+
+# What was drawn at other states counts for so many draws at most.
+_ELSEWHERE = 64
+
+# The verdicts of the factors asked, in their order, up to the first that rejects.
+_Answer = list[tuple[int, State | None]]
+
+
+@dataclass(slots=True)
+class Knowledge:
+    """The verdicts on the outcomes at one context.
+
+    Masks are asked first and are complete for the tokens; a factor without a mask is checked
+    one outcome at a time, and its verdicts are kept in `memory`, by its key in `keys` and its
+    state, for all that come to the same state. `checks` and `rejections` count questions and
+    refusals, and `seconds` the time that answers took, by the place of the factor in
+    `target.boolean`.
+    """
+
+    target: Target
+    text: Text
+    states: tuple[State, ...]
+    closings: Closings
+    memory: Memory
+    keys: tuple[Hashable, ...]
+    allowed: np.ndarray | None = None
+    checks: Counter[int] = field(default_factory=Counter)
+    rejections: Counter[int] = field(default_factory=Counter)
+    seconds: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
+    known: dict[int, Verdicts] = field(default_factory=dict)
+    # Beginnings of tokens that were asked about.
+    beginnings: int = 0
+    # How many outcomes are worth asking about at once.
+    speculation: int = 1
+    # Whether what follows a draw looks at its twist.
+    twisted: bool = True
+    # Inside a character, the logarithm of the twist with which it was begun; else None.
+    begun: float | None = None
+    vocabulary: Vocabulary = field(init=False)
+    _ends: dict[int, bool] = field(default_factory=dict)
+    # Answers that were fetched ahead, and have not been needed yet.
+    _ahead: dict[int, _Answer] = field(default_factory=dict)
+    _masked: frozenset[int] = frozenset()
+    # Draws from what is unknown: before, at all states and at this one, and now.
+    _tails: tuple[Tail, Tail] = field(default_factory=lambda: (Tail(), Tail()))
+    _drawn: Tail = field(default_factory=Tail)
+
+    def __post_init__(self) -> None:
+        assert self.target.vocabulary is not None
+        self.vocabulary = self.target.vocabulary
+
+    @classmethod
+    def at(
+        cls,
+        target: Target,
+        text: Text,
+        states: tuple[State, ...],
+        closings: Closings,
+        memory: Memory | None = None,
+        keys: tuple[Hashable, ...] | None = None,
+        twist: float = 0.0,
+    ) -> Knowledge:
+        """The knowledge at a context, the masks asked. `keys` are those of the factors, `twist`
+        that of the draw that led here."""
+        memory = Memory() if memory is None else memory
+        keys = target.keys if keys is None else keys
+        knowledge = cls(target, text, states, closings, memory, keys)
+        masked = set()
+        for i, factor in enumerate(target.boolean):
+            started = time.perf_counter()
+            mask = factor.mask(states[i], knowledge.vocabulary)
+            if mask is None:
+                found = memory.verdicts(keys[i], states[i], knowledge.vocabulary)
+                knowledge.known[i] = found
+                going_on = factor.next_bytes(states[i])
+                if is_inside(going_on):
+                    knowledge.begun = twist
+                if going_on is not None and not found.journal:
+                    found.go_on_with(going_on, knowledge.vocabulary)
+                ahead = getattr(factor.potential, "speculation", 1)
+                knowledge.speculation = max(knowledge.speculation, ahead)
+            else:
+                knowledge.seconds[i] = time.perf_counter() - started
+                masked.add(i)
+                allowed = knowledge.allowed
+                knowledge.allowed = mask if allowed is None else allowed & mask
+        knowledge._masked = frozenset(masked)
+        if (first := next(iter(knowledge.known), None)) is not None:
+            # All factors together were asked: their draws are kept with the first.
+            knowledge._tails = memory.tail(keys[first]), knowledge.known[first].tail
+        return knowledge
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether every factor has a mask, so that the tokens need no check."""
+        return not self.known
+
+    @property
+    def asked(self) -> int:
+        """How many questions were asked."""
+        return sum(self.checks.values())
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """How much is known by each factor that is checked: see `news`."""
+        return tuple(len(verdicts.journal) for verdicts in self.known.values())
+
+    def share(self, before: float) -> float:
+        """What share of the unknown outcomes is allowed: by those that were drawn at this state,
+        and at others of the constraint, up to the last step. With nothing seen it is `before`."""
+        return self._tails[1].share(self._tails[0].share(before, _ELSEWHERE))
+
+    def waiting(self) -> list[int]:
+        """The tokens that were accepted because they end inside a character, of which there is
+        no verdict yet; none where draws are not `twisted`. (What begins an allowed token is not
+        among them: some of its ends is allowed.)"""
+        return [t for v in self.known.values() for t in v.waiting] if self.twisted else []
+
+    def is_waiting(self, outcome: int) -> bool:
+        """Whether an outcome is one of them."""
+        return self.twisted and any(outcome in v.waiting for v in self.known.values())
+
+    def note_drawn(self, drawn: int, allowed: int) -> None:
+        """Count outcomes drawn from the unknown ones; that is seen from the next step on."""
+        self._drawn += Tail(drawn, allowed)
+
+    # --- what is known --------------------------------------------------------------------
+
+    def accepted(self) -> np.ndarray:
+        """The outcomes known to be allowed by every factor that is checked."""
+        if (shared := self._shared()) is not None:
+            return shared[0]
+        deadly = self._deadly()
+        first = next(iter(self.known.values()), None)
+        candidates = () if first is None else first.accepted
+        tokens = [t for t in candidates if t not in deadly and self.is_accepted(t)]
+        return np.array([*tokens, *self._known_ends(True)], dtype=np.int32)
+
+    def rejected(self) -> np.ndarray:
+        """The outcomes known to be refused by some factor, or to lead to a dead end."""
+        if (shared := self._shared()) is not None:
+            return shared[1]
+        parts = [verdicts.arrays(self.vocabulary)[1] for verdicts in self.known.values()]
+        others = [*sorted(self._deadly()), *self._known_ends(False)]
+        return np.concatenate([*parts, np.array(others, dtype=np.int32)])
+
+    def _shared(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Both, where they are the same for all contexts at this state: the usual case."""
+        if len(self.known) != 1 or self._deadly():
+            return None
+        (verdicts,) = self.known.values()
+        return verdicts.arrays(self.vocabulary, self._known_ends(True), self._known_ends(False))
+
+    def news(self, since: tuple[int, ...]) -> tuple[list[int], list[int]]:
+        """The outcomes learned to be accepted, and to be rejected, `since` an earlier version."""
+        if since == self.version:
+            return [], []
+        candidates: dict[int, None] = {}
+        rejected: list[int] = []
+        for verdicts, seen in zip(
+            self.known.values(), since or (0,) * len(self.known), strict=True
+        ):
+            for what in verdicts.journal[seen:]:
+                if isinstance(what, tuple):
+                    rejected += self.vocabulary.lexicon.ids[slice(*what)].tolist()
+                elif what in verdicts.accepted:
+                    candidates[what] = None
+                else:
+                    rejected.append(what)
+        deadly = self._deadly()
+        accepted = [t for t in candidates if t not in deadly and self.is_accepted(t)]
+        accepted += self._known_ends(True)
+        return accepted, [*rejected, *deadly, *self._known_ends(False)]
+
+    def _known_ends(self, verdict: bool) -> list[int]:
+        """The ways to end whose verdict is known and is this one."""
+        return [
+            self.vocabulary.size + j
+            for j, end in enumerate(self.closings.ends)
+            if self._end_verdict(j, end) is verdict
+        ]
+
+    def _end_verdict(self, j: int, end: Closing) -> bool | None:
+        """Of a way to end: by all factors, if they are all checked ones and have been asked."""
+        found = self._ends.get(self.vocabulary.size + j)
+        if found is None and not end.drop and self.known:
+            verdicts = [known.ends.get(end.keep) for known in self.known.values()]
+            if False in verdicts:
+                return False
+            if not self._masked and all(verdicts):
+                return True
+        return found
+
+    def is_accepted(self, token: int) -> bool:
+        """Whether a token is known to be allowed by every factor that is checked."""
+        return all(token in verdicts.accepted for verdicts in self.known.values())
+
+    # --- asking ---------------------------------------------------------------------------
+
+    async def check(self, outcome: int) -> bool:
+        """Whether an outcome is allowed; remembered."""
+        if outcome >= self.vocabulary.size:
+            return await self._check_end(outcome)
+        if self.allowed is not None and not self.allowed[outcome]:
+            return False
+        verdicts = [known.verdict(outcome, self.vocabulary) for known in self.known.values()]
+        if None in verdicts and False not in verdicts:
+            answer = self._ahead.pop(outcome, None)
+            if answer is None:
+                answer = await self._ask(outcome)
+            for i, state in answer:
+                if state is None:
+                    self.known[i].reject(outcome)
+                    self.rejections[i] += 1
+                else:
+                    known = self.known[i]
+                    going_on = self.target.boolean[i].next_bytes(state)
+                    # Others may have learned meanwhile that it begins an allowed token.
+                    if outcome not in known.accepted and is_inside(going_on):
+                        known.wait(outcome)
+                    known.accept(outcome, state)
+            verdicts = [answer[-1][1] is not None]
+        if not all(verdicts):
+            return False
+        return not (self.memory.knows_dead_ends and await self._dies(outcome))
+
+    async def check_all(self, outcomes: Sequence[int]) -> list[bool]:
+        """The verdicts on several outcomes; what is slow is asked at once."""
+        await self.fetch(outcomes)
+        return [await self.check(outcome) for outcome in outcomes]
+
+    async def fetch(self, outcomes: Sequence[int]) -> None:
+        """Ask about several outcomes at once, if that is worth it; what is not needed in the end
+        is not learned."""
+        if self.speculation == 1:
+            return
+        wanted = [
+            o
+            for o in dict.fromkeys(outcomes)
+            if o < self.vocabulary.size
+            and o not in self._ahead
+            and (self.allowed is None or self.allowed[o])
+            and None in (found := [v.verdict(o, self.vocabulary) for v in self.known.values()])
+            and False not in found
+        ]
+        answers = await together(map(self._ask, wanted))
+        self._ahead.update(zip(wanted, answers, strict=True))
+
+    def drop_fetched(self) -> None:
+        """Forget what was asked ahead and not needed: results must not depend on how much."""
+        self._ahead.clear()
+
+    async def ask_beginning(self, i: int, beginning: bytes) -> State | None:
+        """The state of a factor after a beginning of tokens, None if it refuses it."""
+        self.checks[i] += 1
+        self.beginnings += 1
+        state = await self._advance(i, None, beginning)
+        if state is None:  # a count of 0 would be blamed, too
+            self.rejections[i] += 1
+        return state
+
+    async def settle_ends(self, urn: Urn) -> None:
+        """Decide every way to end that has mass, and take out the others.
+
+        With masks alone this leaves nothing unknown: what is left in `urn` is allowed.
+        """
+        for j in range(len(self.closings.ends)):
+            outcome = self.vocabulary.size + j
+            if urn.weight(outcome) > 0.0 and not await self.check(outcome):
+                urn.remove(outcome)
+
+    async def states_after(self, outcome: int) -> tuple[State, ...]:
+        """The states of the factors after an allowed token."""
+        data = bytes(self.vocabulary.tokens[outcome])
+        states = []
+        for i, factor in enumerate(self.target.boolean):
+            known = self.known.get(i)
+            state = known.accepted.get(outcome) if known is not None else None
+            if state is None:
+                # Masked, or allowed because it begins an allowed token.
+                if known is not None:
+                    self.checks[i] += 1
+                state = await self._advance(i, outcome, data)
+                if state is None:
+                    raise PotentialError(
+                        f"{factor.potential!r} rejects the token {show(data)} after "
+                        f"{show(self.text.data)} by its `advance`, and allows it by its mask "
+                        "or because it allows a longer token that begins so"
+                    )
+                if known is not None:
+                    known.accept(outcome, state)
+            states.append(state)
+        return tuple(states)
+
+    async def _ask(self, outcome: int) -> _Answer:
+        """Ask the factors that have not been asked, up to the first that refuses."""
+        data = bytes(self.vocabulary.tokens[outcome])
+        answer: _Answer = []
+        for i, verdicts in self.known.items():
+            if outcome in verdicts.accepted:
+                continue
+            self.checks[i] += 1
+            answer.append((i, await self._advance(i, outcome, data)))
+            if answer[-1][1] is None:
+                break
+        return answer
+
+    async def _check_end(self, outcome: int) -> bool:
+        j = outcome - self.vocabulary.size
+        end = self.closings.ends[j]
+        verdict = self._end_verdict(j, end)
+        if verdict is None:
+            verdict = await self._ask_end(end)
+        self._ends[outcome] = verdict
+        return verdict
+
+    async def _ask_end(self, end: Closing) -> bool:
+        text = end.apply(self.text.data)
+        for i, factor in enumerate(self.target.boolean):
+            known = self.known.get(i)
+            if known is not None and not end.drop and end.keep in known.ends:
+                if known.ends[end.keep]:
+                    continue
+                return False
+            if known is not None:
+                self.checks[i] += 1
+            state: State | None = self.states[i]
+            if end.drop:
+                # The stop began in tokens whose bytes the states have already seen.
+                state = await self._timed(i, factor.begin(Text(text)), text)
+            elif end.keep:
+                state = await self._timed(i, factor.advance(state, None, end.keep), text)
+            verdict = state is not None and await self._timed(i, factor.accepts(state), text)
+            if known is not None and not end.drop:
+                known.ends[end.keep] = verdict
+                known.cost += 100 + len(end.keep)
+            if not verdict:
+                self.rejections[i] += 1
+                return False
+        return True
+
+    async def _advance(self, i: int, token: int | None, data: bytes) -> State | None:
+        factor = self.target.boolean[i]
+        answer = factor.advance(self.states[i], token, data)
+        return await self._timed(i, answer, self.text.data + data)
+
+    async def _timed(self, i: int, answer: Awaitable[Any], text: bytes) -> Any:
+        started = time.perf_counter()
+        try:
+            return await ask(self.target.boolean[i], answer, text)
+        finally:
+            self.seconds[i] += time.perf_counter() - started
+
+    # --- dead ends ------------------------------------------------------------------------
+
+    @property
+    def place(self) -> Hashable:
+        """All that decides what is allowed here, whatever the language model says."""
+        return self._place(self.states, self.text.data)
+
+    def _place(self, states: tuple[State, ...], data: bytes) -> Hashable:
+        stops = self.target.stops
+        tail = stop_tail(data, stops)
+        # What a stop's beginning is taken from is read again at the end.
+        return self.keys, states, self.vocabulary, stops, tail and data
+
+    def is_dead_end(self) -> bool:
+        """Whether every token and every end is known to be refused, whatever its weight."""
+        size = self.vocabulary.size
+        ends = (j for j, ids in enumerate(self.closings.ids) if len(ids))
+        if any(self._end_verdict(j, self.closings.ends[j]) is not False for j in ends):
+            return False
+        left = self.vocabulary.is_text if self.allowed is None else self.allowed
+        left = left & self.vocabulary.is_text
+        left[self.closings.tokens] = False
+        refused = self.rejected()
+        left[refused[refused < size]] = False
+        return not left.any()
+
+    def _deadly(self) -> set[int]:
+        """The tokens that are known to lead to a dead end."""
+        return self.memory.deadly(self.place) if self.memory.knows_dead_ends else set()
+
+    async def _dies(self, token: int) -> bool:
+        place = self.place
+        if token in self.memory.deadly(place):
+            return True
+        states = await self.states_after(token)
+        data = self.text.data + bytes(self.vocabulary.tokens[token])
+        if not self.memory.is_dead(self._place(states, data)):
+            return False
+        self.memory.shun(place, token)
+        return True
+
+    # --- reports --------------------------------------------------------------------------
+
+    def killer(self, *, forced: bool) -> str:
+        """What is to blame if nothing could be drawn here."""
+        known = Counter({i: len(v.rejected) for i, v in self.known.items() if v.rejected})
+        if blamed := self.rejections or known:
+            name = repr(self.target.boolean[blamed.most_common(1)[0][0]].potential)
+        elif self.allowed is not None and not self.allowed.any():
+            name = " * ".join(repr(self.target.boolean[i].potential) for i in sorted(self._masked))
+        else:
+            name = "the language model"
+        return f"{name} (at max_tokens)" if forced else name
+
+    def settle(self) -> None:
+        """Charge the memory for what was learned."""
+        tail = self._drawn
+        for i in self.known:
+            self.memory.settle(self.keys[i], self.states[i], self.vocabulary, tail)
+            tail = Tail()
+
+
+async def ask(factor: Factor, answer: Awaitable[Any], text: bytes) -> Any:
+    """A factor's answer; what it raises becomes a `PotentialError` that names the text."""
+    try:
+        return await answer
+    except AwrsError:
+        raise
+    except Exception as error:
+        raise PotentialError(
+            f"{factor.potential!r} raised {type(error).__name__}: {error} on the text {show(text)}"
+        ) from error
+
+
+async def start(target: Target, text: Text = EMPTY) -> tuple[State, ...] | str:
+    """The states after a text, or the name of a Boolean factor that rejects it."""
+    states: list[State] = []
+    for factor in target.boolean:
+        state = await ask(factor, factor.begin(text), text.data)
+        if state is None:
+            return repr(factor.potential)
+        states.append(state)
+    return tuple(states)

@@ -1,0 +1,269 @@
+"""Where verdicts are kept: by constraint, by its state, within bounds."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from awrs_ppl.constraints.potential import State
+from awrs_ppl.tokens.vocabulary import Vocabulary
+
+__all__ = ["REMEMBERED", "Memory", "Verdicts"]
+
+LIMIT = 64 * 2**20
+# What one entry takes, in bytes: measured, dictionaries' room to grow included.
+_TABLE, _TOKEN, _RANGE, _WAITING = 960, 130, 160, 80
+_DEAD_ENDS = 65_536
+_CONSTRAINTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """How many outcomes of unknown verdict were drawn somewhere, and how many of them were
+    allowed."""
+
+    drawn: int = 0
+    allowed: int = 0
+
+    def __add__(self, other: Tail) -> Tail:
+        return Tail(self.drawn + other.drawn, self.allowed + other.allowed)
+
+    def share(self, before: float, most: float = math.inf) -> float:
+        """What share of them is allowed, if the guess was `before`; they count for `most` draws
+        at most, and the guess for one."""
+        weight = min(1.0, most / self.drawn) if self.drawn else 0.0
+        return (weight * self.allowed + before) / (weight * self.drawn + 1.0)
+
+
+class Verdicts:
+    """What is known of the next tokens at one state of one constraint.
+
+    `accepted` maps tokens to the state after them, or None where it was not computed; those
+    `waiting` were accepted because they end inside a character, which is judged when it is whole;
+    `rejected` are single tokens, `ranges` ranks in the vocabulary's `lexicon` all of whose tokens
+    are rejected; `begun` beginnings of tokens that are allowed; `ends` whether the text may end
+    after some last bytes. `journal` has the tokens and ranges in the order they were learned,
+    `tail` counts the draws from the tokens and ends that were not known.
+    """
+
+    __slots__ = (
+        "_arrays",
+        "accepted",
+        "begun",
+        "cost",
+        "ends",
+        "journal",
+        "paid",
+        "ranges",
+        "rejected",
+        "tail",
+        "waiting",
+    )
+
+    def __init__(self) -> None:
+        self.accepted: dict[int, State | None] = {}
+        self.waiting: set[int] = set()
+        self.rejected: set[int] = set()
+        self.ranges: list[tuple[int, int]] = []
+        self.begun: set[bytes] = set()
+        self.ends: dict[bytes, bool] = {}
+        self.journal: list[int | tuple[int, int]] = []
+        self.tail = Tail()
+        self.cost, self.paid = _TABLE, 0
+        self._arrays: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
+
+    def verdict(self, token: int, vocabulary: Vocabulary) -> bool | None:
+        """Whether a token is allowed; None if that is not known."""
+        if token in self.accepted:
+            return True
+        if token in self.rejected:
+            return False
+        if self.ranges:
+            rank = int(vocabulary.lexicon.ranks[token])
+            if any(first <= rank < last for first, last in self.ranges):
+                return False
+        return None
+
+    def accept(self, token: int, state: State | None) -> None:
+        """Learn that a token is allowed, and the state after it."""
+        if self.accepted.get(token) is None:
+            if token not in self.accepted:
+                self._learned(token, _TOKEN)
+            self.accepted[token] = state
+            self.cost += size_of(state)
+
+    def wait(self, token: int) -> None:
+        """Learn that an accepted token ends inside a character."""
+        self.waiting.add(token)
+        self.cost += _WAITING
+
+    def reject(self, token: int) -> None:
+        """Learn that a token is not allowed."""
+        if token not in self.rejected:
+            self.rejected.add(token)
+            self._learned(token, _TOKEN)
+
+    def reject_range(self, first: int, last: int) -> None:
+        """Learn that no token of these ranks is allowed."""
+        self.ranges = [r for r in self.ranges if not (first <= r[0] and r[1] <= last)]
+        self.ranges.append((first, last))
+        self._learned((first, last), _RANGE)
+
+    def go_on_with(self, first_bytes: range, vocabulary: Vocabulary) -> None:
+        """Learn that no token is allowed that begins with another byte."""
+        for ranks in vocabulary.lexicon.outside(first_bytes):
+            self.reject_range(*ranks)
+
+    def begin(self, beginning: bytes) -> None:
+        """Learn that a beginning of tokens is allowed."""
+        self.begun.add(beginning)
+        self.cost += _TOKEN
+
+    def _learned(self, what: int | tuple[int, int], cost: int) -> None:
+        self._arrays.clear()
+        self.journal.append(what)
+        self.cost += cost
+
+    def arrays(
+        self, vocabulary: Vocabulary, more: Sequence[int] = (), less: Sequence[int] = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of the accepted tokens, and of the rejected ones, each with more behind them.
+
+        They are the same objects until something is learned, so that contexts that share them
+        can be seen to do so.
+        """
+        key = (*more, -1, *less)
+        if key not in self._arrays:
+            parts = [np.fromiter(self.rejected, np.int32, len(self.rejected))]
+            parts += [vocabulary.lexicon.ids[first:last] for first, last in self.ranges]
+            rejected = np.concatenate([*parts, np.array(less, np.int32)])
+            accepted = np.fromiter((*self.accepted, *more), np.int32)
+            self._arrays[key] = accepted, rejected
+        return self._arrays[key]
+
+    def forget_arrays(self) -> None:
+        """Drop what is made anew when it is asked for: ranges may be large."""
+        self._arrays.clear()
+
+
+class Memory:
+    """Verdicts of the `constraints` used last, by their keys, each within `limit` bytes; the
+    states that were not used for longest go first. One that `lasts` is used by later runs too.
+
+    A *dead end* is a joint state of constraints where no token and no end is allowed. It is a
+    fact about tokens and not about bytes, and is kept apart from the verdicts.
+    """
+
+    def __init__(
+        self, limit: int = LIMIT, constraints: int = _CONSTRAINTS, *, lasts: bool = False
+    ) -> None:
+        self._limit, self._constraints, self.lasts = limit, constraints, lasts
+        self._shelves: OrderedDict[Hashable, _Shelf] = OrderedDict()
+        self._dead: OrderedDict[Hashable, None] = OrderedDict()
+        self._deadly: OrderedDict[Hashable, set[int]] = OrderedDict()
+
+    def verdicts(self, key: Hashable, state: State, vocabulary: Vocabulary) -> Verdicts:
+        """What is known at a state of the constraint with this key."""
+        shelf = self._shelves.get(key)
+        if shelf is None:
+            shelf = self._shelves[key] = _Shelf(self._limit)
+            if len(self._shelves) > self._constraints:
+                self._shelves.popitem(last=False)
+        self._shelves.move_to_end(key)
+        return shelf.find((state, vocabulary))
+
+    def tail(self, key: Hashable) -> Tail:
+        """The draws at all states of a constraint together."""
+        shelf = self._shelves.get(key)
+        return shelf.tail if shelf else Tail()
+
+    def settle(
+        self, key: Hashable, state: State, vocabulary: Vocabulary, tail: Tail | None = None
+    ) -> None:
+        """Charge for what was learned at a state, and forget others if it is too much; count
+        the draws from its `tail`."""
+        shelf = self._shelves.get(key)
+        if shelf is not None:
+            shelf.charge((state, vocabulary), tail or Tail())
+
+    def cost(self, key: Hashable) -> int:
+        """The bytes that the verdicts of a constraint take, about."""
+        shelf = self._shelves.get(key)
+        return shelf.cost if shelf else 0
+
+    @property
+    def knows_dead_ends(self) -> bool:
+        """Whether any was met."""
+        return bool(self._dead)
+
+    def is_dead(self, place: Hashable) -> bool:
+        """Whether nothing is allowed at a joint state."""
+        return place in self._dead
+
+    def deadly(self, place: Hashable) -> set[int]:
+        """The tokens that are known to lead from a joint state to a dead end."""
+        return self._deadly.get(place, set())
+
+    def bury(self, place: Hashable, origin: tuple[Hashable, int] | None) -> None:
+        """Remember a joint state as a dead end, and the one before it and the token between."""
+        self._dead[place] = None
+        if len(self._dead) > _DEAD_ENDS:
+            self._dead.popitem(last=False)
+        if origin is not None:
+            self.shun(*origin)
+
+    def shun(self, place: Hashable, token: int) -> None:
+        """Remember that a token leads from a joint state to a dead end."""
+        self._deadly.setdefault(place, set()).add(token)
+        if len(self._deadly) > _DEAD_ENDS:
+            self._deadly.popitem(last=False)
+
+
+class _Shelf:
+    """The verdicts of one constraint, by state and vocabulary."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._known: OrderedDict[tuple[State, Vocabulary], Verdicts] = OrderedDict()
+        self.cost = 0
+        self.tail = Tail()
+
+    def find(self, key: tuple[State, Vocabulary]) -> Verdicts:
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = Verdicts()
+            found.cost += size_of(key[0])
+        self._known.move_to_end(key)
+        return found
+
+    def charge(self, key: tuple[State, Vocabulary], tail: Tail) -> None:
+        self.tail += tail
+        verdicts = self._known.get(key)
+        if verdicts is None:
+            return
+        verdicts.tail += tail
+        verdicts.forget_arrays()
+        self.cost += verdicts.cost - verdicts.paid
+        verdicts.paid = verdicts.cost
+        while self.cost > self._limit and self._known:
+            self.cost -= self._known.popitem(last=False)[1].paid
+
+
+def size_of(state: Any) -> int:
+    """The bytes a state takes, about: it, and what it holds."""
+    size = sys.getsizeof(state)
+    if isinstance(state, tuple | frozenset):
+        size += sum(map(size_of, state))
+    elif is_dataclass(state):
+        size += sum(size_of(getattr(state, one.name)) for one in fields(state))
+    return size
+
+
+# What `remember=True` keeps for later runs, and shares with others at the same time.
+REMEMBERED = Memory(lasts=True)

@@ -1,0 +1,56 @@
+"""How an exception in a model reaches the user: as itself, with one note."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from pathlib import Path
+
+from awrs_ppl.constraints.potential import show
+from awrs_ppl.inference.population import Particle
+from awrs_ppl.program.trace import Log
+
+__all__ = ["report"]
+
+_HERE = Path(__file__).parent
+
+
+def report(failed: Sequence[Particle]) -> BaseException:
+    """The exception of the lowest particle that failed, with a note on where it happened."""
+    first = failed[0]
+    assert first.run is not None
+    error = first.run.failure
+    assert error is not None
+    records = Log.records(first.log)
+    where = "before its first statement"
+    if records:
+        preposition = "after" if records[-1].error is None else "at"
+        where = f"{preposition} {records[-1].request.name!r}"
+    texts = [
+        f"{record.request.name} = {show(str(record.value).encode('utf-8', 'surrogateescape'))}"
+        for record in records
+        if record.request.kind in ("generate", "sample") and record.error is None
+    ]
+    note = f"awrs_ppl: in particle {first.slot}, {where}"
+    if texts:
+        note += "; so far " + ", ".join(texts)
+    alike = sum(type(p.run.failure) is type(error) for p in failed[1:] if p.run)
+    if alike:
+        note += f"; {alike} other particle{'s' if alike > 1 else ''} failed alike"
+    if not any(n.startswith("awrs_ppl:") for n in getattr(error, "__notes__", ())):
+        error.add_note(note)
+    return error.with_traceback(_users(error.__traceback__))
+
+
+def _users(traceback: types.TracebackType | None) -> types.TracebackType | None:
+    """A traceback without the library's own frames; example models and potentials stay."""
+    frames = []
+    while traceback is not None:
+        folder = Path(traceback.tb_frame.f_code.co_filename).parent
+        if folder != _HERE:
+            frames.append(traceback)
+        traceback = traceback.tb_next
+    result = None
+    for frame in reversed(frames):
+        result = types.TracebackType(result, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return result

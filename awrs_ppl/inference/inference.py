@@ -1,0 +1,298 @@
+"""The state of one inference, and its rounds: settle, answer, weigh, synchronize."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from awrs_ppl._concurrency import together
+from awrs_ppl._values import whole
+from awrs_ppl.constraints.verdict_cache import Memory
+from awrs_ppl.errors import ModelError
+from awrs_ppl.inference._progress import Bar
+from awrs_ppl.inference.failures import report
+from awrs_ppl.inference.population import Particle, Sync, continued
+from awrs_ppl.inference.recorder import Ledger
+from awrs_ppl.inference.resampling import SCHEMES
+from awrs_ppl.inference.step import play
+from awrs_ppl.log_weights import ess, log_sum, normalize
+from awrs_ppl.program.execution import Model, Run, require_model
+from awrs_ppl.program.trace import Log
+from awrs_ppl.proposals.token_step import Meter
+from awrs_ppl.rng import Purpose, Streams
+
+if TYPE_CHECKING:
+    from awrs_ppl.constraints.adapters import Factor
+    from awrs_ppl.lm import LM
+    from awrs_ppl.posterior.posterior import Posterior
+
+__all__ = ["Inference"]
+
+MOST = 1_000_000  # particles: a slip of the keyboard shall not eat the memory
+
+
+class Inference:
+    """The state of one inference: particles, random streams, history, costs."""
+
+    def __init__(
+        self,
+        model: Model,
+        args: Sequence[Any],
+        n_particles: int,
+        ess_threshold: float,
+        resampling: str,
+        streams: Streams,
+        progress: bool,
+        memory: Memory,
+    ) -> None:
+        require_model(model)
+        n_particles = whole("n_particles", n_particles, least=1)
+        if n_particles > MOST:
+            raise ModelError(f"n_particles={n_particles!r}: it must be at most {MOST:,}")
+        if not isinstance(ess_threshold, int | float) or not 0 <= ess_threshold <= 1:
+            raise ModelError(f"ess_threshold={ess_threshold!r}: it must be between 0 and 1")
+        if not isinstance(resampling, str) or resampling not in SCHEMES:
+            raise ModelError(f"resampling={resampling!r}: choose one of {sorted(SCHEMES)}")
+        self.model, self.args = model, args
+        self.particles = [Particle(slot) for slot in range(n_particles)]
+        self.history: list[Sync] = []
+        self.meter = Meter()
+        self.kills: Counter[str] = Counter()
+        self.is_proper = True
+        self.lms: dict[LM, dict[str, float]] = {}
+        self._streams = streams
+        self._memory = memory
+        self._ess_threshold = ess_threshold
+        self._scheme = SCHEMES[resampling]
+        self._round = 0
+        self._due = False
+        self._lost: list[Run] = []
+        # By the keys that they had when they were asked.
+        self._constraints: dict[tuple[Hashable, ...], tuple[Factor, ...]] = {}
+        self._ledger = Ledger()
+        self._wakeup = asyncio.Event()
+        self._started = time.perf_counter()
+        self._bar = Bar(progress, n_particles)
+
+    async def run(self) -> None:
+        """Go on until every particle has finished or has weight zero."""
+        while active := await self._settle():
+            # After settling: particles that have just ended need no resampling.
+            if self._due and self._synchronize():
+                await self._unwind()
+                continue
+            asking = [p for p in active if p.request and not p.request.is_weighted]
+            if asking:
+                await self._answer(asking)
+                continue
+            self._round += 1
+            await self._weigh(active)
+            await self._unwind()
+            # Where nothing else suspends, a timeout is seen here.
+            await asyncio.sleep(0)
+        self._record(None)
+
+    async def close(self) -> None:
+        """Unwind all coroutines that are left."""
+        self._bar.close()
+        for particle in self.particles:
+            if particle.run is not None:
+                self._lost.append(particle.run)
+                particle.run = None
+        await self._unwind()
+
+    def posterior(self, *, stopped: str | None) -> Posterior:
+        """What the particles are now."""
+        from awrs_ppl.posterior.posterior import Posterior, Stats
+
+        if self._due:
+            self._record(None)  # a timeout came between a round and its synchronization
+        used = {lm: _difference(lm, before) for lm, before in self.lms.items()}
+        total = time.perf_counter() - self._started
+        seconds = dict(self.meter.seconds)
+        seconds["model and engine"] = max(0.0, total - sum(seconds.values()))
+        stats = Stats(
+            tokens=self.meter.tokens,
+            lm_rows=int(sum(use["rows"] for use in used.values())),
+            lm_passes=int(sum(use["passes"] for use in used.values())),
+            checks=dict(self.meter.checks),
+            seconds=seconds,
+            refusals=dict(self.meter.refusals),
+            check_seconds=dict(self.meter.check_seconds),
+        )
+        return Posterior(
+            [particle.trace() for particle in self.particles],
+            history=self.history,
+            kills=dict(self.kills),
+            stats=stats,
+            seed=self._streams.seed,
+            stopped=stopped,
+            is_proper=self.is_proper,
+            deaths=self._ledger.deaths,
+            efforts=self._ledger.efforts,
+        )
+
+    def changed(self) -> list[str]:
+        """The constraints that are others now than when they were asked, by what they name."""
+        return list(
+            dict.fromkeys(
+                repr(factor.potential)
+                for keys, factors in self._constraints.items()
+                for factor, key in zip(factors, keys, strict=True)
+                if key != factor.key
+            )
+        )
+
+    # --- user code ------------------------------------------------------------------------
+
+    async def _settle(self) -> list[Particle]:
+        """Let models run until all particles that are least far are at a statement.
+
+        Those ahead wait in the population with their weight; those finished stay in it. A
+        particle in I/O is waited for if it is least far: what happens next must not hang on
+        when its I/O is done.
+        """
+        while True:
+            self.collect()
+            live = [p for p in self.particles if p.is_live]
+            level = min((p.level for p in live), default=0)
+            active = [p for p in live if p.level == level]
+            for particle in active:
+                if particle.request is None and particle.run is None:
+                    records = Log.records(particle.log)
+                    particle.run = Run(self.model, self.args, records, self._wakeup.set)
+            failed = [p for p in self.particles if p.run is not None and p.run.failure]
+            if failed:
+                raise report(failed)
+            if all(p.request is not None for p in active):
+                return active
+            self._wakeup.clear()
+            await self._wakeup.wait()
+
+    def collect(self) -> None:
+        """See which models have come to a statement or to their end."""
+        for particle in self.particles:
+            run = particle.run
+            if run is None or particle.finished or particle.request is not None:
+                continue
+            if run.failure is None and run.finished:
+                particle.finished, particle.value = True, run.value
+            elif run.failure is None:
+                particle.request = run.request
+
+    async def _answer(self, asking: list[Particle]) -> None:
+        """Serve `sample` and `call`; what they raise is raised in the model."""
+
+        async def answer(particle: Particle) -> None:
+            request, run = particle.request, particle.run
+            assert request is not None
+            assert run is not None
+            try:
+                if request.kind == "call":
+                    value = await run.call(*request.arguments)
+                else:
+                    rng = self._stream(particle, Purpose.SAMPLE)
+                    value = request.arguments[0].sample(rng)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                particle.complete(None, error)  # something inside was cancelled, not we
+            except Exception as error:
+                particle.complete(None, error)
+            else:
+                particle.complete(value)
+
+        await together(map(answer, asking))
+
+    def _stream(self, particle: Particle, purpose: Purpose) -> np.random.Generator:
+        index = particle.log.length if particle.log else 0
+        return self._streams.at(self._round, particle.slot, purpose, index)
+
+    # --- weights --------------------------------------------------------------------------
+
+    async def _weigh(self, active: list[Particle]) -> None:
+        """One step of each active particle's weighted statement."""
+        for particle in active:
+            assert particle.request is not None
+            asked = particle.request.arguments
+            if particle.request.kind == "generate":
+                self.is_proper &= asked.proposal.is_proper
+                if particle.progress is None:
+                    self._constraints[asked.keys] = asked.target.boolean
+            for lm in getattr(getattr(asked, "target", None), "dense", ()):
+                self.lms.setdefault(lm.lm, _counts(lm.lm))
+        steer = self._ess_threshold > 0
+        weights = [p.total for p in self.particles]
+        started, checks = time.perf_counter(), self.meter.checks.total()
+        changes = await play(
+            active, self._stream, self.meter, self._memory, log_sum(weights), steer=steer
+        )
+        self._ledger.note(
+            len(self.history) + 1,
+            weights,
+            changes,
+            seconds=time.perf_counter() - started,
+            checks=self.meter.checks.total() - checks,
+        )
+        for change in changes:
+            change.apply()
+        for particle in self.particles:
+            if particle.log_weight == -math.inf and particle.killer is not None:
+                self.kills[particle.killer] += 1
+                particle.killer = None
+            if particle.log_weight == -math.inf and particle.run is not None:
+                # A particle of weight zero is never resumed.
+                self._lost.append(particle.run)
+                particle.run = None
+        self._due = True
+
+    # --- the population -------------------------------------------------------------------
+
+    def _synchronize(self) -> bool:
+        """Resample if the effective sample size is low; whether that was done.
+
+        While texts go on, particles that are ahead of them keep their place and weight: the
+        weight says how a text has ended, which theirs do not say yet.
+        """
+        growing = any(p.is_growing for p in self.particles)
+        kept = {p.slot for p in self.particles if growing and p.is_ahead}
+        slots = np.array([p.slot for p in self.particles if p.slot not in kept])
+        weights = [self.particles[slot].total for slot in slots]
+        # A hair below the threshold: equal weights miss n by rounding.
+        if not 0 < ess(weights) < self._ess_threshold * len(weights) * (1 - 1e-9):
+            self._record(None)
+            return False
+        rng = self._streams.at(self._round, 0, Purpose.RESAMPLE)
+        ancestors = np.arange(len(self.particles))
+        ancestors[slots] = slots[self._scheme(normalize(weights), rng)]
+        self._record(tuple(ancestors.tolist()), tuple(sorted(kept)))
+        self.particles, lost = continued(self.particles, ancestors, kept)
+        self._lost += lost
+        return True
+
+    async def _unwind(self) -> None:
+        """Let the coroutines that nobody continues run their `finally` clauses, all at once."""
+        await asyncio.gather(*(run.drop() for run in self._lost))
+        self._lost.clear()
+
+    def _record(self, ancestors: tuple[int, ...] | None, kept: tuple[int, ...] = ()) -> None:
+        self._due = False
+        sync = self._ledger.sync([p.total for p in self.particles], ancestors, kept)
+        self.history.append(sync)
+        self._bar.step(sync.ess, sync.alive)
+
+
+def _counts(lm: LM) -> dict[str, float]:
+    stats = lm.engine.stats
+    return {"rows": stats.rows, "passes": stats.passes, "tokens": stats.tokens}
+
+
+def _difference(lm: LM, before: dict[str, float]) -> dict[str, float]:
+    return {name: value - before[name] for name, value in _counts(lm).items()}

@@ -1,0 +1,162 @@
+"""The particles of an inference, and how one is continued by several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from awrs_ppl.log_weights import log_mean
+from awrs_ppl.program.execution import Run
+from awrs_ppl.program.trace import Log, Record, Request, Trace, copied
+from awrs_ppl.proposals.token_step import Progress
+
+__all__ = ["Loss", "Particle", "Sync", "continued"]
+
+
+@dataclass(slots=True)
+class Particle:
+    """One execution in the population: data, and a live coroutine or none.
+
+    `log` holds the completed statements, `request` the one in progress, `progress` the text
+    on the way in it, `spent` what it has done to the weight so far. `level` counts completed
+    weighted statements. `twist` is provisional weight on top of `log_weight`.
+    """
+
+    slot: int
+    log_weight: float = 0.0
+    twist: float = 0.0
+    log: Log | None = None
+    level: int = 0
+    request: Request | None = None
+    progress: Progress | None = None
+    spent: float = 0.0
+    run: Run | None = None
+    finished: bool = False
+    value: Any = None
+    killer: str | None = None
+
+    @property
+    def total(self) -> float:
+        """The log-weight with the twist: what synchronizations look at."""
+        return self.log_weight + self.twist
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether its text goes on."""
+        return self.is_live and self.progress is not None and not self.progress.ended
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it has some weight and waits while the texts of others go on."""
+        return self.log_weight > -math.inf and not self.is_growing
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is more to do: not finished, and of some weight."""
+        return not self.finished and self.log_weight > -math.inf
+
+    def weigh(self, log_weight: float, twist: float, killer: str | None) -> None:
+        """Multiply the weight and replace the twist; weight zero is for good."""
+        self.log_weight += log_weight
+        self.spent += log_weight
+        self.twist = twist
+        if self.log_weight == -math.inf or twist == -math.inf:
+            self.log_weight, self.twist, self.killer = -math.inf, 0.0, killer
+
+    def complete(self, value: Any, error: BaseException | None = None) -> None:
+        """End the statement in progress with a value, and let the coroutine go on."""
+        assert self.request is not None
+        # Copied twice: the model may change what it is given, and so may whoever made it.
+        kept = copied(value)
+        self.log = Log.append(self.log, Record(self.request, kept, self.spent, error))
+        self.level += self.request.is_weighted
+        self.request, self.progress, self.spent = None, None, 0.0
+        if self.run is not None:
+            self.run.resume(copied(kept), error)
+
+    def trace(self) -> Trace:
+        """The choices made so far."""
+        return Trace(self.value, self.log_weight, Log.records(self.log), finished=self.finished)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """By how much one part of a statement changed the logarithm of the mean weight in a round.
+
+    `part` names potentials; it is empty where the statement has no parts.
+    """
+
+    statement: str
+    part: str
+    log_evidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """A synchronization: the ESS of all particles before resampling, those of some weight, and
+    the ancestor of each slot if there was a resampling, of which the slots `kept` had no part.
+
+    Of the round before it: `log_weights` are those of all slots, with twists and before
+    resampling; `added` what each slot has written, as text to show; `losses` what the statements
+    of the round did to the mean weight.
+    """
+
+    ess: float
+    alive: int
+    ancestors: tuple[int, ...] | None
+    log_weights: tuple[float, ...] = ()
+    added: tuple[str, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    kept: tuple[int, ...] = ()
+
+
+def continued(
+    particles: list[Particle], ancestors: np.ndarray, kept: Container[int]
+) -> tuple[list[Particle], list[Run]]:
+    """The next population, and the runs that nobody continues.
+
+    Those in the slots `kept` are their own ancestors and keep their weight; the others get their
+    mean weight. The first child of an ancestor keeps its live coroutine; the others have none
+    until their statement ends, and are then rebuilt from the log.
+    """
+    mean = log_mean([p.total for slot, p in enumerate(particles) if slot not in kept])
+    going_on: set[int] = set()
+    children = []
+    for slot, ancestor in enumerate(ancestors.tolist()):
+        parent = particles[ancestor]
+        if slot in kept:
+            children.append(parent)
+            going_on.add(ancestor)
+            continue
+        # A request that changes the weight is plain data and goes on without a coroutine; any
+        # other may hold objects of the parent's, so the child makes its own.
+        request = parent.request
+        if ancestor in going_on and request is not None and not request.is_weighted:
+            request = None
+        children.append(
+            Particle(
+                slot,
+                # The twist is inside the mean: it is undone at the next step as before.
+                log_weight=mean - parent.twist,
+                twist=parent.twist,
+                log=parent.log,
+                level=parent.level,
+                request=request,
+                progress=parent.progress,
+                spent=parent.spent,
+                run=None if ancestor in going_on else parent.run,
+                finished=parent.finished,
+                value=parent.value,
+            )
+        )
+        going_on.add(ancestor)
+    dropped = [
+        particle.run
+        for i, particle in enumerate(particles)
+        if i not in going_on and particle.run is not None
+    ]
+    return children, dropped

@@ -1,0 +1,194 @@
+"""Sequential Monte Carlo over programs: `infer`, `run` and `check_replay`."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from awrs_ppl._values import whole
+from awrs_ppl.constraints.verdict_cache import REMEMBERED, Memory
+from awrs_ppl.errors import ModelError, ReplayError
+from awrs_ppl.inference.check_replay import recheck
+from awrs_ppl.inference.inference import Inference
+from awrs_ppl.program.execution import Model, Run, alike
+from awrs_ppl.program.trace import Log
+from awrs_ppl.rng import Streams
+
+if TYPE_CHECKING:
+    from awrs_ppl.posterior.posterior import Posterior
+
+__all__ = ["check_replay", "infer", "run"]
+
+
+async def infer(
+    model: Model,
+    *args: Any,
+    n_particles: int = 10,
+    ess_threshold: float = 0.5,
+    resampling: str = "stratified",
+    seed: int | None = None,
+    remember: bool = False,
+    progress: bool = True,
+    timeout: float | None = None,
+    partial: bool = False,
+) -> Posterior:
+    """The posterior of `model(ctx, *args)`, by sequential Monte Carlo.
+
+    Particles are synchronized after every token of a `generate` and after every weighted
+    statement, and resampled by the scheme `resampling` ("multinomial", "stratified",
+    "systematic" or "residual") when the effective sample size falls below `ess_threshold *
+    n_particles`; with `ess_threshold=0` never, and then critics do not steer either (importance
+    sampling). While texts go on, particles that are ahead of them, as those whose text has
+    ended, keep place and weight, and the rest is resampled, by its own effective sample size.
+    The same `seed` gives the same posterior, in another process and with `workers=` too, as far
+    as the logits are the same: another device, dtype or number of threads, what the engine's
+    cache holds, and other inferences in the same forward passes change how they are rounded, and
+    so now and then a draw. With `remember=True` what is learned about constraints is kept for
+    later runs, which then need fewer checks, and shared with those that go on at the same time;
+    a seed then no longer fixes the result. Proposals that weigh checks against variance (`AWRS`)
+    then ask less, too: raise their `effort` for the variance of a run that stands alone.
+    After `timeout` seconds the particles that have finished are returned, and the posterior
+    says how much is missing; with `partial=True` an interrupt (Ctrl-C, the stop button of a
+    notebook, a cancellation) does the same instead of being raised.
+
+    The evidence `exp(posterior.log_ml)` is unbiased. An exception in the model comes out as
+    itself. Raises `ModelError` for wrong options, `PotentialError` for a broken potential.
+
+    All particles get the same `args`, so a model must not change them. Particles wait for one
+    another: no lock may be held across a statement. An `infer` inside a model needs a seed of
+    its own for the outer seed to fix the result.
+
+    Source: Del Moral, Doucet, Jasra, "Sequential Monte Carlo samplers", 2006; Lew et al.,
+    "Sequential Monte Carlo steering of large language models using probabilistic programs",
+    2023.
+
+    >>> from awrs_ppl import ToyLM
+    >>> from awrs_ppl.potentials import Regex
+    >>> lm = ToyLM(["a", "b"], weights=lambda context: [1, 1, 2])
+    >>> async def model(ctx):
+    ...     return await ctx.generate(lm("a") * Regex("a|ab"))
+    >>> posterior = asyncio.run(infer(model, n_particles=20, seed=0, progress=False))
+    >>> {text: round(p, 1) for text, p in posterior.probabilities.items()}
+    {'a': 0.8, 'ab': 0.2}
+    """
+    for name, flag in (("remember", remember), ("progress", progress), ("partial", partial)):
+        if not isinstance(flag, bool):
+            raise ModelError(f"{name}={flag!r}: it must be True or False")
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
+        raise ModelError(f"timeout={timeout!r}: it must be seconds, or None")
+    # Weights hang on what is known: the random numbers that made it must not be used again.
+    streams = replace(_streams(seed), entropy=secrets.randbits(64)) if remember else _streams(seed)
+    memory = REMEMBERED if remember else Memory()
+    inference = Inference(
+        model, args, n_particles, ess_threshold, resampling, streams, progress, memory
+    )
+    stopped = None
+    scope = asyncio.timeout(timeout)
+    try:
+        async with scope:
+            await inference.run()
+    except (TimeoutError, asyncio.CancelledError) as error:
+        stopped = _reason(error, scope, partial)
+        if stopped is None:
+            raise
+        inference.collect()  # those that have just ended count
+    finally:
+        try:
+            await inference.close()
+        except asyncio.CancelledError:
+            # All that there is to return is there by now.
+            if not (partial and _take_back()):
+                raise
+    if remember and (changed := inference.changed()):
+        warnings.warn(
+            f"remember=True keeps nothing of {', '.join(changed)}: a list, dict, set or global "
+            "that it names has changed, and it may decide otherwise now. To keep results of your "
+            "own in it, use functools.cache",
+            stacklevel=2,
+        )
+    return inference.posterior(stopped=stopped)
+
+
+def _reason(error: BaseException, scope: asyncio.Timeout, partial: bool) -> str | None:
+    """Why an inference ends early, if that was asked for."""
+    if isinstance(error, TimeoutError):
+        return "timed out" if scope.expired() else None
+    return "interrupted" if partial and _take_back() else None
+
+
+def _take_back() -> bool:
+    """Let the cancellation of this task end here."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+    return task is not None
+
+
+def run(model: Model, *args: Any, **options: Any) -> Posterior:
+    """`infer` for scripts: starts an event loop of its own. Options are those of `infer`.
+
+    >>> from awrs_ppl import Bernoulli
+    >>> async def coin(ctx):
+    ...     return await ctx.sample(Bernoulli(0.5))
+    >>> run(coin, n_particles=4, seed=0, progress=False)
+    <Posterior: 4 particles, 2 values, ESS 4.0, log_ml 0.00>
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(infer(model, *args, **options))
+    raise ModelError(
+        "run(...) was called where an event loop is running already (a notebook, or async "
+        "code): write `posterior = await infer(...)`"
+    )
+
+
+async def check_replay(model: Model, *args: Any, seed: int = 0) -> None:
+    """Run one particle of a model, then the model again on its record.
+
+    Raises `ReplayError` if the second run makes other requests or weighs a `factor` or
+    `condition` otherwise, as a model does that uses `random`, the time or the order of a set;
+    and `PotentialError` if a Boolean potential refuses now what it had allowed (it is asked
+    again about the finished texts and some of their beginnings).
+
+    >>> import random
+    >>> async def model(ctx):
+    ...     await ctx.factor(-random.random())
+    >>> asyncio.run(check_replay(model))
+    Traceback (most recent call last):
+    awrs_ppl.errors.ReplayError: ...
+    """
+    inference = Inference(model, args, 1, 0.0, "stratified", _streams(seed), False, Memory())
+    try:
+        await inference.run()
+    finally:
+        await inference.close()
+    records = Log.records(inference.particles[0].log)
+    await recheck(records, seed)
+    blocked = asyncio.Event()
+    again = Run(model, args, records, blocked.set, strict=True)
+    try:
+        # After a death the model never ended: it blocks again at the statement that came next.
+        while not again.finished and again.request is None:
+            blocked.clear()
+            await blocked.wait()
+        if again.failure is not None:
+            raise again.failure
+        first = inference.particles[0]
+        if again.request is not None and first.finished:
+            raise ReplayError(
+                f"run again, the model made {again.request.shows()} where it had ended"
+            )
+        if again.finished and not alike(first.value, again.value):
+            raise ReplayError(f"run again, the model returned {again.value!r}, not {first.value!r}")
+    finally:
+        await again.drop()
+
+
+def _streams(seed: int | None) -> Streams:
+    if seed is None:
+        return Streams.fresh()
+    return Streams(whole("seed", seed, least=0))

@@ -1,0 +1,6 @@
+"""What inference returns, and how it is shown.
+
+`posterior` has the weighted results and the evidence, `explanation` says where the weight went.
+Both are shown as text and HTML (`_display`, `_explained`, `_style`, `_svg`), as plots (`_plots`),
+and in genlm-control's format (`_record`).
+"""

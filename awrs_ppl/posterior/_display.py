@@ -1,0 +1,217 @@
+"""A posterior as one line, as a table for a terminal, and as HTML for a notebook."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from html import escape as html_escape
+from typing import TYPE_CHECKING
+
+from awrs_ppl._values import safe_repr
+from awrs_ppl.posterior import _explained
+from awrs_ppl.posterior._style import fold, page, percent, plural, safe
+from awrs_ppl.posterior._svg import ess_svg, genealogy_svg
+
+if TYPE_CHECKING:
+    from awrs_ppl.posterior.explanation import Explanation
+    from awrs_ppl.posterior.posterior import Posterior
+
+__all__ = ["html", "line", "table"]
+
+_WIDTH = 100
+_BAR = 20
+_TEXT_ROWS, _HTML_ROWS = 12, 20
+_VALUE_CELLS = 280
+_NAMES = 6
+_NAME_CELLS = 60
+
+
+def line(posterior: Posterior) -> str:
+    """The `repr` of a posterior."""
+    n, found = len(posterior), len(posterior._results)
+    facts = [f"{n} particle{plural(n)}"]
+    if posterior.alive == 0:
+        facts.append("no survivors")
+    else:
+        facts += [f"{found} value{plural(found)}", f"ESS {posterior.ess:.1f}"]
+    if posterior.is_proper:
+        facts.append(f"log_ml {posterior.log_ml:.2f}")
+    if posterior.stopped:
+        facts.append(posterior.stopped)
+    return f"<Posterior: {', '.join(facts)}>"
+
+
+def table(posterior: Posterior) -> str:
+    """Results with probabilities and bars, then the facts, in 100 columns."""
+    shown, rest = _results(posterior, _TEXT_ROWS, _WIDTH - 13 - _BAR)
+    lines = [f"Posterior {_of(posterior)}, seed {posterior.seed}", ""]
+    lines += [f"  {percent(share):>7}  {_bar(share):<{_BAR}}  {text}" for text, share in shown]
+    lines += [f"  {percent(share):>7}  {'':<{_BAR}}  {text}" for text, share in rest]
+    if not shown:
+        lines.append(f"  {_nothing(posterior)}")
+    lines.append("")
+    for label, fact in _facts(posterior):
+        lines += textwrap.wrap(
+            fact,
+            _WIDTH,
+            initial_indent=f"  {label:<14}",
+            subsequent_indent=" " * 16,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)
+
+
+def html(posterior: Posterior) -> str:
+    """A header, the results, the ESS over the steps, and, folded away, the rest."""
+    n, e = len(posterior), html_escape
+    shown, rest = _results(posterior, _HTML_ROWS, _VALUE_CELLS)
+    rows = [
+        f'<tr><td class="awrs-number">{e(percent(share))}</td><td class="awrs-track">'
+        f'<div><div class="awrs-bar" style="width:{100 * share:.1f}%"></div></div></td>'
+        f'<td class="awrs-value"><code>{e(text)}</code></td></tr>'
+        for text, share in shown
+    ]
+    rows += [
+        f'<tr><td class="awrs-number">{e(percent(share))}</td><td></td>'
+        f'<td class="awrs-value">{e(text)}</td></tr>'
+        for text, share in rest
+    ]
+    if not shown:
+        rows.append(f'<tr><td class="awrs-value" colspan="3">{e(_nothing(posterior))}</td></tr>')
+    head = " · ".join(f"{label} <b>{e(fact)}</b>" for label, fact in _headline(posterior))
+    explanation = posterior.explain() if posterior.efforts else None
+    note = _note(posterior, explanation)
+    facts = "".join(f"<dt>{e(label)}</dt><dd>{e(fact)}</dd>" for label, fact in _facts(posterior))
+    explained = _explained.body(explanation) if explanation else ""
+    parts = [
+        f"<p><b>Posterior</b> {_of(posterior)}<br>{head}</p>",
+        f'<p class="awrs-note">{e(note)}</p>' if note else "",
+        '<table><thead><tr><th scope="col" class="awrs-number">probability</th><th></th>'
+        '<th scope="col" class="awrs-value">value</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>",
+        ess_svg(posterior.history, n),
+        fold(
+            "Genealogy",
+            genealogy_svg(posterior.history, [t.log_weight > -math.inf for t in posterior]),
+        ),
+        fold("Where the weight went", explained),
+        fold("Details", f"<dl>{facts}<dt>seed</dt><dd>{posterior.seed}</dd></dl>"),
+    ]
+    return page("".join(parts))
+
+
+def _note(posterior: Posterior, explanation: Explanation | None) -> str:
+    """What should worry a reader, and what to do about it."""
+    if not posterior.alive:
+        killer = max(posterior.kills, key=posterior.kills.__getitem__, default=None)
+        told = "Every weight is zero"
+        if killer is not None:
+            count, every = posterior.kills[killer], sum(posterior.kills.values())
+            told += f"; {safe(killer, _NAME_CELLS)} killed the most ({count:,} of {every:,})"
+        return f"{told}. Try more particles, a looser constraint or a larger max_tokens."
+    if posterior.stopped:
+        why = posterior.stopped.capitalize()
+        return f"{why}: the results are those of the particles that had finished."
+    if len(posterior) > 2 and posterior.ess < max(2.0, 0.1 * len(posterior)):
+        return (
+            "Nearly all of the weight lies on few particles, so the probabilities are rough: "
+            "try more particles."
+        )
+    if len(posterior) > 2 and explanation and explanation.lineages == 1:
+        return (
+            f"All particles descend from one of the first {len(posterior):,}, so what was drawn "
+            "early stands for a single draw: try more particles, or weigh earlier."
+        )
+    return ""
+
+
+def _of(posterior: Posterior) -> str:
+    n = len(posterior)
+    return f"of {n:,} particle{plural(n)}{f', {posterior.stopped}' if posterior.stopped else ''}"
+
+
+def _headline(posterior: Posterior) -> list[tuple[str, str]]:
+    n = len(posterior)
+    facts = [
+        ("log evidence", f"{posterior.log_ml:.2f}" if posterior.is_proper else "none"),
+        ("ESS", f"{posterior.ess:,.1f} of {n:,}"),
+        ("alive", f"{posterior.alive:,} of {n:,}"),
+    ]
+    if posterior.unfinished:
+        facts.append(("unfinished", f"{percent(posterior.unfinished)} of the weight"))
+    return facts
+
+
+def _results(
+    posterior: Posterior, most: int, width: int
+) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
+    """The most probable values as text, and in one row what the others have together."""
+    results = posterior._results
+    shown = [(safe(safe_repr(value), width), share) for _, value, share in results[:most]]
+    rest = results[most:]
+    if not rest:
+        return shown, []
+    mass = math.fsum(share for *_, share in rest)
+    return shown, [(f"{len(rest):,} more value{plural(len(rest))}", mass)]
+
+
+def _facts(posterior: Posterior) -> list[tuple[str, str]]:
+    """Label and text of everything but the values."""
+    n, stats = len(posterior), posterior.stats
+    evidence = f"{posterior.log_ml:.2f}"
+    if not posterior.is_proper:
+        evidence = "none (a proposal whose weights are not proper)"
+    elif posterior.stopped:
+        evidence += f" (too low in expectation: {posterior.stopped})"
+    particles = f"{posterior.alive:,} alive, {posterior.dead:,} dead"
+    if unfinished := posterior.alive - len(posterior.values):
+        share = percent(posterior.unfinished)
+        particles += f", {unfinished:,} unfinished with {share} of the weight"
+    resamplings = sum(sync.ancestors is not None for sync in posterior.history)
+    facts = [
+        ("log evidence", evidence),
+        ("ESS", f"{posterior.ess:,.1f} of {n:,}"),
+        ("particles", particles),
+    ]
+    if posterior.kills:
+        facts.append(("deaths", _counts(posterior.kills)))
+    steps = f"{len(posterior.history):,}, resampled {resamplings:,} time{plural(resamplings)}"
+    facts.append(("steps", steps))
+    if stats.tokens:
+        facts.append(
+            ("tokens", f"{stats.tokens:,}, with {stats.checks_per_token:.1f} checks per token")
+        )
+    if stats.lm_rows:
+        passes = f"{stats.lm_passes:,} pass{'' if stats.lm_passes == 1 else 'es'}"
+        facts.append(("LM", f"{stats.lm_rows:,} row{plural(stats.lm_rows)} in {passes}"))
+    if stats.checks:
+        facts.append(("checks", _counts(stats.checks)))
+    if stats.seconds:
+        parts = sorted(stats.seconds.items(), key=lambda part: -part[1])
+        facts.append(
+            (
+                "seconds",
+                f"{sum(stats.seconds.values()):.2f}: "
+                + ", ".join(f"{safe(name, _NAME_CELLS)} {s:.2f}" for name, s in parts[:_NAMES]),
+            )
+        )
+    return facts
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """The sum of the counts and the largest of them by name."""
+    largest = sorted(counts.items(), key=lambda count: -count[1])
+    named = [f"{count:,} by {safe(name, _NAME_CELLS)}" for name, count in largest[:_NAMES]]
+    if others := largest[_NAMES:]:
+        named.append(f"{sum(count for _, count in others):,} by {len(others)} others")
+    return f"{sum(counts.values()):,}: {', '.join(named)}"
+
+
+def _nothing(posterior: Posterior) -> str:
+    return "no particle has finished" if posterior.alive else "no survivors: every weight is zero"
+
+
+def _bar(share: float) -> str:
+    full, eighths = divmod(round(share * _BAR * 8), 8)
+    return "█" * full + " ▏▎▍▌▋▊▉"[eighths : eighths + 1].strip()

@@ -1,0 +1,231 @@
+"""Where the weight of an inference went: what cost evidence, and what killed particles."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from awrs_ppl.log_weights import normalize
+from awrs_ppl.posterior import _explained
+
+if TYPE_CHECKING:
+    from awrs_ppl.posterior.posterior import Posterior
+    from awrs_ppl.program.trace import Trace
+
+__all__ = ["Deaths", "Explanation", "Importance", "StatementCost", "explain"]
+
+_FEWEST_LINEAGES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StatementCost:
+    """What one statement took over all particles and dropped lineages.
+
+    `log_evidence` is what it did to the logarithm of the mean weight; the sum over all
+    statements is `log_ml`. `parts` is the same by potentials where there are some: of one
+    product its Boolean potentials are told together, for what each refuses alone is not asked
+    where another has refused; "max_tokens" is what forced ends cost. `seconds` are those of the
+    rounds it took part in.
+    """
+
+    name: str
+    log_evidence: float
+    parts: dict[str, float]
+    deaths: int
+    tokens: int
+    checks: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deaths:
+    """How many particles one potential took to weight zero in one step, at one token of a text.
+
+    `step` is that of `Posterior.history`, from 1. `token` counts from 1 and is 0 where it was no
+    token; `text` is the end of what had been written before, that of most of them.
+    """
+
+    count: int
+    step: int
+    killer: str
+    statement: str
+    token: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """What importance sampling would have been worth: the same program and proposals with as many
+    particles, none of them resampled.
+
+    Its evidence has the relative variance `(ratio - 1) / n_particles`, and its effective sample
+    size is about `ess = n_particles / ratio`, where `ratio = E[V^2] / E[V]^2` and V is the whole
+    weight of a particle that is never resampled. As resampling leaves every lineage its own V,
+    and E[V^2] / E[V] is the mean of V under the posterior of lineages, this run tells it:
+    `ratio` is the mean of V over the final particles, by their weights, over the evidence. That is
+    consistent as particles grow in number. `error` is its standard error: particles that descend
+    from one of the first particles are counted as one, after Lee and Whiteley, "Variance
+    estimation in the particle filter", Biometrika 2018.
+
+    Fair, because both have the same number of particles, each with at most one text on the way;
+    of importance sampling those that die are not replaced, so it ends sooner.
+    """
+
+    ratio: float
+    error: float
+    n_particles: int
+
+    @property
+    def ess(self) -> float:
+        """The effective sample size that importance sampling would have had."""
+        return self.n_particles / self.ratio
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The `ess` at two standard errors above and below the ratio, between 1 and all."""
+        low, high = self.ratio + 2 * self.error, max(1.0, self.ratio - 2 * self.error)
+        return max(1.0, self.n_particles / low), self.n_particles / high
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `Posterior.explain()` gives: as text, as HTML in a notebook, and as data.
+
+    `checks` and `refusals` count questions to potentials without a mask, and refusals, by
+    potential, and `seconds` is how long their answers took; `deaths` are the largest groups
+    first. `lineages` is how many of the first particles those with weight descend from.
+    `accepted` is the share of runs of the program by the language model alone that would have
+    ended with weight, where statements only filter, else None. `importance` is None where this
+    run cannot tell it, and `why_not` says why.
+    """
+
+    n_particles: int
+    log_ml: float
+    statements: list[StatementCost]
+    deaths: list[Deaths]
+    checks: dict[str, int]
+    refusals: dict[str, int]
+    seconds: dict[str, float]
+    resamplings: int
+    lineages: int
+    unfinished: float
+    accepted: float | None
+    importance: Importance | None
+    why_not: str
+
+    def __str__(self) -> str:
+        return _explained.text(self)
+
+    def __repr__(self) -> str:
+        return f"<Explanation of {self.n_particles} particles: print it>"
+
+    def _repr_html_(self) -> str:
+        return _explained.html(self)
+
+
+def explain(posterior: Posterior) -> Explanation:
+    """Where the weight of a posterior went; see `Posterior.explain`."""
+    statements = _statements(posterior)
+    importance = _importance(posterior)
+    told = sum(cost.log_evidence for cost in statements)
+    left = told > -math.inf and posterior.stopped is not None and posterior.is_proper
+    return Explanation(
+        n_particles=len(posterior),
+        log_ml=posterior.log_ml,
+        statements=statements,
+        deaths=_deaths(posterior),
+        checks=dict(Counter(posterior.stats.checks).most_common()),
+        refusals=dict(posterior.stats.refusals),
+        seconds=dict(posterior.stats.check_seconds),
+        resamplings=sum(sync.ancestors is not None for sync in posterior.history),
+        lineages=len({root for root, t in _rooted(posterior) if t.log_weight > -math.inf}),
+        unfinished=posterior.log_ml - told if left else 0.0,
+        accepted=_accepted(posterior),
+        importance=importance if isinstance(importance, Importance) else None,
+        why_not="" if isinstance(importance, Importance) else importance,
+    )
+
+
+def _statements(posterior: Posterior) -> list[StatementCost]:
+    parts: dict[str, dict[str, float]] = {name: {} for name in posterior.efforts}
+    for sync in posterior.history:
+        for loss in sync.losses:
+            found = parts.setdefault(loss.statement, {})
+            found[loss.part] = found.get(loss.part, 0.0) + loss.log_evidence
+    dead = Counter(death.statement for death in posterior.deaths)
+    costs = []
+    for name, by_part in parts.items():
+        effort = posterior.efforts[name]
+        costs.append(
+            StatementCost(
+                name=name,
+                log_evidence=math.fsum(by_part.values()) if by_part else 0.0,
+                parts={part: loss for part, loss in by_part.items() if part},
+                deaths=dead[name],
+                tokens=effort.tokens,
+                checks=round(effort.checks),
+                seconds=effort.seconds,
+            )
+        )
+    return costs
+
+
+def _deaths(posterior: Posterior) -> list[Deaths]:
+    groups: dict[tuple[int, str, str, int], list[str]] = defaultdict(list)
+    for death in posterior.deaths:
+        groups[death.step, death.killer, death.statement, death.token].append(death.text)
+    found = [
+        Deaths(len(texts), *place, Counter(texts).most_common(1)[0][0])
+        for place, texts in groups.items()
+    ]
+    return sorted(found, key=lambda deaths: -deaths.count)
+
+
+def _rooted(posterior: Posterior) -> list[tuple[int, Trace]]:
+    """Of each particle the first one that it descends from."""
+    roots = list(range(len(posterior)))
+    for sync in posterior.history:
+        if sync.ancestors is not None:
+            roots = [roots[ancestor] for ancestor in sync.ancestors]
+    return list(zip(roots, posterior, strict=True))
+
+
+def _accepted(posterior: Posterior) -> float | None:
+    filters = [effort.filters for effort in posterior.efforts.values()]
+    if not filters or not all(filters) or posterior.stopped or not posterior.is_proper:
+        return None
+    return min(1.0, math.exp(posterior.log_ml))
+
+
+def _importance(posterior: Posterior) -> Importance | str:
+    """See `Importance`; or why it cannot be told."""
+    if not posterior.is_proper:
+        return "the weights of a proposal are not proper"
+    if posterior.stopped:
+        return "the run was stopped before its end"
+    rooted = [(root, t) for root, t in _rooted(posterior) if t.log_weight > -math.inf]
+    roots = np.array([root for root, _ in rooted], dtype=np.int64)
+    if not len(roots):
+        return "no particle has weight"
+    if all(sync.ancestors is None for sync in posterior.history):
+        return "this run never resampled, so it is importance sampling itself"
+    shares = normalize([trace.log_weight for _, trace in rooted])
+    lineages = 1 / float(np.square(np.bincount(roots, shares)).sum())
+    if lineages < _FEWEST_LINEAGES:
+        return (
+            f"the weight at the end lies on as much as {lineages:.1f} equal lineages, and at least "
+            f"{_FEWEST_LINEAGES} are needed; more particles tell more"
+        )
+    whole = np.array([math.fsum(trace.log_weights.values()) for _, trace in rooted])
+    values = np.exp(np.clip(whole - posterior.log_ml, -700.0, 700.0))
+    ratio = float(shares @ values)
+    clusters = np.bincount(roots, shares * (values - ratio))
+    error = float(np.sqrt(np.square(clusters).sum()))
+    if error > ratio / 2:
+        return "the few particles that carry the weight differ too much to tell"
+    # It cannot be below 1: there the estimate misses.
+    return Importance(max(1.0, ratio), error, len(posterior))

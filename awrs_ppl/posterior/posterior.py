@@ -1,0 +1,300 @@
+"""The result of an inference: weighted values, the evidence, and what they cost."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from awrs_ppl import _exports, _values
+from awrs_ppl.errors import NoSurvivors
+from awrs_ppl.log_weights import ess, log_sum, normalize
+from awrs_ppl.posterior import _display, _plots, _record
+from awrs_ppl.posterior.explanation import Explanation, explain
+from awrs_ppl.stats import Stats
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from awrs_ppl.inference.population import Sync
+    from awrs_ppl.inference.recorder import Death, Effort
+    from awrs_ppl.program.trace import Trace
+
+__all__ = ["Posterior", "Stats"]
+
+
+class Posterior:
+    """Weighted results of a model, by `infer`.
+
+    `values` and `log_weights` run in parallel over the particles that finished with a weight
+    above zero: they are what `probabilities`, `mode`, `sample`, `expect`, `probability` and
+    `ess` look at. Nothing else is hidden: `len` and indexing are over all particles, each a
+    `Trace`; `dead` counts those of weight zero, and `unfinished` is the share of the weight
+    that a timeout or an interrupt left in particles that had not finished (`stopped` says
+    which; None after a whole run).
+
+    `history` has the ESS of each synchronization and the ancestors of each resampling;
+    `kills` says how many particles each potential took to weight zero, those replaced
+    by resampling included; `deaths` has each of them, and `efforts` what each statement took
+    (`explain()` reads them for you); `stats` what it cost; `seed` what to pass to get it again.
+
+    It is data: it can be pickled and sent between processes if the values can, and keeps no
+    language model or potential alive unless the model returned one.
+
+    >>> from awrs_ppl import Bernoulli, run
+    >>> async def two_coins(ctx):
+    ...     heads = await ctx.sample(Bernoulli(0.5)) + await ctx.sample(Bernoulli(0.5))
+    ...     await ctx.condition(heads > 0)
+    ...     return heads
+    >>> posterior = run(two_coins, n_particles=1000, seed=0, progress=False)
+    >>> posterior.mode(), len(posterior), posterior.alive + posterior.dead
+    (1, 1000, 1000)
+    >>> abs(posterior.probability(lambda heads: heads == 2) - 1 / 3) < 0.05
+    True
+    >>> abs(posterior.log_ml - math.log(3 / 4)) < 0.05
+    True
+    """
+
+    def __init__(
+        self,
+        traces: Sequence[Trace],
+        *,
+        history: Sequence[Sync],
+        kills: Mapping[str, int],
+        stats: Stats,
+        seed: int,
+        stopped: str | None = None,
+        is_proper: bool,
+        deaths: Sequence[Death] = (),
+        efforts: Mapping[str, Effort] | None = None,
+    ) -> None:
+        self._traces = list(traces)
+        self.history = list(history)
+        self.kills = dict(kills)
+        self.stats = stats
+        self.seed = seed
+        self.stopped = stopped
+        self.is_proper = is_proper
+        self.deaths = list(deaths)
+        self.efforts = dict(efforts or {})
+        weighted = [trace for trace in self._traces if trace.log_weight > -math.inf]
+        self.alive = len(weighted)
+        self.dead = len(self._traces) - self.alive
+        finished = [trace for trace in weighted if trace.finished]
+        self.values = [trace.value for trace in finished]
+        self.log_weights = np.array([trace.log_weight for trace in finished], dtype=np.float64)
+        rest = log_sum([trace.log_weight for trace in weighted if not trace.finished])
+        total = log_sum([rest, log_sum(self.log_weights)])
+        self.unfinished = math.exp(rest - total) if rest > -math.inf else 0.0
+
+    def __len__(self) -> int:
+        return len(self._traces)
+
+    def __iter__(self) -> Iterator[Trace]:
+        return iter(self._traces)
+
+    def __getitem__(self, index: int) -> Trace:
+        return self._traces[index]
+
+    @property
+    def log_ml(self) -> float:
+        """The logarithm of the evidence: of the mean weight over all particles.
+
+        Dead particles count as zero, and so do unfinished ones after a timeout (then
+        `exp(log_ml)` is too low in expectation, else unbiased). `-inf` if nothing survived;
+        NaN if a proposal was used whose weights are not proper.
+        """
+        if not self.is_proper:
+            return math.nan
+        return log_sum(self.log_weights) - math.log(len(self))
+
+    @property
+    def ess(self) -> float:
+        """The effective sample size of the values: (sum w)^2 / sum w^2."""
+        return ess(self.log_weights)
+
+    @property
+    def probabilities(self) -> dict[Any, float]:
+        """The values and their probabilities, the most probable first.
+
+        Equal values are one, as Python sees equality: `1`, `1.0` and `True` are the same.
+        Those that cannot be hashed stand as a frozen copy: a list, array or tensor as a tuple, a
+        set as a `frozenset`, a dict as the tuple of its items sorted by key (a `frozenset` of
+        items if the keys are not all strings), a dataclass as the tuple of its name and fields,
+        other things as their `repr`. NaNs are one value.
+        """
+        return {key: share for key, _, share in self._results}
+
+    def mode(self) -> Any:
+        """The most probable value; of several the one found first."""
+        self._require()
+        return self._results[0][1]
+
+    @overload
+    def sample(self, n: None = None, seed: int | None = None) -> Any: ...
+    @overload
+    def sample(self, n: int, seed: int | None = None) -> list[Any]: ...
+    def sample(self, n: int | None = None, seed: int | None = None) -> Any:
+        """A value drawn by its probability, or a list of `n` drawn independently.
+
+        The same `seed` gives the same values. Raises `NoSurvivors` if there are none.
+        """
+        self._require()
+        for name, number in (("n", n), ("seed", seed)):
+            if number is not None and (not isinstance(number, Integral) or number < 0):
+                raise ValueError(f"{name}={number!r}: it must be an int of at least 0, or None")
+        rng = np.random.default_rng(seed)
+        drawn = rng.choice(len(self.values), size=n, p=self._shares)
+        return self.values[drawn] if n is None else [self.values[i] for i in drawn]
+
+    def expect(self, f: Callable[[Any], Any]) -> Any:
+        """The mean of `f(value)`, a number or an array, under the posterior.
+
+        Self-normalized: consistent as the particles grow in number, not unbiased. A `float`
+        for numbers, an array for arrays. Raises `NoSurvivors` if there are no values.
+        """
+        self._require()
+        if not callable(f):
+            raise TypeError(f"got {f!r}: give a function of a value")
+        # A weight can underflow to zero, and zero times an infinite f would be NaN.
+        found = [
+            share * np.asarray(f(value), dtype=np.float64)
+            for value, share in zip(self.values, self._shares, strict=True)
+            if share > 0
+        ]
+        mean = np.sum(found, axis=0)
+        return mean if np.ndim(mean) else float(mean)
+
+    def probability(self, predicate: Callable[[Any], object]) -> float:
+        """The probability that `predicate(value)` is true: `expect` of 0 and 1."""
+        if not callable(predicate):
+            raise TypeError(f"got {predicate!r}: give a function of a value")
+        return self.expect(lambda value: bool(predicate(value)))
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row for each particle: value, log_weight, probability, finished, and its choices.
+
+        What a particle has not chosen is None; the dead and the unfinished have probability 0.
+        A choice named like one of the four columns gets the name with " (choice)".
+        """
+        return _exports.data_frame(self)
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Everything as strict JSON in ASCII, also written to the file `path` if given.
+
+        Values that JSON has no word for stand as their `repr`; so do NaN and infinities
+        ("nan", "-inf": `float` reads them), and lone surrogates are escaped.
+        """
+        return _exports.written(_exports.everything(self), path)
+
+    def to_genlm_record(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The run as genlm-control's SMC records it, as JSON, also written to `path` if given.
+
+        Its `InferenceVisualizer().visualize(path)` shows each particle at each step, with its
+        text, its weight and its ancestor. Beside tokens the texts have the statements, as
+        "[observe 2]", and "EOS" where a `generate` has ended. The weights are those before
+        resampling, and the increments those of the step alone.
+        """
+        return _exports.written(_record.genlm_record(self.history, len(self)), path)
+
+    def explain(self) -> Explanation:
+        """Where the weight went: what each statement and potential cost in evidence, how many
+        particles it killed and where, checks and seconds, and what importance sampling would
+        have been worth. It is text in a terminal, a table in a notebook, and data.
+
+        >>> from awrs_ppl import Bernoulli, run
+        >>> async def model(ctx):
+        ...     heads = await ctx.sample(Bernoulli(0.5))
+        ...     await ctx.condition(heads, name="heads")
+        >>> explanation = run(model, n_particles=1000, seed=0, progress=False).explain()
+        >>> abs(explanation.statements[0].log_evidence - math.log(1 / 2)) < 0.1
+        True
+        >>> 400 < explanation.deaths[0].count < 600
+        True
+        """
+        return explain(self)
+
+    def plot_ess(self, ax: Axes | None = None) -> Axes:
+        """The effective sample size at each step, resamplings marked; the matplotlib axes.
+
+        It draws into `ax`, or into a figure of its own, as the other plots do.
+        """
+        return _plots.plot_ess(self, ax)
+
+    def plot_genealogy(self, ax: Axes | None = None) -> Axes:
+        """Who descends from whom: a line for each particle over the steps, forking where it was
+        resampled. Of more than 64 particles the ancestry of 64."""
+        return _plots.plot_genealogy(self, ax)
+
+    def plot_weights(self, ax: Axes | None = None) -> Axes:
+        """The share of the weight of each particle, the largest first; the even share dashed."""
+        return _plots.plot_weights(self, ax)
+
+    def __repr__(self) -> str:
+        return _display.line(self)
+
+    def __str__(self) -> str:
+        return _display.table(self)
+
+    def _repr_html_(self) -> str:
+        return _display.html(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        _exports.require_picklable(self)
+        return self._state()
+
+    # What cannot be pickled can still be copied.
+    def __copy__(self, state: dict[str, Any] | None = None) -> Posterior:
+        made = object.__new__(type(self))
+        vars(made).update(self._state() if state is None else state)
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Posterior:
+        return self.__copy__(copy.deepcopy(self._state(), memo))
+
+    def _state(self) -> dict[str, Any]:
+        """All but what is computed from the rest."""
+        computed = ("_shares", "_results")
+        return {name: kept for name, kept in vars(self).items() if name not in computed}
+
+    @cached_property
+    def _shares(self) -> np.ndarray:
+        return normalize(self.log_weights)
+
+    @cached_property
+    def _results(self) -> list[tuple[Any, Any, float]]:
+        """Key, the first value that has it, and probability, the most probable first."""
+        found: dict[Any, tuple[Any, list[float]]] = {}
+        for value, share in zip(self.values, self._shares.tolist(), strict=True):
+            found.setdefault(_values.key(value), (value, []))[1].append(share)
+        merged = [(key, value, math.fsum(shares)) for key, (value, shares) in found.items()]
+        return sorted(merged, key=lambda result: -result[2])
+
+    def _require(self) -> None:
+        """Raise `NoSurvivors` unless there are values."""
+        if self.values:
+            return
+        n = f"{len(self)} particle{'s' if len(self) > 1 else ''}"
+        if self.alive:
+            raise NoSurvivors(
+                f"none of {n} had finished when the inference stopped, {self.alive} were still "
+                "on the way: allow a longer timeout, fewer particles or a smaller max_tokens"
+            )
+        message = f"no survivors among {n}: every weight is zero. "
+        if self.kills:
+            killer = max(self.kills, key=self.kills.__getitem__)
+            message += (
+                f"{_values.shorten(_values.escape(killer), 120)} killed the most "
+                f"({self.kills[killer]} of {sum(self.kills.values())} deaths). "
+            )
+        raise NoSurvivors(
+            message + "Try more particles (n_particles), a looser constraint, or a larger "
+            "max_tokens if texts were cut short"
+        )

@@ -1,0 +1,266 @@
+"""Executions of a model: each coroutine lives in one task, blocks at its statements and can
+be rebuilt from the log of what they gave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from awrs_ppl.constraints.potential import settle
+from awrs_ppl.distributions import Bernoulli, Categorical, Uniform
+from awrs_ppl.errors import ModelError, ReplayError
+from awrs_ppl.program.context import Context, Statement
+from awrs_ppl.program.trace import Record, Request, copied
+
+__all__ = ["Model", "Run", "alike", "require_model"]
+
+Model = Callable[..., Any]
+
+_USUAL_CAUSES = (
+    "a model must do the same again with the same values. The usual causes: `random` or the time "
+    "outside ctx.sample or ctx.call, the order of a set, a global that changed"
+)
+
+
+def require_model(model: Any) -> None:
+    """Raises `ModelError` for what cannot be called."""
+    if not callable(model):
+        raise ModelError(f"the model {model!r} is no function: define it with `async def`")
+
+
+class _Dropped(BaseException):
+    """Unwinds the coroutine of a particle that was not continued; no user code catches it."""
+
+
+class Run:
+    """One execution of a model, live in a task of its own.
+
+    `records` are given again before anything is asked. `notify` is called whenever the
+    execution blocks at a statement, ends or fails; `request` is then the statement's request,
+    or `finished` is true. A `strict` run also compares what is weighed and drawn from.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        args: Sequence[Any],
+        records: Sequence[Record],
+        notify: Callable[[], None],
+        *,
+        strict: bool = False,
+    ) -> None:
+        self.request: Request | None = None
+        self._records = records
+        self._replayed = 0
+        self._notify = notify
+        self._strict = strict
+        self._future: asyncio.Future[Any] | None = None
+        self._made: Statement[Any] | None = None
+        self._dropped = False
+        self._fault: BaseException | None = None
+        self._given: BaseException | None = None
+        self._model = model
+        self.context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._main(args), context=self.context)
+        self._task.add_done_callback(self._ended)
+
+    async def _main(self, args: Sequence[Any]) -> Any:
+        coroutine = self._model(Context(self), *args)
+        if not hasattr(coroutine, "__await__"):
+            raise ModelError(
+                f"the model {_named(self._model)} gave {coroutine!r}, not a coroutine: define it "
+                "with `async def`"
+            )
+        try:
+            value = await coroutine
+        except Exception as error:
+            if self._made is not None:
+                # `word = ctx.generate(...)` and then `word.strip()`: the commonest mistake.
+                raise self._faulty(ModelError(_not_awaited(self._made))) from error
+            raise
+        if self._made is not None:
+            raise self._faulty(ModelError(_not_awaited(self._made) + " before the model ended"))
+        if self._replayed < len(self._records):
+            missing = self._records[self._replayed].request
+            raise self._faulty(
+                ReplayError(
+                    f"run again, the model ended where it had made {missing.shows()}: "
+                    + _USUAL_CAUSES
+                )
+            )
+        return value
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report it as lost
+        self._notify()
+
+    # --- what the engine sees -------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model has returned or raised."""
+        return self._task.done()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What the model raised, if it did. Misuse is reported even if the model caught it."""
+        if self._fault is not None:
+            return self._fault
+        if not self._task.done():
+            return None
+        if self._task.cancelled():
+            return ModelError("the model was cancelled from inside: it let a CancelledError out")
+        return self._task.exception()
+
+    @property
+    def value(self) -> Any:
+        """What the model returned."""
+        return self._task.result()
+
+    async def call(self, function: Callable[..., Any], args: Sequence[Any]) -> Any:
+        """Call a function for the model, where its context variables are seen."""
+        value = self.context.run(function, *args)
+        if asyncio.iscoroutine(value):
+            loop = asyncio.get_running_loop()
+            value = loop.create_task(value, context=self.context)
+        return await settle(value)
+
+    def resume(self, value: Any, error: BaseException | None = None) -> None:
+        """Give the statement that blocks its value, or an exception to raise there."""
+        assert self._future is not None
+        future, self._future, self.request = self._future, None, None
+        if future.done():
+            return  # cancelled from inside the model: `failure` tells
+        self._given = error
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+
+    async def drop(self) -> None:
+        """Unwind the coroutine, so that its `finally` clauses run; never raises."""
+        self._dropped = True
+        if self._task.done():
+            return
+        if self._future is not None and not self._future.done():
+            self._future.set_exception(_Dropped())
+        else:
+            self._task.cancel()
+        await asyncio.wait([self._task])
+
+    # --- what statements see --------------------------------------------------------------
+
+    def made(self, statement: Statement[Any]) -> None:
+        """A statement was made. Raises `ModelError` if the one before was never awaited."""
+        if self._dropped:
+            self._unwind()
+        before, self._made = self._made, statement
+        if before is not None:
+            raise self._faulty(
+                ModelError(
+                    f"{_not_awaited(before)} before ctx.{statement.request.kind}(...) at "
+                    f"{statement.line}: statements run one after the other, so await each in "
+                    "turn, and make no asyncio.gather or TaskGroup of them; for many texts at "
+                    "once raise n_particles"
+                )
+            )
+
+    def perform(self, statement: Statement[Any]) -> Generator[Any, Any, Any]:
+        """Serve an awaited statement: from the record, or by blocking until the engine does."""
+        if self._dropped:
+            self._unwind()
+        request = statement.request
+        if self._replayed < len(self._records) and self._made is statement:
+            # The rules below were kept the first time, or there would be no record.
+            self._made = None
+            record = self._records[self._replayed]
+            self._replayed += 1
+            self._check(record.request, request)
+            if record.error is not None:
+                raise record.error
+            return copied(record.value)
+        if asyncio.current_task() is not self._task or self._future is not None:
+            raise self._faulty(
+                ModelError(
+                    f"ctx.{request.kind}(...) at {statement.line} was awaited in another task: "
+                    "statements of one particle cannot run side by side. Instead of "
+                    "asyncio.gather, TaskGroup or wait_for, await them in turn, and leave an "
+                    "async generator by contextlib.aclosing"
+                )
+            )
+        if self._made is not statement:
+            raise self._faulty(
+                ModelError(f"ctx.{request.kind}(...) at {statement.line} was awaited twice")
+            )
+        self._made = None
+        self.request = request
+        self._future = asyncio.get_running_loop().create_future()
+        self._notify()
+        try:
+            return (yield from self._future)
+        except asyncio.CancelledError as error:
+            # Something inside a `ctx.call` may have been cancelled: that is the call's result.
+            if self._dropped or error is self._given:
+                raise
+            raise self._faulty(
+                ModelError(
+                    f"a cancellation reached ctx.{request.kind}(...) at {statement.line}: "
+                    "asyncio.timeout, TaskGroup and wait_for must not span a statement; give "
+                    "`infer` a timeout, or put what is slow into ctx.call"
+                )
+            ) from None
+
+    def _unwind(self) -> None:
+        # A generator that asyncio finalizes lives in another task: nobody catches there.
+        own = asyncio.current_task() is self._task
+        raise _Dropped if own else asyncio.CancelledError
+
+    def _check(self, recorded: Request, request: Request) -> None:
+        same = (
+            recorded.name == request.name
+            and recorded.kind == request.kind
+            and recorded.fingerprint == request.fingerprint
+        )
+        if same and self._strict:
+            same = alike(recorded.arguments, request.arguments)
+        if not same:
+            raise self._faulty(
+                ReplayError(
+                    "run again, the model made another request.\n"
+                    f"  first: {recorded.shows(self._strict)}\n"
+                    f"  now:   {request.shows(self._strict)}\n{_USUAL_CAUSES}"
+                )
+            )
+
+    def _faulty(self, error: ModelError) -> ModelError:
+        self._fault = self._fault or error
+        return error
+
+
+def alike(first: Any, second: Any) -> bool:
+    """Whether two values or arguments are the same, as far as they can be compared."""
+    if isinstance(first, float) and isinstance(second, float):
+        return first == second or math.isclose(first, second, rel_tol=1e-6)
+    if isinstance(first, tuple) and isinstance(second, tuple):
+        return len(first) == len(second) and all(map(alike, first, second))
+    if isinstance(first, Bernoulli | Categorical | Uniform):
+        return repr(first) == repr(second)
+    compared = getattr(first, "compared", None)
+    if compared is not None:
+        return alike(compared, getattr(second, "compared", None))
+    plain = str | bytes | int | float | bool | list | dict | set | frozenset
+    return first == second if isinstance(first, plain) else True
+
+
+def _named(model: Model) -> str:
+    return getattr(model, "__qualname__", repr(model))
+
+
+def _not_awaited(statement: Statement[Any]) -> str:
+    call = f"ctx.{statement.request.kind}(...)"
+    return f"{call} at {statement.line} was made and not awaited: write `await {call}`"

@@ -1,0 +1,216 @@
+"""Small programs by brute force: every execution, every text, every token.
+
+Everything is computed the slow and plain way, from the models' rows and from the potentials on
+whole texts, so that it can judge what the library computes step by step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from awrs_ppl._values import key
+from awrs_ppl.constraints.adapters import Text
+from awrs_ppl.constraints.product import Target
+from awrs_ppl.distributions import Bernoulli, Categorical
+from awrs_ppl.errors import ModelError
+from awrs_ppl.log_weights import log_sum
+from awrs_ppl.program.execution import Model, Run, require_model
+from awrs_ppl.program.statements import Observation
+from awrs_ppl.program.trace import Record, Request, copied
+from awrs_ppl.proposals.token_step import Generation
+from awrs_ppl.tokens.vocabulary import first_stop
+
+__all__ = ["Exact", "continuations", "enumerate_posterior", "enumerate_texts", "is_allowed"]
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The posterior of a program by enumeration: probabilities by value, and the evidence.
+
+    >>> Exact({"a": 1.0}, log_ml=-0.5).probabilities["a"]
+    1.0
+    """
+
+    probabilities: dict[Any, float]
+    log_ml: float
+
+
+async def enumerate_posterior(model: Model, *args: Any) -> Exact:
+    """The exact posterior of a small program on a `ToyLM`, by running every execution.
+
+    `sample` must be from `Categorical` or `Bernoulli`, and texts few:
+    the number of token sequences is vocabulary ** max_tokens. Raises `ModelError` otherwise.
+
+    >>> from awrs_ppl import Categorical
+    >>> async def model(ctx):
+    ...     die = await ctx.sample(Categorical([1, 2, 3]))
+    ...     await ctx.condition(die > 1)
+    ...     return die
+    >>> exact = asyncio.run(enumerate_posterior(model))
+    >>> sorted((value, round(p, 3)) for value, p in exact.probabilities.items())
+    [(2, 0.5), (3, 0.5)]
+    """
+    require_model(model)
+    masses: dict[Any, list[float]] = defaultdict(list)
+    paths: list[tuple[list[Record], float]] = [([], 0.0)]
+    while paths:
+        records, log_weight = paths.pop()
+        request, value = await _run_on(model, args, records)
+        if request is None:
+            masses[key(value)].append(log_weight)
+            continue
+        for choice, weight in await _choices(request):
+            if weight > -math.inf:
+                record = Record(request, choice, weight)
+                paths.append(([*records, record], log_weight + weight))
+    log_masses = {value: log_sum(weights) for value, weights in masses.items()}
+    log_ml = log_sum(list(log_masses.values()))
+    return Exact({value: math.exp(mass - log_ml) for value, mass in log_masses.items()}, log_ml)
+
+
+async def _run_on(
+    model: Model, args: Sequence[Any], records: list[Record]
+) -> tuple[Request | None, Any]:
+    """Run a model on its record: the request that comes next, or the value it returns."""
+    blocked = asyncio.Event()
+    run = Run(model, args, records, blocked.set)
+    try:
+        while not run.finished and run.request is None:
+            blocked.clear()
+            await blocked.wait()
+        if run.failure is not None:
+            raise run.failure
+        return (run.request, None) if run.request is not None else (None, run.value)
+    finally:
+        await run.drop()
+
+
+async def _choices(request: Request) -> list[tuple[Any, float]]:
+    """Every value a statement can give, with its log-weight."""
+    if request.kind == "generate":
+        return list((await enumerate_texts(request.arguments)).items())
+    if request.kind == "observe":
+        return [(None, await _observed(request.arguments))]
+    if request.kind == "factor":
+        return [(None, request.arguments)]
+    if request.kind == "condition":
+        return [(None, 0.0 if request.arguments else -math.inf)]
+    if request.kind == "call":
+        function, args = request.arguments
+        value = function(*args)
+        return [(copied(await value if asyncio.iscoroutine(value) else value), 0.0)]
+    distribution = request.arguments[0]
+    if isinstance(distribution, Bernoulli):
+        support: Iterable[Any] = (True, False)
+    elif isinstance(distribution, Categorical):
+        support = {key(value): value for value in distribution.values}.values()
+    else:
+        raise ModelError(
+            f"{request.shows()} draws from {distribution!r}: only Categorical and Bernoulli can "
+            "be enumerated"
+        )
+    return [(value, distribution.log_prob(value)) for value in support]
+
+
+async def _observed(asked: Observation) -> float:
+    """The log-probability of a value, token by token and apart from the library's own scoring."""
+    if asked.distribution is not None:
+        return asked.distribution.log_prob(asked.value)
+    target = asked.target
+    assert target is not None
+    data = asked.value.encode("utf-8", "surrogateescape")
+    ids = target.dense[0].encode(asked.value) if target.dense else ()
+    if target.vocabulary is not None and max(ids, default=0) >= len(target.vocabulary.tokens):
+        return -math.inf  # a byte that no token of a `ToyLM` spells
+    log_p, begun = 0.0, Text()
+    for token in ids:
+        after = Text(begun.data + bytes(target.vocabulary.tokens[token]), (*begun.tokens, token))  # pyright: ignore
+        found = await continuations(target, begun.tokens, begun.data, forced=False)
+        log_p += next((w for t, text, w in found if (t, text) == (token, after.data)), -math.inf)
+        begun = after
+    if asked.ends and target.dense:
+        found = await continuations(target, ids, data, forced=True)
+        log_p += float(np.logaddexp.reduce([weight for _, _, weight in found]))
+    log_p += await other_weight(target, Text(data, ids), ends=asked.ends)
+    if log_p > -math.inf and not asked.ends:
+        log_p -= await other_weight(target, Text(), ends=False)
+    return log_p
+
+
+async def enumerate_texts(generation: Generation) -> dict[str, float]:
+    """The log-weight of every text that a `generate` statement can give."""
+    target = generation.target
+    masses: dict[str, list[float]] = defaultdict(list)
+    beginnings: list[tuple[tuple[int, ...], bytes, float]] = []
+    if await other_weight(target, Text(), ends=False) > -math.inf:
+        beginnings.append(((), b"", 0.0))
+    while beginnings:
+        ids, data, log_p = beginnings.pop()
+        forced = len(ids) == generation.max_tokens - 1
+        for token, text, weight in await continuations(target, ids, data, forced=forced):
+            if weight == -math.inf:
+                continue
+            if token is None:
+                total = log_p + weight + await other_weight(target, Text(text, ids), ends=True)
+                if generation.critic is not None:
+                    total += (await generation.critic.completes([Text(text, ids)]))[0]
+                masses[text.decode("utf-8", "surrogateescape")].append(total)
+            else:
+                longer = (*ids, token)
+                if await other_weight(target, Text(text, longer), ends=False) > -math.inf:
+                    beginnings.append((longer, text, log_p + weight))
+    sums = {text: float(np.logaddexp.reduce(parts)) for text, parts in masses.items()}
+    return {text: weight for text, weight in sums.items() if weight > -math.inf}
+
+
+async def continuations(
+    target: Target, ids: tuple[int, ...], data: bytes, *, forced: bool
+) -> list[tuple[int | None, bytes, float]]:
+    """Every next token of the LMs: (token, text), or (None, finished text), and its log p."""
+    vocabulary = target.vocabulary
+    assert vocabulary is not None
+    rows = []
+    for lm in target.dense:
+        logits = (await lm.lm.engine.next_logits([lm.prompt + ids]))[0].double()
+        rows.append(torch.log_softmax(logits / lm.temperature, dim=-1).numpy())
+    ends = vocabulary.ends
+    found: list[tuple[int | None, bytes, float]] = [
+        (None, data, sum(float(np.logaddexp.reduce(row[ends])) for row in rows))
+    ]
+    for token in vocabulary.text_ids.tolist():
+        weight = float(sum(row[token] for row in rows))
+        text = data + bytes(vocabulary.tokens[token])
+        stop = first_stop(text, target.stops)
+        if stop is None:
+            if not forced:
+                found.append((token, text, weight))
+        elif not forced or text[:stop] == data:
+            found.append((None, text[:stop], weight))
+    return found
+
+
+async def other_weight(target: Target, text: Text, *, ends: bool) -> float:
+    """The log-weight of a text under all factors that are no language models."""
+    if not await is_allowed(target, text, ends=ends):
+        return -math.inf
+    weight = 0.0
+    for weigher in target.weighted:
+        weight += (await (weigher.completes if ends else weigher.prefixes)([text]))[0]
+    return weight
+
+
+async def is_allowed(target: Target, text: Text, *, ends: bool) -> bool:
+    """Whether all Boolean factors allow a text."""
+    for factor in target.boolean:
+        state = await factor.begin(text)
+        if state is None or (ends and not await factor.accepts(state)):
+            return False
+    return True

@@ -1,0 +1,241 @@
+"""For tests of programs, potentials and proposals: exact answers on small cases."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from genlm.control.potential.base import Potential
+
+from awrs_ppl._values import is_number, quoted, whole
+from awrs_ppl.constraints.adapters import Alphabet, Text, Weigher
+from awrs_ppl.constraints.next_verdicts import Knowledge, start
+from awrs_ppl.constraints.potential import BooleanPotential, settle
+from awrs_ppl.constraints.verdict_cache import Memory
+from awrs_ppl.inference.smc import infer
+from awrs_ppl.program.execution import Model
+from awrs_ppl.program.statements import target_of
+from awrs_ppl.proposals import Proposal, is_proposal
+from awrs_ppl.proposals.token_step import place_of
+from awrs_ppl.testing.enumeration import continuations, enumerate_posterior, is_allowed
+from awrs_ppl.tokens.next_token import Outcomes, weigh_outcomes
+from awrs_ppl.tokens.vocabulary import stop_tail
+
+__all__ = ["assert_prefix_closed", "assert_properly_weighted", "assert_unbiased"]
+
+
+async def assert_unbiased(
+    model: Model, *args: Any, runs: int = 200, z: float = 4.5, seed: int = 0, **options: Any
+) -> None:
+    """Check `infer` against enumeration: the evidence, and the mass of every value.
+
+    The mean over `runs` inferences (with the `options` of `infer`) of the weight that falls on
+    a value, per particle, is unbiased for its probability times the evidence: a z-test for the
+    evidence and for every value of at least 5 %. Raises `AssertionError` naming the value.
+    Weights with heavy tails need more runs than a z-test knows.
+
+    >>> from awrs_ppl import Bernoulli
+    >>> async def coin(ctx):
+    ...     heads = await ctx.sample(Bernoulli(0.5))
+    ...     await ctx.observe(Bernoulli(0.9), heads)
+    ...     return heads
+    >>> import asyncio
+    >>> asyncio.run(assert_unbiased(coin, n_particles=4))
+    """
+    runs, seed = whole("runs", runs, least=2), whole("seed", seed, least=0)
+    _require_positive(z)
+    exact = await enumerate_posterior(model, *args)
+    evidence = math.exp(exact.log_ml)
+    wanted = {
+        value: probability * evidence
+        for value, probability in exact.probabilities.items()
+        if probability >= 0.05
+    }
+    masses, n, squares = np.zeros((runs, len(wanted) + 1)), 1, 0.0
+    for number in range(runs):
+        posterior = await infer(model, *args, seed=seed + number, progress=False, **options)
+        weights = np.exp(posterior.log_weights)
+        masses[number, -1] = weights.sum()
+        squares += float(np.square(weights).sum())
+        for j, value in enumerate(wanted):
+            masses[number, j] = weights[[v == value for v in posterior.values]].sum()
+        n = len(posterior)
+        masses[number] /= n
+    weight_sum = masses[:, -1].sum() * n
+    typical = max(evidence, squares / weight_sum) if weight_sum else evidence
+    for j, (name, target) in enumerate([*wanted.items(), ("the evidence", evidence)]):
+        mean = masses[:, j].mean()
+        # A value rarely seen has too small a sample variance. Its particles weigh what all do, in
+        # the mean by weight: at best the evidence. The evidence itself can be without variance.
+        floor = 0.0 if name == "the evidence" else target * (typical - target) / n
+        error = math.sqrt(max(masses[:, j].var(), floor) / runs) + 1e-9 * evidence
+        if abs(mean - target) > z * error:
+            raise AssertionError(
+                f"the mass of {name!r} is {mean:.5g} in the mean over {runs} runs, not "
+                f"{target:.5g} ({(mean - target) / error:+.1f} standard errors)"
+            )
+
+
+async def assert_prefix_closed(potential: Potential, samples: Iterable[str | bytes]) -> None:
+    """Check on sample texts that what is rejected stays rejected, byte by byte.
+
+    Also that a text which may end is allowed as a beginning, and that `next_bytes` leaves out
+    nothing. Raises `AssertionError` naming the text.
+
+    >>> from awrs_ppl.potentials import predicate
+    >>> import asyncio
+    >>> asyncio.run(assert_prefix_closed(predicate(lambda text: len(text) != 1), ["ab"]))
+    Traceback (most recent call last):
+    AssertionError: predicate(<lambda>) rejects b'a' and allows the longer b'ab'
+    """
+    if not isinstance(potential, Potential):
+        raise TypeError(f"assert_prefix_closed got {potential!r}: it needs a potential")
+    samples = _texts(samples)
+    reads = Weigher(potential, Alphabet(potential, None))
+    if (await reads.prefixes([Text()]))[0] == -math.inf:
+        raise AssertionError(f"{potential!r} rejects the empty text, so there is nothing to test")
+    for sample in samples:
+        data = sample.encode("utf-8", "surrogateescape") if isinstance(sample, str) else sample
+        rejected: bytes | None = None
+        going_on: range | None = None
+        for length in range(len(data) + 1):
+            text = data[:length]
+            allowed = (await reads.prefixes([Text(text)]))[0] > -math.inf
+            if allowed and rejected is not None:
+                raise AssertionError(
+                    f"{potential!r} rejects {rejected!r} and allows the longer {text!r}"
+                )
+            if allowed and going_on is not None and text[-1] not in going_on:
+                raise AssertionError(
+                    f"{potential!r} allows {text!r}, and says by its `next_bytes` that after "
+                    f"{text[:-1]!r} no text goes on with {text[-1:]!r}"
+                )
+            if not allowed and rejected is None:
+                rejected = text
+            if allowed and isinstance(potential, BooleanPotential):
+                state = await settle(potential.advance(potential.start(), text))
+                going_on = potential.next_bytes(state)
+            if not allowed and (await reads.completes([Text(text)]))[0] > -math.inf:
+                raise AssertionError(
+                    f"{potential!r} lets a text end as {text!r}, which it rejects as a beginning"
+                )
+
+
+async def assert_properly_weighted(
+    proposal: Proposal,
+    potential: Potential,
+    text: str = "",
+    *,
+    draws: int = 4000,
+    together: int = 1,
+    forced: bool = False,
+    warm: bool = False,
+    seed: int = 0,
+    z: float = 4.5,
+) -> None:
+    """Check that E[W 1{x = v}] = p(v) c(v) for every outcome v after `text`, by z-tests.
+
+    `potential` is a product with a `ToyLM`; `together` draws share one knowledge, as particles
+    at one context do; `forced` leaves only the end, as at `max_tokens`; with `warm` each round
+    of draws knows what those before it learned. The chance that a right
+    proposal fails is below 7e-6 times the number of outcomes at the default `z`, apart from
+    heavy tails. Raises `AssertionError` naming the outcome; `ValueError` for a `potential`
+    without a language model, or one that rejects `text`.
+
+    >>> from awrs_ppl import LocalAWRS, ToyLM
+    >>> from awrs_ppl.potentials import OneOf
+    >>> import asyncio
+    >>> target = ToyLM(["a", "b"])("a") * OneOf(["a"])
+    >>> asyncio.run(assert_properly_weighted(LocalAWRS(), target))
+    Traceback (most recent call last):
+    AssertionError: LocalAWRS(): token 0 giving b'a' has the mean weight 1.00000, not ...
+    """
+    if not is_proposal(proposal):
+        raise TypeError(f"assert_properly_weighted got {proposal!r}: give it AWRS(), or another")
+    draws, together = whole("draws", draws, least=1), whole("together", together, least=1)
+    seed = whole("seed", seed, least=0)
+    _require_positive(z)
+    target = target_of(potential) if isinstance(potential, Potential) else None
+    if target is None or not target.dense or target.vocabulary is None:
+        raise ValueError(
+            f"assert_properly_weighted got {quoted(potential)}: it needs a product with a ToyLM"
+        )
+    vocabulary = target.vocabulary
+    ids = target.dense[0].encode(text)
+    here = Text(text.encode("utf-8", "surrogateescape"), ids)
+    states = await start(target, here)
+    if isinstance(states, str):
+        raise ValueError(f"text={text!r} is rejected by {states}: give a text that it allows")
+    wanted: dict[tuple[int | None, bytes], float] = defaultdict(float)
+    for token, data, weight in await continuations(target, ids, here.data, forced=forced):
+        then = Text(data, ids if token is None else (*ids, token))
+        allowed = await is_allowed(target, then, ends=token is None)
+        if allowed and weight > -math.inf:
+            wanted[token, data] += math.exp(weight)
+    total = math.fsum(wanted.values())
+    rows = [await lm.lm.logits([lm.prompt + ids], [lm.temperature]) for lm in target.dense]
+    closings = vocabulary.closings(target.stops, stop_tail(here.data, target.stops))
+    sums: dict[tuple[int | None, bytes], float] = defaultdict(float)
+    squares: dict[tuple[int | None, bytes], float] = defaultdict(float)
+    rounds = -(-draws // together)
+    mass = mass_squares = 0.0
+    batch: list[Outcomes] = []
+    memory = Memory()
+    for number in range(rounds):
+        if not warm:
+            memory = Memory()
+        knowledge = Knowledge.at(target, here, states, closings, memory)
+        if not batch:  # many copies at once: a draw changes its outcomes
+            count = 1 if warm else min(rounds - number, 256)
+            places = [place_of(proposal, knowledge, forced, 1.0)] * count
+            batch = weigh_outcomes([row.repeat(count, 1) for row in rows], vocabulary, places)
+        outcomes = batch.pop()
+        rngs = [np.random.default_rng([seed, number, i]) for i in range(together)]
+        # Draws made together may depend on each other: their mean is one observation.
+        seen: dict[tuple[int | None, bytes], float] = defaultdict(float)
+        for draw in await proposal.draw(outcomes, knowledge, rngs):
+            if draw.log_weight > -math.inf:
+                if draw.outcome < vocabulary.size:
+                    token = draw.outcome
+                    what = (token, here.data + bytes(vocabulary.tokens[token]))
+                else:
+                    what = (None, closings.ends[draw.outcome - vocabulary.size].apply(here.data))
+                weight = math.exp(draw.log_weight)
+                seen[what] += weight / together
+                mass, mass_squares = mass + weight, mass_squares + weight * weight
+        for what, weight in seen.items():
+            sums[what] += weight
+            squares[what] += weight * weight
+    typical = max(total, mass_squares / mass) if mass else total
+    for what in sorted({*wanted, *sums}, key=str):
+        mean = sums[what] / rounds
+        variance = max(squares[what] / rounds - mean * mean, 0.0)
+        # An outcome rarely seen has too small a sample variance. It weighs what all do, in the
+        # mean by weight: at best the allowed mass.
+        floor = wanted[what] * (typical - wanted[what]) / together
+        error = math.sqrt(max(variance, floor) / rounds) + 1e-9
+        if abs(mean - wanted[what]) > z * error:
+            name = "the end as" if what[0] is None else f"token {what[0]} giving"
+            raise AssertionError(
+                f"{proposal!r}: {name} {what[1]!r} has the mean weight {mean:.5f}, not "
+                f"{wanted[what]:.5f} ({(mean - wanted[what]) / error:+.1f} standard errors)"
+            )
+
+
+def _require_positive(z: Any) -> None:
+    if not is_number(z) or not z > 0:
+        raise ValueError(f"z={z!r}: it must be a positive number of standard errors")
+
+
+def _texts(samples: Any) -> list[str | bytes]:
+    """Samples as a list; one text alone would be taken for its characters."""
+    try:
+        found = list(samples)
+    except TypeError:
+        found = [samples]
+    if isinstance(samples, str | bytes) or not all(isinstance(s, str | bytes) for s in found):
+        raise TypeError(f"samples={samples!r}: give a list of texts")
+    return found

@@ -1,0 +1,220 @@
+"""The tokens of a language model as bytes, and which of them end a text.
+
+A text ends by one of the tokenizer's end tokens or before the first occurrence of a *stop*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from awrs_ppl.errors import VocabularyError
+from awrs_ppl.tokens.prefix_index import Lexicon
+
+if TYPE_CHECKING:
+    import torch
+    from genlm.backend.tokenization import Token
+    from genlm.control.potential.base import Potential, VocabTables
+
+__all__ = ["Closing", "Closings", "Vocabulary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """One way for a text to end: `drop` bytes are taken from its end, then `keep` is added.
+
+    The end token is `Closing(0, b"")`. The token `".\\n"` under the stop `"\\n"` is
+    `Closing(0, b".")`; a stop that began in earlier tokens is trimmed by `drop`.
+    """
+
+    drop: int
+    keep: bytes
+
+    def apply(self, text: bytes) -> bytes:
+        """The finished text."""
+        return text[: len(text) - self.drop] + self.keep
+
+
+@dataclass(frozen=True, slots=True)
+class Closings:
+    """The ways to end at a context: `ends[i]` happens by any of the tokens `ids[i]`.
+
+    `ends[0]` is always the plain end. `tokens` is the concatenation of all `ids`: tokens that
+    close the text, and so do not continue it.
+    """
+
+    ends: tuple[Closing, ...]
+    ids: tuple[np.ndarray, ...]
+    tokens: np.ndarray
+
+
+class Vocabulary:
+    """Tokens by their ids, as bytes.
+
+    `tokens[i]` is the text of token `i`; `ends` are the ids of end tokens; `special` are the
+    ids of control tokens, which never appear in a text. `size` is the length of the model's
+    row of logits, which may be more or less than `len(tokens)`. Raises `VocabularyError` if
+    there is no text token.
+
+    >>> vocabulary = Vocabulary([b"a", b"b.", b".", b"<eos>"], ends=[3])
+    >>> vocabulary.is_text.tolist()
+    [True, True, True, False]
+    >>> vocabulary.closings((b".",), b"").ends
+    (Closing(drop=0, keep=b''), Closing(drop=0, keep=b'b'))
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[bytes],
+        *,
+        ends: Iterable[int],
+        special: Iterable[int] = (),
+        size: int | None = None,
+    ) -> None:
+        self.tokens = list(tokens)
+        self.size = len(self.tokens) if size is None else size
+        self.ends = np.array(
+            sorted(i for i in set(ends) if 0 <= i < self.size),
+            dtype=np.int64,
+        )
+        is_text = np.zeros(self.size, dtype=bool)
+        known = min(self.size, len(self.tokens))
+        # A token of no bytes would let a text grow for ever without changing.
+        is_text[:known] = [len(token) > 0 for token in self.tokens[:known]]
+        is_text[[i for i in special if 0 <= i < self.size]] = False
+        is_text[self.ends] = False
+        if not is_text.any():
+            few = [bytes(token) for token in self.tokens[:5]]
+            raise VocabularyError(
+                "the vocabulary has no text token, all are empty or special: it begins with "
+                f"{few!r}"
+            )
+        self.is_text = is_text
+        self._closings: dict[tuple[tuple[bytes, ...], bytes], Closings] = {}
+        self._hidden: dict[str, torch.Tensor] = {}
+        self._same: WeakKeyDictionary[Vocabulary, bool] = WeakKeyDictionary()
+        self._agreeing: WeakKeyDictionary[Potential, bool] = WeakKeyDictionary()
+
+    def same_tokens(self, other: Vocabulary) -> bool:
+        """Whether token `i` of the one is token `i` of the other, and the ends are the same."""
+        if other not in self._same:
+            self._same[other] = (
+                self.size == other.size
+                and np.array_equal(self.ends, other.ends)
+                and np.array_equal(self.is_text, other.is_text)
+                and all(bytes(self.tokens[i]) == bytes(other.tokens[i]) for i in self.text_ids)
+            )
+        return self._same[other]
+
+    def agrees(self, potential: Potential) -> bool:
+        """Whether the tokens of a genlm-control potential are those of this vocabulary."""
+        if potential.vocab is self.text_tokens:
+            return True
+        if potential not in self._agreeing:
+            known = len(self.tokens)
+            self._agreeing[potential] = all(
+                token.token_id < known and bytes(self.tokens[token.token_id]) == bytes(token)
+                for token in potential.vocab
+            )
+        return self._agreeing[potential]
+
+    @cached_property
+    def text_ids(self) -> np.ndarray:
+        """The ids of the tokens that are text, in order."""
+        return np.flatnonzero(self.is_text)
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The text tokens in the order of a dictionary."""
+        tokens = [*self.tokens, *[b""] * (self.size - len(self.tokens))][: self.size]
+        return Lexicon(tokens, self.text_ids.tolist())
+
+    def hidden_on(self, device: Any) -> torch.Tensor:
+        """The ids that are no text, on a device of torch."""
+        found = self._hidden.get(str(device))
+        if found is None:
+            import torch
+
+            found = torch.from_numpy(np.flatnonzero(~self.is_text)).to(device)
+            self._hidden[str(device)] = found
+        return found
+
+    @cached_property
+    def text_tokens(self) -> list[Token]:
+        """The text tokens as genlm-backend's `Token`s, in the order of their ids."""
+        from genlm.backend.tokenization import Token
+
+        return [Token(int(i), bytes(self.tokens[i])) for i in self.text_ids]
+
+    @cached_property
+    def tables(self) -> VocabTables:
+        """genlm-control's tables of the text tokens, built once and shared by all potentials."""
+        from genlm.backend.tokenization import Token
+        from genlm.control.potential.base import Potential
+        from genlm.control.typing import Atomic
+
+        return Potential.build_tables(self.text_tokens, token_type=Atomic(Token))
+
+    def closings(self, stops: tuple[bytes, ...], tail: bytes) -> Closings:
+        """The ways to end a text that itself ends with `tail`, a beginning of a stop."""
+        key = (stops, tail)
+        found = self._closings.get(key)
+        if found is None:
+            if len(self._closings) >= 256:  # stops made by programs, never asked again
+                self._closings.clear()
+            found = self._closings[key] = self._find_closings(stops, tail)
+        return found
+
+    def _find_closings(self, stops: tuple[bytes, ...], tail: bytes) -> Closings:
+        groups: dict[Closing, list[int]] = {Closing(0, b""): self.ends.tolist()}
+        # The parts of stops that would complete one begun in the tail.
+        rests = {
+            stop[len(begun) :]
+            for stop in stops
+            for begun in (tail[i:] for i in range(len(tail)))
+            if stop.startswith(begun)
+        }
+        if stops:
+            for i in self.text_ids.tolist():
+                token = self.tokens[i]
+                if any(stop in token for stop in stops) or any(
+                    token.startswith(rest) for rest in rests
+                ):
+                    where = first_stop(tail + token, stops)
+                    if where is not None:
+                        offset = where - len(tail)
+                        closing = Closing(max(-offset, 0), token[: max(offset, 0)])
+                        groups.setdefault(closing, []).append(i)
+        ids = tuple(np.array(group, dtype=np.int64) for group in groups.values())
+        return Closings(tuple(groups), ids, np.concatenate(ids))
+
+
+def first_stop(text: bytes, stops: tuple[bytes, ...]) -> int | None:
+    """Where the stop that is complete first begins; of those complete at once, the longest.
+
+    Complete first rather than begun first: a text that is read byte by byte ends there too.
+
+    >>> first_stop(b"xabc", (b"abc", b"b"))
+    2
+    """
+    places = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+    return min(places)[1] if places else None
+
+
+def stop_tail(text: bytes, stops: tuple[bytes, ...]) -> bytes:
+    """The longest end of `text` that is a proper beginning of a stop.
+
+    >>> stop_tail(b"one EN", (b"END",))
+    b'EN'
+    """
+    longest = max((len(stop) for stop in stops), default=1) - 1
+    for length in range(min(longest, len(text)), 0, -1):
+        tail = text[-length:]
+        if any(stop.startswith(tail) and len(stop) > length for stop in stops):
+            return tail
+    return b""
