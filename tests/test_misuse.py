@@ -176,7 +176,7 @@ async def test_an_exception_comes_out_as_itself_with_one_note() -> None:
     assert "text = " in note
     assert "3 other particles failed alike" in note
     frames = [frame.filename for frame in traceback.extract_tb(error.value.__traceback__)]
-    assert not any(name.endswith("engine.py") or name.endswith("program.py") for name in frames)
+    assert not any(name.endswith(("execution.py", "context.py")) for name in frames)
 
 
 async def test_the_model_can_catch_what_its_own_call_raised() -> None:

@@ -12,7 +12,8 @@ from awrs_ppl.program.trace import Log
 
 __all__ = ["report"]
 
-_HERE = Path(__file__).parent
+_LIBRARY = Path(__file__).parent.parent
+_FOR_USERS = {_LIBRARY / "models", _LIBRARY / "potentials"}
 
 
 def report(failed: Sequence[Particle]) -> BaseException:
@@ -46,8 +47,8 @@ def _users(traceback: types.TracebackType | None) -> types.TracebackType | None:
     """A traceback without the library's own frames; example models and potentials stay."""
     frames = []
     while traceback is not None:
-        folder = Path(traceback.tb_frame.f_code.co_filename).parent
-        if folder != _HERE:
+        folders = Path(traceback.tb_frame.f_code.co_filename).parents
+        if _LIBRARY not in folders or not _FOR_USERS.isdisjoint(folders):
             frames.append(traceback)
         traceback = traceback.tb_next
     result = None
