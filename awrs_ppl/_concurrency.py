@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["together"]
+__all__ = ["settle", "together"]
 
 T = TypeVar("T")
 
@@ -31,3 +32,8 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+async def settle(value: Any) -> Any:
+    """The value, awaited if it must be."""
+    return await value if inspect.isawaitable(value) else value

@@ -20,10 +20,11 @@ from awrs_ppl.inference.inference import Inference
 from awrs_ppl.inference.population import Particle, continued
 from awrs_ppl.log_weights import log_mean
 from awrs_ppl.potentials.predicates import Predicate
+from awrs_ppl.program.statements import Condition
+from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.program.trace import Log
 from awrs_ppl.proposals import DEAD, Draw, paper
 from awrs_ppl.proposals import token_step as generation
-from awrs_ppl.proposals.token_step import Generation
 from awrs_ppl.tokens.urn import pick
 
 # --- the proposal -------------------------------------------------------------------------
@@ -176,10 +177,9 @@ async def any_end(self: Any, end: Any) -> bool:
     return True
 
 
-def by_constraint(self: Generation) -> None:
-    object.__setattr__(self, "key", self.target.key)
-    object.__setattr__(self, "keys", self.target.keys)
-    object.__setattr__(self, "law", (self.target.keys, self.proposal))
+@property
+def by_constraint(self: Generate) -> Any:
+    return self.keys, self.proposal
 
 
 # --- weights and particles ----------------------------------------------------------------
@@ -224,8 +224,8 @@ def weigh_again(child: Particle, parent: Particle, further: bool) -> None:
 
 
 def ignore_condition(child: Particle, parent: Particle, further: bool) -> None:
-    if further and child.request is not None and child.request.kind == "condition":
-        child.request = replace(child.request, arguments=True)
+    if further and isinstance(child.statement, Condition):
+        child.statement = Condition(child.statement.name, True)
 
 
 right_weigh = Particle.weigh

@@ -26,9 +26,9 @@ from awrs_ppl.inference.population import Particle
 from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.potentials import Soft
 from awrs_ppl.potentials.predicates import Predicate
+from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.proposals import awrs, paper
 from awrs_ppl.proposals import token_step as generation
-from awrs_ppl.proposals.token_step import Generation
 from awrs_ppl.tokens.vocabulary import Closing
 
 __all__ = ["FAULTS", "Fault"]
@@ -247,7 +247,7 @@ FAULTS = [
     ),
     Fault(
         "two prompts drawn as one",
-        of(Generation, "__post_init__", wrong.by_constraint),
+        of(Generate, "draw_key", wrong.by_constraint),
         Program(two_prompts, EVENED),
     ),
     Fault(

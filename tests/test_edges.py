@@ -31,7 +31,7 @@ from awrs_ppl import (
 from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.next_verdicts import Knowledge, start
 from awrs_ppl.potentials import Soft
-from awrs_ppl.program.statements import target_of
+from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.testing import (
     assert_prefix_closed,
     assert_properly_weighted,

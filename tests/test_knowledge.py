@@ -23,7 +23,7 @@ from awrs_ppl.constraints.next_verdicts import Knowledge, start
 from awrs_ppl.constraints.verdict_cache import Memory, Verdicts
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import Predicate, Regex, predicates
-from awrs_ppl.program.statements import target_of
+from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.proposals import awrs
 from awrs_ppl.proposals.token_step import place_of
 from awrs_ppl.testing import assert_properly_weighted, assert_unbiased, enumerate_posterior

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from awrs_ppl import AWRS, LM, Context, ToyLM, Uniform, VocabularyError, infer, predicate
+from awrs_ppl import LM, Context, ToyLM, Uniform, VocabularyError, infer, predicate
 from awrs_ppl.potentials import Regex
-from awrs_ppl.program.statements import target_of
-from awrs_ppl.proposals.token_step import Generation
+from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.testing.enumeration import enumerate_texts
 from awrs_ppl.tokens.vocabulary import Closing, Vocabulary, first_stop, stop_tail
 
@@ -105,7 +104,7 @@ async def test_observe_is_the_probability_of_a_text(smollm: LM) -> None:
 async def test_the_evidence_of_a_small_regular_expression(smollm: LM) -> None:
     """On the real model, against the sum over all tokenizations of all matches."""
     potential = smollm("Yes or no? Answer:") * Regex(r" (yes|no|maybe)")
-    asked = Generation(target_of(potential), 4, AWRS(), None)
+    asked = Generate("text", potential, 4)
 
     async def model(ctx: Context) -> str:
         return await ctx.generate(potential, max_tokens=4)
@@ -117,7 +116,7 @@ async def test_the_evidence_of_a_small_regular_expression(smollm: LM) -> None:
     assert posterior.log_ml == pytest.approx(exact, abs=0.35)
 
 
-async def _masked_sum(asked: Generation) -> float:
+async def _masked_sum(asked: Generate) -> float:
     target = asked.target
     lm, factor = target.dense[0], target.boolean[0]
     vocabulary = lm.lm.vocabulary
@@ -195,7 +194,7 @@ def test_the_first_stop() -> None:
 async def test_stops_byte_by_byte_and_at_once_agree() -> None:
     """The same bytes in other tokens give the same texts."""
     small = ToyLM(["a", "E", "N", "D", "EN", "ND", "END", "aE"], seed=9)
-    asked = Generation(target_of(small("go", stop=["END", "ND"])), 5, AWRS(), None)
+    asked = Generate("text", small("go", stop=["END", "ND"]), 5)
     texts = await enumerate_texts(asked)
     assert not any("END" in text or "ND" in text for text in texts)
     assert "a" in texts

@@ -28,14 +28,15 @@ import pytest
 import torch
 from scipy import stats
 
-from awrs_ppl import Bernoulli, Context, NoSurvivors, ToyLM, Trace, infer, predicate
+from awrs_ppl import Bernoulli, Categorical, Context, NoSurvivors, ToyLM, Trace, infer, predicate
 from awrs_ppl._values import escape, key, same, shorten
 from awrs_ppl.inference.population import Sync
 from awrs_ppl.log_weights import log_mean
 from awrs_ppl.posterior._svg import genealogy_svg
 from awrs_ppl.posterior.posterior import Posterior, Stats
 from awrs_ppl.potentials import Regex, Soft
-from awrs_ppl.program.trace import Record, Request
+from awrs_ppl.program.statements import Factor, Sample
+from awrs_ppl.program.trace import Record
 
 DEAD = -math.inf
 STATS = Stats(
@@ -49,11 +50,10 @@ STATS = Stats(
 
 def trace(value: Any, weight: float = 1.0, /, *, finished: bool = True, **choices: Any) -> Trace:
     records = [
-        Record(Request("sample", name, (), None, False), choice, 0.0)
-        for name, choice in choices.items()
+        Record(Sample(name, Categorical(["a"])), choice, 0.0) for name, choice in choices.items()
     ]
     # A factor is weighed and has no value: it is no choice.
-    records.append(Record(Request("factor", "factor 1", (), None, True), None, -1.0))
+    records.append(Record(Factor("factor 1", -1.0), None, -1.0))
     return Trace(value, math.log(weight) if weight else DEAD, records, finished=finished)
 
 

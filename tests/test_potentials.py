@@ -16,9 +16,7 @@ from hypothesis import strategies as st
 from awrs_ppl import BooleanPotential, Context, ToyLM, infer, predicate, product
 from awrs_ppl.constraints.adapters import decode, is_boolean
 from awrs_ppl.potentials import Product, Regex, Soft, boolean
-from awrs_ppl.program.statements import target_of
-from awrs_ppl.proposals import AWRS
-from awrs_ppl.proposals.token_step import Generation
+from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.testing import (
     assert_prefix_closed,
     assert_unbiased,
@@ -286,7 +284,7 @@ async def test_ours_inside_genlm_controls_samplers() -> None:
         )
         evidence.append(math.exp(sequences.log_ml))
         assert all("aa" not in text for text in sequences.decoded_posterior)
-    asked = Generation(target_of(lm * stateful), 3, AWRS(), None)
+    asked = Generate("text", lm * stateful, 3)
     exact = math.exp(np.logaddexp.reduce(list((await enumerate_texts(asked)).values())))
     error = np.std(evidence) / math.sqrt(len(evidence))
     assert abs(np.mean(evidence) - exact) < 4.5 * error
@@ -313,7 +311,7 @@ async def test_an_lm_of_genlm_control_in_our_products() -> None:
 
     posterior = await infer(model, n_particles=40, seed=0, progress=False)
     assert set(posterior.values) <= {"a", "b", "ab", "ba", "aa", "bb"}
-    asked = Generation(target_of(product(Regex("[ab]{1,2}"), llm)), 3, AWRS(), None)
+    asked = Generate("text", product(Regex("[ab]{1,2}"), llm), 3)
     exact = np.logaddexp.reduce(list((await enumerate_texts(asked)).values()))
     assert posterior.log_ml == pytest.approx(exact, abs=0.5)
 

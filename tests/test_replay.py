@@ -28,7 +28,8 @@ from awrs_ppl import (
     run,
 )
 from awrs_ppl.program.execution import Run
-from awrs_ppl.program.trace import Record, Request
+from awrs_ppl.program.statements import Sample
+from awrs_ppl.program.trace import Record
 
 LM = ToyLM(["a", "b", "ab", "."], seed=4)
 ABC = Categorical(["a", "b", "c"])
@@ -339,10 +340,7 @@ async def test_names() -> None:
 
 async def test_replaying_many_statements_is_linear() -> None:
     """500 statements again: each asks the record once and never the event loop."""
-    records = [
-        Record(Request("sample", f"sample {i}", ("Categorical",), None, False), "a", 0.0)
-        for i in range(1, 501)
-    ]
+    records = [Record(Sample(f"sample {i}", Categorical(["a"])), "a", 0.0) for i in range(1, 501)]
 
     async def model(ctx: Context) -> int:
         return len([await ctx.sample(ABC) for _ in range(500)])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from genlm.control.potential.base import Potential
 from genlm.control.typing import Atomic
 
+from awrs_ppl._concurrency import settle
 from awrs_ppl._values import count_of
 from awrs_ppl.errors import PotentialError
 
@@ -125,11 +126,6 @@ class BooleanPotential(Multiplicative):
 
     async def _reached(self, context: Sequence[int] | bytes) -> State | None:
         return await settle(self.advance(self.start(), bytes(context)))
-
-
-async def settle(value: Any) -> Any:
-    """The value, awaited if it must be."""
-    return await value if inspect.isawaitable(value) else value
 
 
 def check_workers(

@@ -10,8 +10,8 @@ from awrs_ppl.constraints.adapters import ByteFactor, Text
 from awrs_ppl.constraints.next_verdicts import ask
 from awrs_ppl.constraints.potential import show
 from awrs_ppl.errors import PotentialError
+from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.program.trace import Record
-from awrs_ppl.proposals.token_step import Generation
 from awrs_ppl.tokens.prefix_index import boundaries
 
 __all__ = ["recheck"]
@@ -28,8 +28,8 @@ async def recheck(records: Sequence[Record], seed: int) -> None:
     """
     rng = np.random.default_rng(seed)
     for record in records:
-        asked = record.request.arguments
-        if not isinstance(asked, Generation) or record.error is not None:
+        asked = record.statement
+        if not isinstance(asked, Generate) or record.error is not None:
             continue
         data = record.value.encode("utf-8", "surrogateescape")
         cuts = [0, *boundaries(data)]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from awrs_ppl.constraints.potential import show
 from awrs_ppl.inference.population import Particle
+from awrs_ppl.program.statements import Sample
+from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.program.trace import Log
 
 __all__ = ["report"]
@@ -26,11 +28,11 @@ def report(failed: Sequence[Particle]) -> BaseException:
     where = "before its first statement"
     if records:
         preposition = "after" if records[-1].error is None else "at"
-        where = f"{preposition} {records[-1].request.name!r}"
+        where = f"{preposition} {records[-1].statement.name!r}"
     texts = [
-        f"{record.request.name} = {show(str(record.value).encode('utf-8', 'surrogateescape'))}"
+        f"{record.statement.name} = {show(str(record.value).encode('utf-8', 'surrogateescape'))}"
         for record in records
-        if record.request.kind in ("generate", "sample") and record.error is None
+        if isinstance(record.statement, Generate | Sample) and record.error is None
     ]
     note = f"awrs_ppl: in particle {first.slot}, {where}"
     if texts:

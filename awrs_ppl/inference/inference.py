@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.inference.step import play
 from awrs_ppl.log_weights import ess, log_sum, normalize
 from awrs_ppl.program.execution import Model, Run, require_model
+from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.program.trace import Log
 from awrs_ppl.proposals.token_step import Meter
 from awrs_ppl.rng import Purpose, Streams
@@ -87,7 +89,7 @@ class Inference:
             if self._due and self._synchronize():
                 await self._unwind()
                 continue
-            asking = [p for p in active if p.request and not p.request.is_weighted]
+            asking = [p for p in active if p.statement and not p.statement.is_weighted]
             if asking:
                 await self._answer(asking)
                 continue
@@ -164,13 +166,13 @@ class Inference:
             level = min((p.level for p in live), default=0)
             active = [p for p in live if p.level == level]
             for particle in active:
-                if particle.request is None and particle.run is None:
+                if particle.statement is None and particle.run is None:
                     records = Log.records(particle.log)
                     particle.run = Run(self.model, self.args, records, self._wakeup.set)
             failed = [p for p in self.particles if p.run is not None and p.run.failure]
             if failed:
                 raise report(failed)
-            if all(p.request is not None for p in active):
+            if all(p.statement is not None for p in active):
                 return active
             self._wakeup.clear()
             await self._wakeup.wait()
@@ -179,26 +181,23 @@ class Inference:
         """See which models have come to a statement or to their end."""
         for particle in self.particles:
             run = particle.run
-            if run is None or particle.finished or particle.request is not None:
+            if run is None or particle.finished or particle.statement is not None:
                 continue
             if run.failure is None and run.finished:
                 particle.finished, particle.value = True, run.value
             elif run.failure is None:
-                particle.request = run.request
+                particle.statement = run.statement
 
     async def _answer(self, asking: list[Particle]) -> None:
         """Serve `sample` and `call`; what they raise is raised in the model."""
 
         async def answer(particle: Particle) -> None:
-            request, run = particle.request, particle.run
-            assert request is not None
+            statement, run = particle.statement, particle.run
+            assert statement is not None
             assert run is not None
             try:
-                if request.kind == "call":
-                    value = await run.call(*request.arguments)
-                else:
-                    rng = self._stream(particle, Purpose.SAMPLE)
-                    value = request.arguments[0].sample(rng)
+                rng = functools.partial(self._stream, particle, Purpose.SAMPLE)
+                value = await statement.answer(rng, run.context)
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -220,14 +219,14 @@ class Inference:
     async def _weigh(self, active: list[Particle]) -> None:
         """One step of each active particle's weighted statement."""
         for particle in active:
-            assert particle.request is not None
-            asked = particle.request.arguments
-            if particle.request.kind == "generate":
-                self.is_proper &= asked.proposal.is_proper
+            statement = particle.statement
+            assert statement is not None
+            if isinstance(statement, Generate):
+                self.is_proper &= statement.proposal.is_proper
                 if particle.progress is None:
-                    self._constraints[asked.keys] = asked.target.boolean
-            for lm in getattr(getattr(asked, "target", None), "dense", ()):
-                self.lms.setdefault(lm.lm, _counts(lm.lm))
+                    self._constraints[statement.keys] = statement.target.boolean
+            for lm in statement.lms:
+                self.lms.setdefault(lm, _counts(lm))
         steer = self._ess_threshold > 0
         weights = [p.total for p in self.particles]
         started, checks = time.perf_counter(), self.meter.checks.total()

@@ -11,7 +11,8 @@ import numpy as np
 
 from awrs_ppl.log_weights import log_mean
 from awrs_ppl.program.execution import Run
-from awrs_ppl.program.trace import Log, Record, Request, Trace, copied
+from awrs_ppl.program.statements import Statement
+from awrs_ppl.program.trace import Log, Record, Trace, copied
 from awrs_ppl.proposals.token_step import Progress
 
 __all__ = ["Loss", "Particle", "Sync", "continued"]
@@ -21,7 +22,7 @@ __all__ = ["Loss", "Particle", "Sync", "continued"]
 class Particle:
     """One execution in the population: data, and a live coroutine or none.
 
-    `log` holds the completed statements, `request` the one in progress, `progress` the text
+    `log` holds the completed statements, `statement` the one in progress, `progress` the text
     on the way in it, `spent` what it has done to the weight so far. `level` counts completed
     weighted statements. `twist` is provisional weight on top of `log_weight`.
     """
@@ -31,7 +32,7 @@ class Particle:
     twist: float = 0.0
     log: Log | None = None
     level: int = 0
-    request: Request | None = None
+    statement: Statement | None = None
     progress: Progress | None = None
     spent: float = 0.0
     run: Run | None = None
@@ -69,12 +70,12 @@ class Particle:
 
     def complete(self, value: Any, error: BaseException | None = None) -> None:
         """End the statement in progress with a value, and let the coroutine go on."""
-        assert self.request is not None
+        assert self.statement is not None
         # Copied twice: the model may change what it is given, and so may whoever made it.
         kept = copied(value)
-        self.log = Log.append(self.log, Record(self.request, kept, self.spent, error))
-        self.level += self.request.is_weighted
-        self.request, self.progress, self.spent = None, None, 0.0
+        self.log = Log.append(self.log, Record(self.statement, kept, self.spent, error))
+        self.level += self.statement.is_weighted
+        self.statement, self.progress, self.spent = None, None, 0.0
         if self.run is not None:
             self.run.resume(copied(kept), error)
 
@@ -132,11 +133,11 @@ def continued(
             children.append(parent)
             going_on.add(ancestor)
             continue
-        # A request that changes the weight is plain data and goes on without a coroutine; any
+        # A statement that changes the weight is plain data and goes on without a coroutine; any
         # other may hold objects of the parent's, so the child makes its own.
-        request = parent.request
-        if ancestor in going_on and request is not None and not request.is_weighted:
-            request = None
+        statement = parent.statement
+        if ancestor in going_on and statement is not None and not statement.is_weighted:
+            statement = None
         children.append(
             Particle(
                 slot,
@@ -145,7 +146,7 @@ def continued(
                 twist=parent.twist,
                 log=parent.log,
                 level=parent.level,
-                request=request,
+                statement=statement,
                 progress=parent.progress,
                 spent=parent.spent,
                 run=None if ancestor in going_on else parent.run,

@@ -18,6 +18,7 @@ import numpy as np
 from awrs_ppl._values import escape
 from awrs_ppl.inference.population import Loss, Sync
 from awrs_ppl.log_weights import ess, log_sum
+from awrs_ppl.program.text_statements import Generate
 
 if TYPE_CHECKING:
     from awrs_ppl.inference.step import Change
@@ -91,18 +92,19 @@ class Ledger:
         names: Counter[str] = Counter()
         drawn: Counter[str] = Counter()
         for change in changes:
-            particle, request = change.particle, change.particle.request
-            assert request is not None
-            name, slot = request.name, particle.slot
+            particle, statement = change.particle, change.particle.statement
+            assert statement is not None
+            name, slot = statement.name, particle.slot
             names[name] += 1
-            if request.kind != "generate":
-                self.efforts.setdefault(name, Effort(request.kind, request.kind == "condition"))
+            if name not in self.efforts:
+                self.efforts[name] = Effort(statement.kind, statement.filters)
+            if not isinstance(statement, Generate):
                 parts: Any = ((0, change.log_weight),)
                 self._labels.setdefault((name, 0), "")
                 self._added[slot] = f"[{name}]"
             else:
                 if particle.progress is None:
-                    self._begin(name, request.arguments)
+                    self._begin(name, statement)
                 parts = _parts(change)
                 self._added[slot] = self._unit(change)
                 drawn[name] += not change.completes
@@ -143,11 +145,8 @@ class Ledger:
                 return
             total = left
 
-    def _begin(self, name: str, asked: Any) -> None:
+    def _begin(self, name: str, asked: Generate) -> None:
         target = asked.target
-        if name not in self.efforts:
-            filters = len(target.dense) == 1 and not target.weighted and asked.critic is None
-            self.efforts[name] = Effort("generate", filters)
         factors = [factor.potential for factor in target.boolean]
         models = ""
         if len(target.dense) > 1:
@@ -176,8 +175,8 @@ class Ledger:
         if change.completes or after is None:
             return ""
         mark = ""
-        if before is None and change.particle.level and change.particle.request is not None:
-            mark = f"[{change.particle.request.name}]"
+        if before is None and change.particle.level and change.particle.statement is not None:
+            mark = f"[{change.particle.statement.name}]"
         done = b"" if before is None else before.text.data
         data = after.text.data
         key = mark, data[len(done) :] if data.startswith(done) else b"", after.ended
@@ -191,7 +190,8 @@ class Ledger:
 
 def _parts(change: Change) -> Sequence[tuple[int, float]]:
     """What a step of a `generate` did to the weight with its twist, by parts."""
-    particle, asked = change.particle, change.particle.request.arguments  # type: ignore[union-attr]
+    particle, asked = change.particle, change.particle.statement
+    assert isinstance(asked, Generate)
     weighted, critic = asked.target.weighted, asked.critic
     if change.error is not None:
         return ((_CONSTRAINT, change.log_weight + change.twist - particle.twist),)
@@ -218,14 +218,14 @@ def _parts(change: Change) -> Sequence[tuple[int, float]]:
 
 
 def _death(step: int, change: Change) -> Death:
-    particle, request = change.particle, change.particle.request
-    assert request is not None
+    particle, statement = change.particle, change.particle.statement
+    assert statement is not None
     text, token = b"", 0
-    if request.kind == "generate":
+    if isinstance(statement, Generate):
         if particle.progress is not None:
             text = particle.progress.text.data
             token = len(particle.progress.text.tokens)
         token = 0 if change.completes else token + 1
     shown = text[-_TAIL:].decode("utf-8", "ignore" if len(text) > _TAIL else "backslashreplace")
     killer = change.killer or "the language model"
-    return Death(step, particle.slot, request.name, token, killer, shown)
+    return Death(step, particle.slot, statement.name, token, killer, shown)

@@ -172,15 +172,15 @@ async def check_replay(model: Model, *args: Any, seed: int = 0) -> None:
     again = Run(model, args, records, blocked.set, strict=True)
     try:
         # After a death the model never ended: it blocks again at the statement that came next.
-        while not again.finished and again.request is None:
+        while not again.finished and again.statement is None:
             blocked.clear()
             await blocked.wait()
         if again.failure is not None:
             raise again.failure
         first = inference.particles[0]
-        if again.request is not None and first.finished:
+        if again.statement is not None and first.finished:
             raise ReplayError(
-                f"run again, the model made {again.request.shows()} where it had ended"
+                f"run again, the model made {again.statement.shows()} where it had ended"
             )
         if again.finished and not alike(first.value, again.value):
             raise ReplayError(f"run again, the model returned {again.value!r}, not {first.value!r}")

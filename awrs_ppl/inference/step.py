@@ -19,10 +19,10 @@ import numpy as np
 from awrs_ppl._concurrency import together
 from awrs_ppl.constraints.adapters import Text, Weigher
 from awrs_ppl.constraints.verdict_cache import Memory
-from awrs_ppl.errors import ContextLengthError, ModelError
+from awrs_ppl.errors import ContextLengthError
 from awrs_ppl.inference.population import Particle
-from awrs_ppl.program.statements import log_prob, score
-from awrs_ppl.proposals.token_step import Generation, Item, Meter, Progress, begin, step, weigh
+from awrs_ppl.program.text_statements import Generate
+from awrs_ppl.proposals.token_step import Item, Meter, Progress, begin, step, weigh
 from awrs_ppl.rng import Purpose
 from awrs_ppl.tokens.vocabulary import stop_tail
 
@@ -72,9 +72,9 @@ async def play(
 
     `total` is the log-weight of the whole population.
     """
-    texts = [p for p in active if p.request and p.request.kind == "generate"]
+    texts = [p for p in active if isinstance(p.statement, Generate)]
     growing = [p for p in texts if p.progress is None or not p.progress.ended]
-    others = [p for p in active if p.request and p.request.kind != "generate"]
+    others = [p for p in active if not isinstance(p.statement, Generate)]
     if not growing and not others:
         return await _end(texts, meter)
     changes = []
@@ -142,7 +142,7 @@ async def _grow(
     return changes
 
 
-def _lasting(progress: Progress, generation: Generation) -> Text:
+def _lasting(progress: Progress, generation: Generate) -> Text:
     """The part of a text that no stop can take away: what it ends as begins with this."""
     text = progress.text
     tail = b"" if progress.ended else stop_tail(text.data, generation.target.stops)
@@ -174,45 +174,24 @@ async def _end(texts: Sequence[Particle], meter: Meter) -> list[Change]:
 
 
 async def _judge(particle: Particle, stream: Stream) -> Change:
-    """A statement that is weighed at once; what a user's distribution raises, the model gets."""
-    request = particle.request
-    assert request is not None
-    change = Change(particle, completes=True, killer=f"{request.kind} {request.name!r}")
-    if request.kind == "factor":
-        change.log_weight = request.arguments
-    elif request.kind == "condition":
-        change.log_weight = 0.0 if request.arguments else -math.inf
-    elif request.kind == "observe" and request.arguments.target is not None:
-        try:
-            change.log_weight = await score(request.arguments)
-        except ContextLengthError as error:
+    """A statement that is weighed at once; its `errors` are raised in the model."""
+    statement = particle.statement
+    assert statement is not None
+    change = Change(particle, completes=True, killer=f"{statement.kind} {statement.name!r}")
+    try:
+        rng = partial(stream, particle, Purpose.SAMPLE)
+        change.value, change.log_weight = await statement.weigh(rng)
+    except statement.errors as error:
+        if isinstance(error, ContextLengthError):
             change.fail(error)
-    else:
-        try:
-            if request.kind == "observe":
-                observed = request.arguments
-                change.log_weight = log_prob(observed.distribution, observed.value)
-            else:
-                target, proposal = request.arguments
-                rng = stream(particle, Purpose.SAMPLE)
-                change.value, change.log_weight = _imported(target, proposal, rng)
-        except Exception as error:
+        else:
             change.error = error
     return change
 
 
-def _imported(target: Any, proposal: Any, rng: np.random.Generator) -> tuple[Any, float]:
-    """A draw from a proposal, and the ratio that makes it one from the target."""
-    value = proposal.sample(rng)
-    proposed = log_prob(proposal, value)
-    if proposed == -math.inf:
-        raise ModelError(f"{proposal!r} drew {value!r}, to which it gives probability 0")
-    return value, log_prob(target, value) - proposed
-
-
-def _generation(particle: Particle) -> Generation:
-    assert particle.request is not None
-    return particle.request.arguments
+def _generation(particle: Particle) -> Generate:
+    assert isinstance(particle.statement, Generate)
+    return particle.statement
 
 
 def _name(critic: Weigher) -> str:

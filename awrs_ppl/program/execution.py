@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from awrs_ppl.constraints.potential import settle
 from awrs_ppl.distributions import Bernoulli, Categorical, Uniform
 from awrs_ppl.errors import ModelError, ReplayError
-from awrs_ppl.program.context import Context, Statement
-from awrs_ppl.program.trace import Record, Request, copied
+from awrs_ppl.program.context import Context, Pending
+from awrs_ppl.program.statements import Statement
+from awrs_ppl.program.trace import Record, copied
 
 __all__ = ["Model", "Run", "alike", "require_model"]
 
@@ -39,7 +39,7 @@ class Run:
     """One execution of a model, live in a task of its own.
 
     `records` are given again before anything is asked. `notify` is called whenever the
-    execution blocks at a statement, ends or fails; `request` is then the statement's request,
+    execution blocks at a statement, ends or fails; `statement` is then that one,
     or `finished` is true. A `strict` run also compares what is weighed and drawn from.
     """
 
@@ -52,13 +52,13 @@ class Run:
         *,
         strict: bool = False,
     ) -> None:
-        self.request: Request | None = None
+        self.statement: Statement | None = None
         self._records = records
         self._replayed = 0
         self._notify = notify
         self._strict = strict
         self._future: asyncio.Future[Any] | None = None
-        self._made: Statement[Any] | None = None
+        self._made: Pending[Any] | None = None
         self._dropped = False
         self._fault: BaseException | None = None
         self._given: BaseException | None = None
@@ -85,7 +85,7 @@ class Run:
         if self._made is not None:
             raise self._faulty(ModelError(_not_awaited(self._made) + " before the model ended"))
         if self._replayed < len(self._records):
-            missing = self._records[self._replayed].request
+            missing = self._records[self._replayed].statement
             raise self._faulty(
                 ReplayError(
                     f"run again, the model ended where it had made {missing.shows()}: "
@@ -122,18 +122,10 @@ class Run:
         """What the model returned."""
         return self._task.result()
 
-    async def call(self, function: Callable[..., Any], args: Sequence[Any]) -> Any:
-        """Call a function for the model, where its context variables are seen."""
-        value = self.context.run(function, *args)
-        if asyncio.iscoroutine(value):
-            loop = asyncio.get_running_loop()
-            value = loop.create_task(value, context=self.context)
-        return await settle(value)
-
     def resume(self, value: Any, error: BaseException | None = None) -> None:
         """Give the statement that blocks its value, or an exception to raise there."""
         assert self._future is not None
-        future, self._future, self.request = self._future, None, None
+        future, self._future, self.statement = self._future, None, None
         if future.done():
             return  # cancelled from inside the model: `failure` tells
         self._given = error
@@ -155,50 +147,50 @@ class Run:
 
     # --- what statements see --------------------------------------------------------------
 
-    def made(self, statement: Statement[Any]) -> None:
+    def made(self, pending: Pending[Any]) -> None:
         """A statement was made. Raises `ModelError` if the one before was never awaited."""
         if self._dropped:
             self._unwind()
-        before, self._made = self._made, statement
+        before, self._made = self._made, pending
         if before is not None:
             raise self._faulty(
                 ModelError(
-                    f"{_not_awaited(before)} before ctx.{statement.request.kind}(...) at "
-                    f"{statement.line}: statements run one after the other, so await each in "
+                    f"{_not_awaited(before)} before ctx.{pending.statement.kind}(...) at "
+                    f"{pending.line}: statements run one after the other, so await each in "
                     "turn, and make no asyncio.gather or TaskGroup of them; for many texts at "
                     "once raise n_particles"
                 )
             )
 
-    def perform(self, statement: Statement[Any]) -> Generator[Any, Any, Any]:
+    def perform(self, pending: Pending[Any]) -> Generator[Any, Any, Any]:
         """Serve an awaited statement: from the record, or by blocking until the engine does."""
         if self._dropped:
             self._unwind()
-        request = statement.request
-        if self._replayed < len(self._records) and self._made is statement:
+        statement = pending.statement
+        if self._replayed < len(self._records) and self._made is pending:
             # The rules below were kept the first time, or there would be no record.
             self._made = None
             record = self._records[self._replayed]
             self._replayed += 1
-            self._check(record.request, request)
+            self._check(record.statement, statement)
             if record.error is not None:
                 raise record.error
             return copied(record.value)
         if asyncio.current_task() is not self._task or self._future is not None:
             raise self._faulty(
                 ModelError(
-                    f"ctx.{request.kind}(...) at {statement.line} was awaited in another task: "
+                    f"ctx.{statement.kind}(...) at {pending.line} was awaited in another task: "
                     "statements of one particle cannot run side by side. Instead of "
                     "asyncio.gather, TaskGroup or wait_for, await them in turn, and leave an "
                     "async generator by contextlib.aclosing"
                 )
             )
-        if self._made is not statement:
+        if self._made is not pending:
             raise self._faulty(
-                ModelError(f"ctx.{request.kind}(...) at {statement.line} was awaited twice")
+                ModelError(f"ctx.{statement.kind}(...) at {pending.line} was awaited twice")
             )
         self._made = None
-        self.request = request
+        self.statement = statement
         self._future = asyncio.get_running_loop().create_future()
         self._notify()
         try:
@@ -209,7 +201,7 @@ class Run:
                 raise
             raise self._faulty(
                 ModelError(
-                    f"a cancellation reached ctx.{request.kind}(...) at {statement.line}: "
+                    f"a cancellation reached ctx.{statement.kind}(...) at {pending.line}: "
                     "asyncio.timeout, TaskGroup and wait_for must not span a statement; give "
                     "`infer` a timeout, or put what is slow into ctx.call"
                 )
@@ -220,20 +212,20 @@ class Run:
         own = asyncio.current_task() is self._task
         raise _Dropped if own else asyncio.CancelledError
 
-    def _check(self, recorded: Request, request: Request) -> None:
+    def _check(self, recorded: Statement, made: Statement) -> None:
         same = (
-            recorded.name == request.name
-            and recorded.kind == request.kind
-            and recorded.fingerprint == request.fingerprint
+            recorded.name == made.name
+            and type(recorded) is type(made)
+            and recorded.fingerprint == made.fingerprint
         )
         if same and self._strict:
-            same = alike(recorded.arguments, request.arguments)
+            same = alike(recorded.compared, made.compared)
         if not same:
             raise self._faulty(
                 ReplayError(
                     "run again, the model made another request.\n"
                     f"  first: {recorded.shows(self._strict)}\n"
-                    f"  now:   {request.shows(self._strict)}\n{_USUAL_CAUSES}"
+                    f"  now:   {made.shows(self._strict)}\n{_USUAL_CAUSES}"
                 )
             )
 
@@ -243,16 +235,13 @@ class Run:
 
 
 def alike(first: Any, second: Any) -> bool:
-    """Whether two values or arguments are the same, as far as they can be compared."""
+    """Whether two values are the same, as far as they can be compared."""
     if isinstance(first, float) and isinstance(second, float):
         return first == second or math.isclose(first, second, rel_tol=1e-6)
     if isinstance(first, tuple) and isinstance(second, tuple):
         return len(first) == len(second) and all(map(alike, first, second))
     if isinstance(first, Bernoulli | Categorical | Uniform):
         return repr(first) == repr(second)
-    compared = getattr(first, "compared", None)
-    if compared is not None:
-        return alike(compared, getattr(second, "compared", None))
     plain = str | bytes | int | float | bool | list | dict | set | frozenset
     return first == second if isinstance(first, plain) else True
 
@@ -261,6 +250,6 @@ def _named(model: Model) -> str:
     return getattr(model, "__qualname__", repr(model))
 
 
-def _not_awaited(statement: Statement[Any]) -> str:
-    call = f"ctx.{statement.request.kind}(...)"
-    return f"{call} at {statement.line} was made and not awaited: write `await {call}`"
+def _not_awaited(pending: Pending[Any]) -> str:
+    call = f"ctx.{pending.statement.kind}(...)"
+    return f"{call} at {pending.line} was made and not awaited: write `await {call}`"

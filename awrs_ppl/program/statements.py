@@ -1,160 +1,201 @@
-"""The arguments of `generate` and `observe`, checked and sorted; and how `observe` scores."""
+"""The statements of a model, a class each: what it is about, and what serving it gives.
+
+Those about texts, `Generate` and `Observe`, are in `text_statements`.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import inspect
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
-from genlm.control.potential.base import Potential
+import numpy as np
 
-from awrs_ppl._values import count_of, quoted
-from awrs_ppl.constraints.adapters import Text, Weigher
-from awrs_ppl.constraints.next_verdicts import ask, start
-from awrs_ppl.constraints.product import (
-    Product,
-    Target,
-    common_alphabet,
-    dense_log_weight,
-    fingerprint,
-)
+from awrs_ppl._concurrency import settle
+from awrs_ppl._values import quoted
 from awrs_ppl.distributions import Distribution, as_number
 from awrs_ppl.errors import ModelError
-from awrs_ppl.foreign import Foreign, adapted, kind_of
-from awrs_ppl.proposals import AWRS, Proposal, is_proposal
-from awrs_ppl.proposals.token_step import Generation, known, weigh
+from awrs_ppl.foreign import adapted, kind_of
 
-__all__ = ["Observation", "generation", "log_prob", "observation", "score"]
+__all__ = ["Call", "Condition", "Factor", "Sample", "Statement", "log_prob"]
 
-_AWRS = AWRS()
+Rng = Callable[[], np.random.Generator]
 
 
-def target_of(potential: Potential) -> Target:
-    """A potential's factors, sorted."""
-    return potential.target if isinstance(potential, Product) else Target.of([potential])
+class Statement:
+    """What one statement of a model asks for: immutable, so that clones share it.
 
+    A statement that `is_weighted` changes the weight, and particles are synchronized after it.
+    One that `gives` a value stands in the repr of a trace. `fingerprint` is what a replay
+    compares beside the class and the name, `compared` what a strict replay compares, too.
+    """
 
-def generation(
-    potential: Potential, max_tokens: int, proposal: Proposal | None, critic: Potential | None
-) -> tuple[Generation, tuple[Any, ...]]:
-    """What a `generate` statement asks for, and its fingerprint. Raises `ModelError`."""
-    if not isinstance(potential, Potential):
-        raise ModelError(
-            f"ctx.generate got {potential!r}: give it a potential, such as lm('a prompt') or "
-            "lm('a prompt') * Regex('[a-z]+')"
-        )
-    target = target_of(potential)
-    if not target.dense:
-        raise ModelError(
-            f"ctx.generate got {potential!r}: there is no language model in it to draw from; "
-            "multiply it by one, as lm('a prompt') * ..."
-        )
-    _require_end(target, f"ctx.generate got {potential!r}")
-    most = count_of(max_tokens, least=1)
-    if most is None:
-        raise ModelError(
-            f"ctx.generate got max_tokens={max_tokens!r}: the end counts as a token, "
-            "so it must be an int of at least 1"
-        )
-    if proposal is None:
-        proposal = _AWRS
-    elif not is_proposal(proposal):
-        raise ModelError(
-            f"ctx.generate got proposal={proposal!r}: give it AWRS(), LocalAWRS() or Prior()"
-        )
-    weigher = None
-    if critic is not None:
-        if not isinstance(critic, Potential):
-            raise ModelError(
-                f"ctx.generate got critic={critic!r}: a critic is a potential, such as Soft(f)"
-            )
-        weigher = Weigher(critic, common_alphabet(critic, target.vocabulary, target.stops))
-    asked = Generation(target, most, proposal, weigher)
-    names = [fingerprint(factor) for factor in target.factors]
-    if critic is not None:
-        names.append(f"critic {fingerprint(critic)}")
-    return asked, (" * ".join(names), f"max_tokens={most}", type(proposal).__qualname__)
+    __slots__ = ("name",)
 
+    kind: ClassVar[str]
+    gives: ClassVar[bool] = False
+    fingerprint: tuple[str, ...] = ()
 
-def _require_end(target: Target, got: str) -> None:
-    if target.vocabulary is not None and not target.stops and not len(target.vocabulary.ends):
-        raise ModelError(
-            f"{got}: this language model has no end token, so that no text could ever end: name "
-            "stops, as lm('a prompt', stop='\\n'), or give its tokenizer an eos_token"
-        )
+    def __init__(self, name: str) -> None:
+        self.name = name
 
+    @property
+    def is_weighted(self) -> bool:
+        """Whether it changes the weight."""
+        return True
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What an `observe` statement asks for: a distribution or a sorted product, and a value."""
-
-    distribution: Distribution | None
-    target: Target | None
-    value: Any
-    ends: bool
+    @property
+    def filters(self) -> bool:
+        """Whether it only lets through or stops."""
+        return False
 
     @property
     def compared(self) -> tuple[Any, ...]:
-        """What `check_replay` compares."""
-        return (self.distribution, self.value)
+        """What `check_replay` compares of two of a kind."""
+        return ()
+
+    @property
+    def lms(self) -> tuple[Any, ...]:
+        """The language models that it uses."""
+        return ()
+
+    @property
+    def errors(self) -> type[Exception] | tuple[type[Exception], ...]:
+        """What is raised in the model if serving raises it; the rest ends the inference."""
+        return ()
+
+    async def answer(self, rng: Rng, context: contextvars.Context) -> Any:
+        """The value of a statement that is not weighted. `context` is that of the model."""
+        raise NotImplementedError
+
+    async def weigh(self, rng: Rng) -> tuple[Any, float]:
+        """The value and the log-weight of a weighted statement that is served in one step."""
+        raise NotImplementedError
+
+    def shows(self, whole: bool = False) -> str:
+        """The statement as text, for messages; `whole` with what `check_replay` compares."""
+        parts = [*map(str, self.fingerprint)]
+        if whole and self.compared:
+            parts.append(", ".join(map(repr, self.compared)))
+        return f"{self.kind} {self.name!r} ({', '.join(parts) or '-'})"
 
 
-def observation(
-    potential: Potential | Distribution | Foreign, value: Any, ends: bool
-) -> tuple[Observation, tuple[Any, ...]]:
-    """What an `observe` statement asks for, and its fingerprint. Raises `ModelError`."""
-    shown = value if isinstance(value, str | bytes | int) else type(value).__qualname__
-    if isinstance(potential, Potential):
-        if not isinstance(value, str):
-            raise ModelError(f"ctx.observe got the value {value!r}: potentials weigh a str")
-        target = target_of(potential)
-        if ends:
-            _require_end(target, f"ctx.observe got ends=True and {potential!r}")
-        asked = Observation(None, target, value, ends)
-        return asked, (fingerprint(potential), repr(shown))
-    potential = adapted(potential)
-    if isinstance(potential, type) or not isinstance(potential, Distribution):
-        raise ModelError(
-            f"ctx.observe got {potential!r}: give it a potential, such as lm('a prompt'), or a "
-            "distribution, such as Bernoulli(0.5) or scipy.stats.norm(0, 1)"
-        )
-    if ends:
-        raise ModelError("ctx.observe got ends=True for a distribution: only texts have an end")
-    return Observation(potential, None, value, ends), (
-        kind_of(potential),
-        repr(shown),
-    )
+class Sample(Statement):
+    """`ctx.sample`: a draw from a distribution, or from `proposal` with a weight."""
+
+    __slots__ = ("distribution", "fingerprint", "proposal")
+    kind = "sample"
+    gives = True
+
+    def __init__(self, name: str, distribution: Any, proposal: Any = None) -> None:
+        super().__init__(name)
+        self.distribution = _distribution(distribution)
+        self.proposal = None if proposal is None else _distribution(proposal)
+        self.fingerprint = (kind_of(self.distribution),)
+
+    @property
+    def is_weighted(self) -> bool:
+        return self.proposal is not None
+
+    @property
+    def compared(self) -> tuple[Any, ...]:
+        return (self.distribution, self.proposal)
+
+    @property
+    def errors(self) -> type[Exception]:
+        return Exception
+
+    async def answer(self, rng: Rng, context: contextvars.Context) -> Any:
+        return self.distribution.sample(rng())
+
+    async def weigh(self, rng: Rng) -> tuple[Any, float]:
+        """A draw from the proposal, and the ratio that makes it one from the distribution."""
+        proposal = self.proposal
+        assert proposal is not None
+        value = proposal.sample(rng())
+        proposed = log_prob(proposal, value)
+        if proposed == -math.inf:
+            raise ModelError(f"{proposal!r} drew {value!r}, to which it gives probability 0")
+        return value, log_prob(self.distribution, value) - proposed
 
 
-async def score(asked: Observation) -> float:
-    """The log-weight that a product gives to an observed text.
+class Factor(Statement):
+    """`ctx.factor`: the weight times exp(`log_weight`)."""
 
-    Language models are asked in one pass for all observations that are scored side by side.
-    """
-    target = asked.target
-    assert target is not None
-    text = _spelled(target, asked.value)
-    states = await start(target, text)
-    if isinstance(states, str):
-        return -math.inf
-    if asked.ends:
-        for factor, state in zip(target.boolean, states, strict=True):
-            if not await ask(factor, factor.accepts(state), text.data):
-                return -math.inf
-    weight = await dense_log_weight(target, text, ends=asked.ends)
-    if weight == -math.inf:
-        return weight
-    if asked.ends:
-        return weight + sum(known(await weigh([(w, text, True) for w in target.weighted])))
-    now = known(await weigh([(w, text, False) for w in target.weighted]))
-    before = known(await weigh([(w, Text(), False) for w in target.weighted]))
-    # The empty text weighs nothing only if every text does.
-    return -math.inf if -math.inf in now else weight + sum(now) - sum(before)
+    __slots__ = ("log_weight",)
+    kind = "factor"
+
+    def __init__(self, name: str, log_weight: Any) -> None:
+        super().__init__(name)
+        number = as_number(log_weight)
+        if isinstance(log_weight, bool | np.bool_) or math.isnan(number) or number == math.inf:
+            raise ModelError(
+                f"ctx.factor got {quoted(log_weight)}: a log-weight is a number or -inf; "
+                + (_slip(log_weight) or "for a probability p write ctx.factor(math.log(p))")
+            )
+        self.log_weight = number
+
+    @property
+    def compared(self) -> tuple[Any, ...]:
+        return (self.log_weight,)
+
+    async def weigh(self, rng: Rng) -> tuple[None, float]:
+        return None, self.log_weight
 
 
-def _spelled(target: Target, value: str) -> Text:
-    tokens = target.dense[0].encode(value) if target.dense else ()
-    return Text(value.encode("utf-8", "surrogateescape"), tokens)
+class Condition(Statement):
+    """`ctx.condition`: the weight times 1 or 0."""
+
+    __slots__ = ("ok",)
+    kind = "condition"
+
+    def __init__(self, name: str, ok: Any) -> None:
+        super().__init__(name)
+        self.ok = _truth(ok)
+
+    @property
+    def filters(self) -> bool:
+        return True
+
+    @property
+    def compared(self) -> tuple[Any, ...]:
+        return (self.ok,)
+
+    async def weigh(self, rng: Rng) -> tuple[None, float]:
+        return None, 0.0 if self.ok else -math.inf
+
+
+class Call(Statement):
+    """`ctx.call`: a function outside the library, called once."""
+
+    __slots__ = ("args", "fingerprint", "function")
+    kind = "call"
+    gives = True
+
+    def __init__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        super().__init__(name)
+        if not callable(function):
+            raise ModelError(f"ctx.call got {function!r}: write ctx.call(function, *args)")
+        self.function, self.args = function, args
+        self.fingerprint = (getattr(function, "__qualname__", type(function).__qualname__),)
+
+    @property
+    def is_weighted(self) -> bool:
+        return False
+
+    @property
+    def compared(self) -> tuple[Any, ...]:
+        return (self.function, self.args)
+
+    async def answer(self, rng: Rng, context: contextvars.Context) -> Any:
+        """Call the function where the model's context variables are seen."""
+        value = context.run(self.function, *self.args)
+        if asyncio.iscoroutine(value):
+            value = asyncio.get_running_loop().create_task(value, context=context)
+        return await settle(value)
 
 
 def log_prob(distribution: Distribution, value: Any) -> float:
@@ -166,3 +207,60 @@ def log_prob(distribution: Distribution, value: Any) -> float:
             f"{distribution!r}.log_prob({value!r}) is {quoted(found)}: it must be a number or -inf"
         )
     return number
+
+
+def _distribution(given: Any) -> Any:
+    """What `ctx.sample` draws from. Raises `ModelError`."""
+    found = adapted(given)
+    if isinstance(found, type) or not isinstance(found, Distribution):
+        raise ModelError(
+            f"ctx.sample got {quoted(given)}: it needs an object with sample(rng), rng a numpy "
+            "Generator, and log_prob(x), such as Categorical(['a', 'b']), or a distribution of "
+            "torch or scipy, such as scipy.stats.norm(0, 1)"
+        )
+    return found
+
+
+def _truth(ok: Any) -> bool:
+    """What a condition says. Raises `ModelError` where that is hardly what is meant."""
+    slip = _slip(ok)
+    if slip is None and isinstance(ok, str | bytes):
+        slip = "a text is true unless it is empty: compare it, as in text == 'yes'"
+    if slip is None and isinstance(ok, list | tuple | set | frozenset | dict) and _is_several(ok):
+        slip = "it is true unless it is empty: put all(...) or any(...) around it"
+    if slip is None and not (hasattr(type(ok), "__bool__") or hasattr(type(ok), "__len__")):
+        slip = "it is always true: write a comparison, such as ... is not None"
+    if slip is not None:
+        raise ModelError(f"ctx.condition got {quoted(ok)}; {slip}")
+    try:
+        if ok != ok:
+            raise ModelError(
+                f"ctx.condition got {quoted(ok)}, which is neither true nor false: compare what "
+                "it was computed from"
+            )
+        return bool(ok)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        # Of torch, numpy, pandas and decimal.
+        raise ModelError(
+            f"ctx.condition got {quoted(ok)}, which is neither true nor false: {error}"
+        ) from error
+
+
+def _is_several(values: Any) -> bool:
+    return len(values) > 0 and all(isinstance(value, bool | np.bool_) for value in values)
+
+
+def _slip(value: Any) -> str | None:
+    """The mistake that most often brings such a value, and what to write instead."""
+    if value is None:
+        return "a function that ends without `return` gives None: does one lack it?"
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()  # or Python warns that it was never awaited
+        return "it is always true: await it first"
+    if inspect.isasyncgen(value) or isinstance(value, Iterator):
+        return "it is always true: put all(...) or any(...) around it"
+    if callable(value):
+        shown = getattr(value, "__name__", "f").replace("<lambda>", "f")
+        return f"a function is always true: call it, as in {shown}(...)"
+    return None

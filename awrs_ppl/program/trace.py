@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from awrs_ppl._values import escape, safe_repr, shorten
+from awrs_ppl.program.statements import Statement
 
-__all__ = ["Log", "Record", "Request", "Trace", "copied"]
+__all__ = ["Log", "Record", "Trace", "copied"]
 
 _SHOWN = 6  # so many choices stand in the repr of a trace
 
@@ -18,35 +19,13 @@ _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None), frozenset, type
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What a statement asks for. `fingerprint` is what a replay compares beside kind and name.
-
-    `is_weighted`: the statement changes the weight, so particles are synchronized after it.
-    """
-
-    kind: str
-    name: str
-    fingerprint: tuple[Any, ...]
-    arguments: Any
-    is_weighted: bool
-
-    def shows(self, whole: bool = False) -> str:
-        """The request as text, for messages; `whole` with its arguments."""
-        parts = [*map(str, self.fingerprint)]
-        # Of a text to generate the fingerprint tells all that a reader can use.
-        if whole and self.kind != "generate":
-            parts.append(repr(getattr(self.arguments, "compared", self.arguments)))
-        return f"{self.kind} {self.name!r} ({', '.join(parts) or '-'})"
-
-
-@dataclass(frozen=True, slots=True)
 class Record:
-    """A completed statement: its request, and the value or the exception it gave.
+    """A completed statement, and the value or the exception it gave.
 
     `log_weight` is what the statement did to the weight, in all its steps.
     """
 
-    request: Request
+    statement: Statement
     value: Any
     log_weight: float
     error: BaseException | None = None
@@ -96,10 +75,10 @@ def copied(value: Any) -> Any:
 class _Choice:
     """What a trace keeps of a record: data, and nothing that the statement was about."""
 
-    kind: str
     value: Any
     log_weight: float
     is_weighted: bool
+    is_given: bool
 
 
 class Trace(Mapping[str, Any]):
@@ -109,7 +88,9 @@ class Trace(Mapping[str, Any]):
     each statement did to the weight of this lineage (resampling evens weights out, so they
     need not add up); `finished` is false if the model was stopped before its end.
 
-    >>> record = Record(Request("sample", "coin", (), None, False), "heads", 0.0)
+    >>> from awrs_ppl import Categorical
+    >>> from awrs_ppl.program.statements import Sample
+    >>> record = Record(Sample("coin", Categorical(["heads", "tails"])), "heads", 0.0)
     >>> Trace("heads", 0.0, [record])["coin"]
     'heads'
     """
@@ -121,8 +102,11 @@ class Trace(Mapping[str, Any]):
         self.log_weight = log_weight
         self.finished = finished
         self._choices = {
-            record.request.name: _Choice(
-                record.request.kind, record.value, record.log_weight, record.request.is_weighted
+            record.statement.name: _Choice(
+                record.value,
+                record.log_weight,
+                record.statement.is_weighted,
+                record.statement.gives,
             )
             for record in records
         }
@@ -143,11 +127,7 @@ class Trace(Mapping[str, Any]):
         return len(self._choices)
 
     def __repr__(self) -> str:
-        chosen = [
-            name
-            for name, choice in self._choices.items()
-            if choice.kind in ("generate", "sample", "call")
-        ]
+        chosen = [name for name, choice in self._choices.items() if choice.is_given]
         shown = [f"{name}={_short(self[name])}" for name in chosen[:_SHOWN]]
         if len(chosen) > _SHOWN:
             shown.append(f"… {len(chosen) - _SHOWN} more")

@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,27 +37,25 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What a `generate` statement asks for.
+class Generation(Protocol):
+    """What a text is drawn from: the statement `Generate` of a program.
 
-    `key` and `keys` are those of the target when the statement was made: they follow what
-    predicates name, which may change. Equal `law`s draw alike, whatever weighs later.
+    `keys` are those of the Boolean factors; statements with equal `key` say the same of every
+    text, those with equal `draw_key` draw alike, whatever weighs later.
     """
 
-    target: Target
-    max_tokens: int
-    proposal: Proposal
-    critic: Weigher | None
-    key: Hashable = field(init=False)
-    keys: tuple[Hashable, ...] = field(init=False)
-    law: Hashable = field(init=False)
-
-    def __post_init__(self) -> None:
-        key = self.target.key
-        object.__setattr__(self, "key", key)
-        object.__setattr__(self, "keys", key[1])
-        object.__setattr__(self, "law", (key[:2], self.proposal))
+    @property
+    def target(self) -> Target: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def proposal(self) -> Proposal: ...
+    @property
+    def key(self) -> Hashable: ...
+    @property
+    def keys(self) -> tuple[Hashable, ...]: ...
+    @property
+    def draw_key(self) -> Hashable: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +209,7 @@ def _groups(items: Sequence[Item], memory: Memory) -> Iterable[_Group]:
         generation, progress = item.generation, item.progress
         text = progress.text
         forced = len(text.tokens) >= generation.max_tokens - 1
-        key = (generation.law, text.tokens, forced)
+        key = (generation.draw_key, text.tokens, forced)
         group = groups.get(key)
         if group is None:
             target = generation.target

@@ -23,9 +23,9 @@ from awrs_ppl.distributions import Bernoulli, Categorical
 from awrs_ppl.errors import ModelError
 from awrs_ppl.log_weights import log_sum
 from awrs_ppl.program.execution import Model, Run, require_model
-from awrs_ppl.program.statements import Observation
-from awrs_ppl.program.trace import Record, Request, copied
-from awrs_ppl.proposals.token_step import Generation
+from awrs_ppl.program.statements import Call, Condition, Factor, Sample, Statement
+from awrs_ppl.program.text_statements import Generate, Observe
+from awrs_ppl.program.trace import Record, copied
 from awrs_ppl.tokens.vocabulary import first_stop
 
 __all__ = ["Exact", "continuations", "enumerate_posterior", "enumerate_texts", "is_allowed"]
@@ -63,13 +63,13 @@ async def enumerate_posterior(model: Model, *args: Any) -> Exact:
     paths: list[tuple[list[Record], float]] = [([], 0.0)]
     while paths:
         records, log_weight = paths.pop()
-        request, value = await _run_on(model, args, records)
-        if request is None:
+        statement, value = await _run_on(model, args, records)
+        if statement is None:
             masses[key(value)].append(log_weight)
             continue
-        for choice, weight in await _choices(request):
+        for choice, weight in await _choices(statement):
             if weight > -math.inf:
-                record = Record(request, choice, weight)
+                record = Record(statement, choice, weight)
                 paths.append(([*records, record], log_weight + weight))
     log_masses = {value: log_sum(weights) for value, weights in masses.items()}
     log_ml = log_sum(list(log_masses.values()))
@@ -78,49 +78,47 @@ async def enumerate_posterior(model: Model, *args: Any) -> Exact:
 
 async def _run_on(
     model: Model, args: Sequence[Any], records: list[Record]
-) -> tuple[Request | None, Any]:
-    """Run a model on its record: the request that comes next, or the value it returns."""
+) -> tuple[Statement | None, Any]:
+    """Run a model on its record: the statement that comes next, or the value it returns."""
     blocked = asyncio.Event()
     run = Run(model, args, records, blocked.set)
     try:
-        while not run.finished and run.request is None:
+        while not run.finished and run.statement is None:
             blocked.clear()
             await blocked.wait()
         if run.failure is not None:
             raise run.failure
-        return (run.request, None) if run.request is not None else (None, run.value)
+        return (run.statement, None) if run.statement is not None else (None, run.value)
     finally:
         await run.drop()
 
 
-async def _choices(request: Request) -> list[tuple[Any, float]]:
+async def _choices(statement: Statement) -> list[tuple[Any, float]]:
     """Every value a statement can give, with its log-weight."""
-    if request.kind == "generate":
-        return list((await enumerate_texts(request.arguments)).items())
-    if request.kind == "observe":
-        return [(None, await _observed(request.arguments))]
-    if request.kind == "factor":
-        return [(None, request.arguments)]
-    if request.kind == "condition":
-        return [(None, 0.0 if request.arguments else -math.inf)]
-    if request.kind == "call":
-        function, args = request.arguments
-        value = function(*args)
+    if isinstance(statement, Generate):
+        return list((await enumerate_texts(statement)).items())
+    if isinstance(statement, Observe):
+        return [(None, await _observed(statement))]
+    if isinstance(statement, Factor | Condition):
+        return [await statement.weigh(np.random.default_rng)]
+    if isinstance(statement, Call):
+        value = statement.function(*statement.args)
         return [(copied(await value if asyncio.iscoroutine(value) else value), 0.0)]
-    distribution = request.arguments[0]
+    assert isinstance(statement, Sample)
+    distribution = statement.distribution
     if isinstance(distribution, Bernoulli):
         support: Iterable[Any] = (True, False)
     elif isinstance(distribution, Categorical):
         support = {key(value): value for value in distribution.values}.values()
     else:
         raise ModelError(
-            f"{request.shows()} draws from {distribution!r}: only Categorical and Bernoulli can "
+            f"{statement.shows()} draws from {distribution!r}: only Categorical and Bernoulli can "
             "be enumerated"
         )
     return [(value, distribution.log_prob(value)) for value in support]
 
 
-async def _observed(asked: Observation) -> float:
+async def _observed(asked: Observe) -> float:
     """The log-probability of a value, token by token and apart from the library's own scoring."""
     if asked.distribution is not None:
         return asked.distribution.log_prob(asked.value)
@@ -145,7 +143,7 @@ async def _observed(asked: Observation) -> float:
     return log_p
 
 
-async def enumerate_texts(generation: Generation) -> dict[str, float]:
+async def enumerate_texts(generation: Generate) -> dict[str, float]:
     """The log-weight of every text that a `generate` statement can give."""
     target = generation.target
     masses: dict[str, list[float]] = defaultdict(list)

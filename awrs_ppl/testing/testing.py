@@ -17,7 +17,7 @@ from awrs_ppl.constraints.potential import BooleanPotential, settle
 from awrs_ppl.constraints.verdict_cache import Memory
 from awrs_ppl.inference.smc import infer
 from awrs_ppl.program.execution import Model
-from awrs_ppl.program.statements import target_of
+from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.proposals import Proposal, is_proposal
 from awrs_ppl.proposals.token_step import place_of
 from awrs_ppl.testing.enumeration import continuations, enumerate_posterior, is_allowed
