@@ -15,13 +15,12 @@ from genlm.control.sampler.token import TokenSampler
 
 from awrs_ppl._values import quoted, whole
 from awrs_ppl.constraints.adapters import ByteFactor, Text, TokenFactor
-from awrs_ppl.constraints.next_verdicts import Knowledge, start
-from awrs_ppl.constraints.potential import BooleanPotential, State
+from awrs_ppl.constraints.next_verdicts import start
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.constraints.product import Target, common_alphabet
 from awrs_ppl.constraints.verdict_cache import Memory
 from awrs_ppl.proposals import AWRS, Proposal, is_proposal
-from awrs_ppl.proposals.token_step import place_of
-from awrs_ppl.tokens.next_token import weigh_outcomes
+from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["HeadTailSampler"]
@@ -90,8 +89,7 @@ class HeadTailSampler(TokenSampler):
         self._proposal = AWRS() if proposal is None else proposal
         self._rng = np.random.default_rng(seed)
         self._memory = Memory()
-        self._closings = self._vocabulary.closings((), b"")
-        self._states: OrderedDict[tuple[int, ...], tuple[State, ...]] = OrderedDict()
+        self._begun: OrderedDict[tuple[int, ...], Progress] = OrderedDict()
         self.checks = 0
 
     async def sample(self, context: Sequence[Any], draw: Any = None) -> tuple[Any, float, float]:
@@ -103,44 +101,43 @@ class HeadTailSampler(TokenSampler):
             raise ValueError(f"{type(self).__name__} has no categorical draw for draw={draw!r}")
         ids = tuple(self._numbers[symbol] for symbol in context)
         text = Text(b"".join(map(_bytes, context)), ids)
-        states = await self._reach(text)
-        if states is None:
+        begun = await self._reach(text)
+        if begun is None:
             return self.target.eos, -np.inf, np.nan
         weights = torch.as_tensor((await self.potential.logw_next(context)).weights)
-        knowledge = Knowledge.at(self._factors, text, states, self._closings, self._memory)
-        knowledge.twisted = False  # its SMC knows nothing of twists
         row = torch.full((1, self._vocabulary.size), -torch.inf, dtype=weights.dtype)
         row = row.to(weights.device)
         row[0, torch.from_numpy(self._ids).to(weights.device)] = weights
         total = float(weights.double().logsumexp(0))
         if total == -np.inf:
             return self.target.eos, -np.inf, np.nan
-        place = place_of(self._proposal, knowledge, False, 1.0)
-        (outcomes,) = weigh_outcomes([row], self._vocabulary, [place])
-        (drawn,) = await self._proposal.draw(outcomes, knowledge, [self._rng])
-        if drawn.log_weight == -np.inf or drawn.outcome >= self._vocabulary.size:
+        # genlm-control's SMC knows nothing of twists.
+        step = TokenStep.at(self._factors, begun, self._memory, self._proposal, twisted=False)
+        weigh([step], [row])
+        (drawn,) = await step.draw([self._rng])
+        (after,) = await step.commit([drawn])
+        if after is None or after.ended:
             token = self.target.eos
         else:
             token = self._symbols[drawn.outcome]
-            self._keep((*ids, drawn.outcome), await knowledge.states_after(drawn.outcome))
-        knowledge.settle()
-        self.checks += knowledge.asked
+            self._keep(after)
+        self.checks += step.knowledge.asked
         return token, drawn.log_weight + total, np.nan
 
-    async def _reach(self, text: Text) -> tuple[State, ...] | None:
-        states = self._states.get(text.tokens)
-        if states is None:
-            found = await start(self._factors, text)
-            if isinstance(found, str):
+    async def _reach(self, text: Text) -> Progress | None:
+        begun = self._begun.get(text.tokens)
+        if begun is None:
+            states = await start(self._factors, text)
+            if isinstance(states, str):
                 return None
-            states = found
-            self._keep(text.tokens, states)
-        return states
+            begun = Progress(text, states, ())
+            self._keep(begun)
+        return begun
 
-    def _keep(self, ids: tuple[int, ...], states: tuple[State, ...]) -> None:
-        self._states[ids] = states
-        if len(self._states) > _CONTEXTS:
-            self._states.popitem(last=False)
+    def _keep(self, begun: Progress) -> None:
+        self._begun[begun.text.tokens] = begun
+        if len(self._begun) > _CONTEXTS:
+            self._begun.popitem(last=False)
 
 
 def _bytes(symbol: Any) -> bytes:

@@ -14,8 +14,9 @@ import numpy as np
 
 from awrs_ppl import AWRS
 from awrs_ppl.constraints import prefix_propagation as closure
+from awrs_ppl.constraints import weighing
 from awrs_ppl.constraints.next_verdicts import Knowledge
-from awrs_ppl.inference import inference
+from awrs_ppl.inference import inference, text_step
 from awrs_ppl.inference.inference import Inference
 from awrs_ppl.inference.population import Particle, continued
 from awrs_ppl.log_weights import log_mean
@@ -24,7 +25,6 @@ from awrs_ppl.program.statements import Condition
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.program.trace import Log
 from awrs_ppl.proposals import DEAD, Draw, paper
-from awrs_ppl.proposals import token_step as generation
 from awrs_ppl.tokens.urn import pick
 
 # --- the proposal -------------------------------------------------------------------------
@@ -242,23 +242,20 @@ def largest_rests(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.repeat(np.arange(n), copies)
 
 
-right_weighers = generation._apply_weighers
+right_weigh_texts = text_step._weigh
 
 
-async def undivided(items: Any, advances: Any) -> Any:
-    bare = [
-        replace(item, progress=replace(item.progress, weights=(0.0,) * len(item.progress.weights)))
-        for item in items
-    ]
-    return await right_weighers(bare, advances)
+async def undivided(going: Any, before: Any) -> None:
+    bare = [replace(was, weights=(0.0,) * len(was.weights)) for was in before]
+    await right_weigh_texts(going, bare)
 
 
 async def by_beginning(asked: Any) -> Any:
-    return await generation.weigh([(weigher, text, False) for weigher, text, _ in asked])
+    return await weighing.weigh([(weigher, text, False) for weigher, text, _ in asked])
 
 
-def unweighed(target: Any, proposal: Any, rng: Any) -> tuple[Any, float]:
-    return proposal.sample(rng), 0.0
+async def unweighed(self: Any, rng: Any) -> tuple[Any, float]:
+    return self.proposal.sample(rng()), 0.0
 
 
 def streams_by(*kept: str) -> Callable[[], AbstractContextManager[Any]]:

@@ -20,15 +20,15 @@ from statistical_programs import Program
 from awrs_ppl import AWRS, Bernoulli, Categorical, Context, ToyLM, predicate
 from awrs_ppl.constraints import prefix_propagation as closure
 from awrs_ppl.constraints.next_verdicts import Knowledge
-from awrs_ppl.inference import population, smc
+from awrs_ppl.inference import population, smc, text_step
 from awrs_ppl.inference import step as rounds
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.potentials import Soft
 from awrs_ppl.potentials.predicates import Predicate
+from awrs_ppl.program.statements import Sample
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.proposals import awrs, paper
-from awrs_ppl.proposals import token_step as generation
 from awrs_ppl.tokens.vocabulary import Closing
 
 __all__ = ["FAULTS", "Fault"]
@@ -252,7 +252,7 @@ FAULTS = [
     ),
     Fault(
         "weight of beginnings not divided out",
-        of(generation, "_apply_weighers", wrong.undivided),
+        of(text_step, "_weigh", wrong.undivided),
         text_of(EVEN * Soft(length, prefix=misleading), 3),
     ),
     Fault("twist not undone", of(Particle, "weigh", wrong.keep_twist), CRITIC),
@@ -276,7 +276,7 @@ FAULTS = [
     ),
     Fault(
         "draw from a proposal unweighed",
-        of(rounds, "_imported", wrong.unweighed),
+        of(Sample, "weigh", wrong.unweighed),
         Program(imported, EVENED),
     ),
     Fault(

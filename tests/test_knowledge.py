@@ -25,9 +25,8 @@ from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import Predicate, Regex, predicates
 from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.proposals import awrs
-from awrs_ppl.proposals.token_step import place_of
+from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
 from awrs_ppl.testing import assert_properly_weighted, assert_unbiased, enumerate_posterior
-from awrs_ppl.tokens.next_token import weigh_outcomes
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 # Whole characters, their parts, what begins like them, combining marks and what is no UTF-8.
@@ -127,13 +126,10 @@ async def learned(
     here = Text(text)
     states = await start(target, here)
     assert isinstance(states, tuple)
-    closings = target.vocabulary.closings((), b"")
-    found = Knowledge.at(target, here, states, closings, memory)
-    rows = [await lm.lm.logits([(*lm.prompt, seed)], [1.0]) for lm in target.dense]
-    (outcomes,) = weigh_outcomes(rows, target.vocabulary, [place_of(proposal, found, False, 1.0)])
-    rngs = [np.random.default_rng([seed, i]) for i in range(3)]
-    await proposal.draw(outcomes, found, rngs)
-    return found
+    step = TokenStep.at(target, Progress(here, states, ()), memory or Memory(), proposal)
+    weigh([step], [await lm.lm.logits([(*lm.prompt, seed)], [1.0]) for lm in target.dense])
+    await step.draw([np.random.default_rng([seed, i]) for i in range(3)])
+    return step.knowledge
 
 
 async def wrong_verdicts(found: Knowledge) -> list[bytes]:
@@ -704,7 +700,6 @@ async def test_what_another_run_learns_meanwhile_does_not_change_a_draw() -> Non
     constraint.speculation = 1
     target = target_of(toy("q") * constraint)
     assert target.vocabulary is not None
-    closings = target.vocabulary.closings((), b"")
     states = await start(target, Text())
     assert isinstance(states, tuple)
     rows = [await lm.lm.logits([lm.prompt], [1.0]) for lm in target.dense]
@@ -712,12 +707,12 @@ async def test_what_another_run_learns_meanwhile_does_not_change_a_draw() -> Non
     for seed in range(runs):
         answered.clear()
         shared = Memory()
-        other, one = (Knowledge.at(target, Text(), states, closings, shared) for _ in range(2))
-        question = asyncio.create_task(other.check(1))
+        begun = Progress(Text(), states, ())
+        other, one = (TokenStep.at(target, begun, shared, proposal) for _ in range(2))
+        question = asyncio.create_task(other.knowledge.check(1))
         await asyncio.sleep(0)
-        place = place_of(proposal, one, False, 1.0)
-        (outcomes,) = weigh_outcomes(rows, target.vocabulary, [place])
-        (drawn,) = await proposal.draw(outcomes, one, [np.random.default_rng(seed)])
+        weigh([one], rows)
+        (drawn,) = await one.draw([np.random.default_rng(seed)])
         answered.set()
         await question
         total += math.exp(drawn.log_weight) if drawn.outcome == 1 else 0.0

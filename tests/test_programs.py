@@ -14,6 +14,7 @@ from awrs_ppl.inference import step as rounds
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.potentials import Soft
+from awrs_ppl.proposals.token_step import TokenStep
 from awrs_ppl.testing import assert_unbiased, enumerate_posterior
 
 TOKENS = ["a", "b", "ab", "."]
@@ -268,15 +269,13 @@ async def test_a_scheme_that_rounds_is_caught(monkeypatch: pytest.MonkeyPatch) -
 async def test_a_forced_end_that_is_not_weighed_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from awrs_ppl.proposals import token_step as generation
+    right = TokenStep.draw
 
-    right = generation._apply
+    async def free(self: TokenStep, rngs: Any) -> Any:
+        draws = await right(self, rngs)
+        return [draw._replace(log_weight=0.0) for draw in draws] if self.forced else draws
 
-    async def free(group: Any, progress: Any, draw: Any) -> Any:
-        given = draw._replace(log_weight=0.0) if group.forced else draw
-        return await right(group, progress, given)
-
-    monkeypatch.setattr(generation, "_apply", free)
+    monkeypatch.setattr(TokenStep, "draw", free)
     await _is_caught(two_texts)
 
 

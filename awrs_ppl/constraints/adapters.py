@@ -1,14 +1,14 @@
 """Potentials over bytes, characters or tokens, asked about one token of the LM at a time.
 
-`Boolean` factors (ours, and genlm-control's that are known to be Boolean) give a verdict and
-a state; `Weigher` factors give a log-weight to each text on the way.
+Boolean factors (ours, and genlm-control's that are known to be Boolean) give a verdict and a
+state; those that weigh are in `weighing`.
 """
 
 from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,7 +31,6 @@ __all__ = [
     "Factor",
     "Text",
     "TokenFactor",
-    "Weigher",
     "boolean",
     "is_boolean",
     "is_inside",
@@ -167,36 +166,6 @@ class TokenFactor:
                 f"the log-weight {value}: leave out `boolean(...)` to have it weigh"
             )
         return value == 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Weigher:
-    """A potential that weighs: W is multiplied by prefix(xv)/prefix(x), at the end by
-    complete(x)/prefix(x)."""
-
-    potential: Potential
-    alphabet: Alphabet
-
-    async def prefixes(self, texts: Sequence[Text]) -> list[float]:
-        """The log-weight of each text as a beginning, in one batch."""
-        return await self._weigh(texts, self.potential.batch_prefix, whole=False)
-
-    async def completes(self, texts: Sequence[Text]) -> list[float]:
-        """The log-weight of each text with its end, in one batch."""
-        return await self._weigh(texts, self.potential.batch_complete, whole=True)
-
-    async def _weigh(self, texts: Sequence[Text], batch: Any, *, whole: bool) -> list[float]:
-        contexts = [
-            self.alphabet.context(text) if not whole or self.alphabet.is_whole(text) else None
-            for text in texts
-        ]
-        asked = [i for i, context in enumerate(contexts) if context is not None]
-        weights = [-math.inf] * len(texts)
-        if asked:
-            answers = await batch([contexts[i] for i in asked])
-            for i, answer in zip(asked, answers, strict=True):
-                weights[i] = checked_weight(answer, self.potential, texts[i].data)
-        return weights
 
 
 class Alphabet:

@@ -20,10 +20,10 @@ from awrs_ppl.constraints.adapters import (
     Factor,
     Text,
     TokenFactor,
-    Weigher,
     is_boolean,
 )
 from awrs_ppl.constraints.potential import BYTE_TABLES, BYTES, BooleanPotential, Multiplicative
+from awrs_ppl.constraints.weighing import Weigher
 from awrs_ppl.errors import VocabularyError
 from awrs_ppl.lm.prompted import PromptedLM
 from awrs_ppl.tokens.next_token import end_log_weight

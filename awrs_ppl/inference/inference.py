@@ -17,16 +17,16 @@ from awrs_ppl._values import whole
 from awrs_ppl.constraints.verdict_cache import Memory
 from awrs_ppl.errors import ModelError
 from awrs_ppl.inference._progress import Bar
+from awrs_ppl.inference.change import Shared
 from awrs_ppl.inference.failures import report
 from awrs_ppl.inference.population import Particle, Sync, continued
-from awrs_ppl.inference.recorder import Ledger
+from awrs_ppl.inference.recorder import Ledger, Meter
 from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.inference.step import play
 from awrs_ppl.log_weights import ess, log_sum, normalize
 from awrs_ppl.program.execution import Model, Run, require_model
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.program.trace import Log
-from awrs_ppl.proposals.token_step import Meter
 from awrs_ppl.rng import Purpose, Streams
 
 if TYPE_CHECKING:
@@ -227,12 +227,11 @@ class Inference:
                     self._constraints[statement.keys] = statement.target.boolean
             for lm in statement.lms:
                 self.lms.setdefault(lm, _counts(lm))
-        steer = self._ess_threshold > 0
         weights = [p.total for p in self.particles]
         started, checks = time.perf_counter(), self.meter.checks.total()
-        changes = await play(
-            active, self._stream, self.meter, self._memory, log_sum(weights), steer=steer
-        )
+        steer = self._ess_threshold > 0
+        shared = Shared(self._stream, self.meter, self._memory, log_sum(weights), steer)
+        changes = await play(active, shared)
         self._ledger.note(
             len(self.history) + 1,
             weights,

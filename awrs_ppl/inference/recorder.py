@@ -8,22 +8,25 @@ factors are told apart by letting them act one after the other; they multiply to
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from awrs_ppl._values import escape
+from awrs_ppl.constraints.next_verdicts import Knowledge
 from awrs_ppl.inference.population import Loss, Sync
 from awrs_ppl.log_weights import ess, log_sum
 from awrs_ppl.program.text_statements import Generate
 
 if TYPE_CHECKING:
-    from awrs_ppl.inference.step import Change
+    from awrs_ppl.inference.change import Change
 
-__all__ = ["Death", "Effort", "Ledger"]
+__all__ = ["Death", "Effort", "Ledger", "Meter"]
 
 _TAIL = 120  # so many bytes of a text are kept of a death
 
@@ -60,6 +63,45 @@ class Effort:
     tokens: int = 0
     checks: float = 0.0
     seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Meter:
+    """What an inference has cost: `seconds` by part, the rest by potential."""
+
+    tokens: int = 0
+    checks: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    check_seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def count(self, questions: Iterable[Knowledge]) -> None:
+        """Charge what was asked to the potentials, which are named once: names may be long."""
+        names: dict[int, str] = {}
+        for knowledge in questions:
+            # Whoever was asked has taken time.
+            for i, seconds in knowledge.seconds.items():
+                potential = knowledge.target.boolean[i].potential
+                name = names.get(id(potential))
+                if name is None:
+                    name = names[id(potential)] = repr(potential)
+                self.check_seconds[name] = self.check_seconds.get(name, 0.0) + seconds
+                for asked, total in (
+                    (knowledge.checks, self.checks),
+                    (knowledge.rejections, self.refusals),
+                ):
+                    if i in asked:
+                        total[name] += asked[i]
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Charge the time inside to a part."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
 
 class Ledger:

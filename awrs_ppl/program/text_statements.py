@@ -9,7 +9,7 @@ from typing import Any
 from genlm.control.potential.base import Potential
 
 from awrs_ppl._values import count_of
-from awrs_ppl.constraints.adapters import Text, Weigher
+from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.next_verdicts import ask, start
 from awrs_ppl.constraints.product import (
     Product,
@@ -18,12 +18,12 @@ from awrs_ppl.constraints.product import (
     dense_log_weight,
     fingerprint,
 )
+from awrs_ppl.constraints.weighing import Weigher, known, weigh
 from awrs_ppl.distributions import Distribution
 from awrs_ppl.errors import ContextLengthError, ModelError
 from awrs_ppl.foreign import Foreign, adapted, kind_of
 from awrs_ppl.program.statements import Rng, Statement, log_prob
 from awrs_ppl.proposals import AWRS, Proposal, is_proposal
-from awrs_ppl.proposals.token_step import known, weigh
 
 __all__ = ["Generate", "Observe", "target_of"]
 

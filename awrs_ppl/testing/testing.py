@@ -11,18 +11,17 @@ import numpy as np
 from genlm.control.potential.base import Potential
 
 from awrs_ppl._values import is_number, quoted, whole
-from awrs_ppl.constraints.adapters import Alphabet, Text, Weigher
-from awrs_ppl.constraints.next_verdicts import Knowledge, start
+from awrs_ppl.constraints.adapters import Alphabet, Text
+from awrs_ppl.constraints.next_verdicts import start
 from awrs_ppl.constraints.potential import BooleanPotential, settle
 from awrs_ppl.constraints.verdict_cache import Memory
+from awrs_ppl.constraints.weighing import Weigher
 from awrs_ppl.inference.smc import infer
 from awrs_ppl.program.execution import Model
 from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.proposals import Proposal, is_proposal
-from awrs_ppl.proposals.token_step import place_of
+from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
 from awrs_ppl.testing.enumeration import continuations, enumerate_posterior, is_allowed
-from awrs_ppl.tokens.next_token import Outcomes, weigh_outcomes
-from awrs_ppl.tokens.vocabulary import stop_tail
 
 __all__ = ["assert_prefix_closed", "assert_properly_weighted", "assert_unbiased"]
 
@@ -177,32 +176,37 @@ async def assert_properly_weighted(
             wanted[token, data] += math.exp(weight)
     total = math.fsum(wanted.values())
     rows = [await lm.lm.logits([lm.prompt + ids], [lm.temperature]) for lm in target.dense]
-    closings = vocabulary.closings(target.stops, stop_tail(here.data, target.stops))
+    begun = Progress(here, states, ())
     sums: dict[tuple[int | None, bytes], float] = defaultdict(float)
     squares: dict[tuple[int | None, bytes], float] = defaultdict(float)
     rounds = -(-draws // together)
     mass = mass_squares = 0.0
-    batch: list[Outcomes] = []
+    steps: list[TokenStep] = []
     memory = Memory()
     for number in range(rounds):
-        if not warm:
-            memory = Memory()
-        knowledge = Knowledge.at(target, here, states, closings, memory)
-        if not batch:  # many copies at once: a draw changes its outcomes
+        if not steps:  # many at once: weighing them is what takes long
             count = 1 if warm else min(rounds - number, 256)
-            places = [place_of(proposal, knowledge, forced, 1.0)] * count
-            batch = weigh_outcomes([row.repeat(count, 1) for row in rows], vocabulary, places)
-        outcomes = batch.pop()
+            steps = [
+                TokenStep.at(target, begun, memory if warm else Memory(), proposal, forced=forced)
+                for _ in range(count)
+            ]
+            weigh(steps, [row.repeat(count, 1) for row in rows])
+        step = steps.pop()
         rngs = [np.random.default_rng([seed, number, i]) for i in range(together)]
         # Draws made together may depend on each other: their mean is one observation.
         seen: dict[tuple[int | None, bytes], float] = defaultdict(float)
-        for draw in await proposal.draw(outcomes, knowledge, rngs):
+        for draw in await step.draw(rngs):
             if draw.log_weight > -math.inf:
                 if draw.outcome < vocabulary.size:
                     token = draw.outcome
                     what = (token, here.data + bytes(vocabulary.tokens[token]))
                 else:
-                    what = (None, closings.ends[draw.outcome - vocabulary.size].apply(here.data))
+                    what = (
+                        None,
+                        step.knowledge.closings.ends[draw.outcome - vocabulary.size].apply(
+                            here.data
+                        ),
+                    )
                 weight = math.exp(draw.log_weight)
                 seen[what] += weight / together
                 mass, mass_squares = mass + weight, mass_squares + weight * weight

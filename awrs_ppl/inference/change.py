@@ -1,0 +1,84 @@
+"""What a step does to a particle, computed before anything is changed."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from awrs_ppl.constraints.verdict_cache import Memory
+from awrs_ppl.inference.population import Particle
+from awrs_ppl.inference.recorder import Meter
+from awrs_ppl.program.text_statements import Generate
+from awrs_ppl.proposals.token_step import Progress
+from awrs_ppl.rng import Purpose
+
+__all__ = ["Change", "Shared"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all particles of a step share: the makers of their random numbers, the verdicts, and
+    the log-weight `total` of the whole population. With `steer` critics twist."""
+
+    stream: Callable[[Particle, Purpose], np.random.Generator]
+    meter: Meter
+    memory: Memory
+    total: float
+    steer: bool
+
+    def share(self, change: Change) -> float:
+        """The part of the population's weight that a particle had before the step."""
+        return math.exp(change.particle.total - self.total)
+
+
+@dataclass(slots=True)
+class Change:
+    """What a step does to a particle; with `completes` its statement ends with `value`.
+
+    `progress` is the text after the step, None where there is none: before the first token, and
+    once it is clear that the particle dies, by `killer`, or that its statement fails.
+    """
+
+    particle: Particle
+    log_weight: float = 0.0
+    twist: float = 0.0
+    killer: str | None = None
+    progress: Progress | None = None
+    completes: bool = False
+    value: Any = None
+    error: Exception | None = None
+
+    @property
+    def generate(self) -> Generate:
+        """The statement, where a text is generated."""
+        statement = self.particle.statement
+        assert isinstance(statement, Generate)
+        return statement
+
+    def weigh_text(self, weights: tuple[float, ...]) -> None:
+        """Keep the log-weights of the weighing factors with the text."""
+        assert self.progress is not None
+        self.progress = replace(self.progress, weights=weights)
+
+    def die(self, killer: str) -> None:
+        """The weight becomes 0, by what is named."""
+        self.log_weight, self.twist, self.progress, self.killer = -math.inf, 0.0, None, killer
+
+    def fail(self, error: Exception) -> None:
+        """End the statement with an error that its model can catch."""
+        # Particles share the first: each is to have its own traceback and notes.
+        self.completes, self.progress, self.error = True, None, copy.copy(error)
+        self.twist = 0.0
+
+    def apply(self) -> None:
+        """Change the particle; if it is still alive, its model may go on."""
+        self.particle.weigh(self.log_weight, self.twist, self.killer)
+        if not self.completes:
+            self.particle.progress = self.progress
+        elif self.particle.is_live:
+            self.particle.complete(self.value, self.error)

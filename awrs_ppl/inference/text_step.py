@@ -1,0 +1,233 @@
+"""One token of every text that is being generated, in batches.
+
+1. The empty text of those that begin is weighed.
+2. Particles at one context share one `TokenStep`.
+3. Each language model gives the rows of all contexts in one pass.
+4. The outcomes are weighed and drawn.
+5. Factors that weigh multiply by prefix(xv)/prefix(x), or at the end by complete(x)/prefix(x).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from awrs_ppl._concurrency import together
+from awrs_ppl.constraints.adapters import Text
+from awrs_ppl.constraints.next_verdicts import start
+from awrs_ppl.constraints.weighing import known, weigh
+from awrs_ppl.errors import ContextLengthError
+from awrs_ppl.inference.change import Change, Shared
+from awrs_ppl.proposals import Draw, token_step
+from awrs_ppl.proposals.token_step import Progress, TokenStep
+from awrs_ppl.rng import Purpose
+
+__all__ = ["grow"]
+
+# The steps of a round, each with the particles that are there.
+_Steps = dict[TokenStep, list[Change]]
+# By step: of each language model all rows, and which of them is this context's.
+_Rows = dict[TokenStep, list[tuple[torch.Tensor, int]]]
+
+
+async def grow(changes: Sequence[Change], shared: Shared) -> None:
+    """Draw one outcome for each; texts that reach `max_tokens` are ended."""
+    await _begin([change for change in changes if change.progress is None])
+    going = [change for change in changes if change.progress is not None]
+    begun = [change.log_weight for change in going]
+    before = [change.progress for change in going]
+    with shared.meter.part("proposal"):
+        steps = _steps(going, shared)
+    with shared.meter.part("language model"):
+        rows = await _rows(steps)
+    with shared.meter.part("proposal"):
+        draws = await _draw({step: steps[step] for step in rows}, rows, shared)
+        for step in rows:
+            await _commit(step, steps[step], draws[step])
+        shared.meter.count(step.knowledge for step in rows)
+    shared.meter.tokens += len(going)
+    with shared.meter.part("potentials"):
+        await _weigh(going, before)
+    for change, log_weight in zip(going, begun, strict=True):
+        change.log_weight = log_weight + change.log_weight
+
+
+async def _begin(fresh: Sequence[Change]) -> None:
+    """The empty text of each, weighed by its product's `prefix`."""
+    # Particles mostly begin the same product: it is evaluated once.
+    firsts: dict[Any, Change] = {}
+    for change in fresh:
+        firsts.setdefault(change.generate.key, change)
+    await together(map(_begin_one, firsts.values()))
+    for change in fresh:
+        first = firsts[change.generate.key]
+        if change is not first:
+            change.log_weight, change.killer = first.log_weight, first.killer
+            change.progress = first.progress
+            if first.error is not None:
+                change.fail(first.error)
+
+
+async def _begin_one(change: Change) -> None:
+    target, empty = change.generate.target, Text()
+    states = await start(target, empty)
+    if isinstance(states, str):
+        change.die(f"{states} (at the empty text)")
+        return
+    try:
+        weights = known(await weigh([(weigher, empty, False) for weigher in target.weighted]))
+    except ContextLengthError as error:
+        change.fail(error)
+        return
+    if -math.inf in weights:
+        killer = target.weighted[weights.index(-math.inf)].potential
+        change.die(f"{killer!r} (at the empty text)")
+        return
+    change.progress, change.log_weight = Progress(empty, states, weights), sum(weights)
+
+
+def _steps(going: Sequence[Change], shared: Shared) -> _Steps:
+    found: dict[Any, TokenStep] = {}
+    steps: _Steps = {}
+    for change in going:
+        generate, progress = change.generate, change.progress
+        assert progress is not None
+        tokens = progress.text.tokens
+        forced = len(tokens) >= generate.max_tokens - 1
+        key = (generate.draw_key, tokens, forced)
+        step = found.get(key)
+        if step is None:
+            step = found[key] = TokenStep.at(
+                generate.target,
+                progress,
+                shared.memory,
+                generate.proposal,
+                forced=forced,
+                keys=generate.keys,
+            )
+            steps[step] = []
+        steps[step].append(change)
+    return steps
+
+
+async def _rows(steps: _Steps) -> _Rows:
+    """The rows of all steps, one batch for each language model. Where a context is too long for
+    one, the particles there fail, and the step has no rows."""
+    wanted: dict[Any, list[tuple[TokenStep, int, tuple[int, ...], float]]] = defaultdict(list)
+    rows: _Rows = {}
+    for step in steps:
+        dense = step.knowledge.target.dense
+        rows[step] = [(torch.empty(0), 0)] * len(dense)
+        for j, lm in enumerate(dense):
+            context = lm.prompt + step.progress.text.tokens
+            wanted[lm.lm].append((step, j, context, lm.temperature))
+    failed: dict[TokenStep, ContextLengthError] = {}
+
+    async def batch(lm: Any) -> None:
+        asked = wanted[lm]
+        try:
+            found = await lm.logits([b[2] for b in asked], [b[3] for b in asked])
+        except ContextLengthError:
+            await together(one(lm, *each) for each in asked)  # the rest has its rows
+            return
+        for i, (step, j, _, _) in enumerate(asked):
+            rows[step][j] = found, i
+
+    async def one(
+        lm: Any, step: TokenStep, j: int, context: tuple[int, ...], temperature: float
+    ) -> None:
+        try:
+            rows[step][j] = await lm.logits([context], [temperature]), 0
+        except ContextLengthError as error:
+            failed[step] = error
+
+    await together(map(batch, wanted))
+    for step, error in failed.items():
+        del rows[step]
+        for change in steps[step]:
+            change.log_weight = 0.0
+            change.fail(error)
+    return rows
+
+
+async def _draw(steps: _Steps, rows: _Rows, shared: Shared) -> dict[TokenStep, list[Draw]]:
+    """Weigh the outcomes of all steps at once, and draw."""
+    kinds: dict[Any, list[TokenStep]] = defaultdict(list)
+    for step in steps:
+        target = step.knowledge.target
+        kinds[target.vocabulary, len(target.dense)].append(step)
+    for (_, count), alike in kinds.items():
+        stacked = [_stacked([rows[step][j] for step in alike]) for j in range(count)]
+        shares = [math.fsum(map(shared.share, steps[step])) for step in alike]
+        token_step.weigh(alike, stacked, shares)
+    draws: dict[TokenStep, list[Draw]] = {}
+
+    async def draw(chain: list[TokenStep]) -> None:
+        for step in chain:
+            rngs = [shared.stream(change.particle, Purpose.TOKEN) for change in steps[step]]
+            draws[step] = await step.draw(rngs)
+
+    await together(map(draw, _chains([step for alike in kinds.values() for step in alike])))
+    return draws
+
+
+def _chains(steps: Sequence[TokenStep]) -> list[list[TokenStep]]:
+    """Steps that learn about the same state draw one after the other, so that what they know
+    does not depend on whose checks are done first; others draw side by side."""
+    chains: list[tuple[set[int], list[TokenStep]]] = []
+    for step in steps:
+        states = {id(verdicts) for verdicts in step.knowledge.known.values()}
+        alike = [chain for chain in chains if chain[0] & states]
+        merged = set[int]().union(states, *(chain[0] for chain in alike))
+        links = [link for chain in alike for link in chain[1]]
+        chains = [chain for chain in chains if not chain[0] & states]
+        chains.append((merged, [*links, step]))
+    return [links for _, links in chains]
+
+
+def _stacked(parts: list[tuple[torch.Tensor, int]]) -> torch.Tensor:
+    """Rows as one tensor; mostly they are all of one already, in order."""
+    whole = parts[0][0]
+    if len(whole) == len(parts) and all(r is whole and i == k for k, (r, i) in enumerate(parts)):
+        return whole
+    return torch.stack([rows[i] for rows, i in parts])
+
+
+async def _commit(step: TokenStep, members: Sequence[Change], draws: Sequence[Draw]) -> None:
+    for change, draw, progress in zip(members, draws, await step.commit(draws), strict=True):
+        if progress is None:
+            change.die(step.knowledge.killer(forced=step.forced))
+        else:
+            change.log_weight, change.progress = draw.log_weight, progress
+            change.twist = progress.twist
+
+
+async def _weigh(going: Sequence[Change], before: Sequence[Progress | None]) -> None:
+    """Multiply by the factors that weigh; `before` are the texts before the draws."""
+    asked = [
+        (weigher, change.progress.text, change.progress.ended)
+        for change in going
+        if change.progress is not None
+        for weigher in change.generate.target.weighted
+    ]
+    given = iter(await weigh(asked))
+    for change, was in zip(going, before, strict=True):
+        weighted = change.generate.target.weighted
+        if change.progress is None or not weighted:
+            continue
+        assert was is not None
+        answers = [next(given) for _ in weighted]
+        try:
+            weights = known(answers)
+        except ContextLengthError as error:
+            change.fail(error)
+            continue
+        if -math.inf in weights:
+            change.die(repr(weighted[weights.index(-math.inf)].potential))
+        else:
+            change.log_weight = change.log_weight + sum(weights) - sum(was.weights)
+            change.weigh_text(weights)
