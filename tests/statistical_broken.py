@@ -15,6 +15,7 @@ import numpy as np
 from awrs_ppl import AWRS
 from awrs_ppl.constraints import prefix_propagation as closure
 from awrs_ppl.constraints import weighing
+from awrs_ppl.constraints.dead_ends import tokens_to_dead_ends
 from awrs_ppl.constraints.next_verdicts import Knowledge
 from awrs_ppl.inference import inference, text_step
 from awrs_ppl.inference.inference import Inference
@@ -157,7 +158,7 @@ right_accepted = Knowledge.accepted
 
 def dead_prefix(self: Knowledge) -> np.ndarray:
     lexicon = self.vocabulary.lexicon
-    for token in self._deadly():
+    for token in tokens_to_dead_ends(self):
         first, last = lexicon.range(bytes(self.vocabulary.tokens[token]))
         for verdicts in self.known.values():
             for alike in lexicon.ids[first:last].tolist():

@@ -19,12 +19,14 @@ from awrs_ppl import AWRS, LM, BooleanPotential, Categorical, Context, ToyLM, in
 from awrs_ppl.constraints import prefix_propagation as closure
 from awrs_ppl.constraints import verdict_cache as memory
 from awrs_ppl.constraints.adapters import Text
+from awrs_ppl.constraints.dead_ends import is_dead_end
 from awrs_ppl.constraints.next_verdicts import Knowledge, start
 from awrs_ppl.constraints.verdict_cache import Memory, Verdicts
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import Predicate, Regex, predicates
 from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.proposals import awrs
+from awrs_ppl.proposals.head import Head
 from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
 from awrs_ppl.testing import assert_properly_weighted, assert_unbiased, enumerate_posterior
 from awrs_ppl.tokens.vocabulary import Vocabulary
@@ -514,7 +516,7 @@ async def test_inside_a_character_a_dead_end_is_known_for_certain() -> None:
     found = await learned(INSIDE("a") * predicate(str.isascii), "丁".encode()[:2], AWRS(), 0)
     # The 64 ways to go on, and the end.
     assert found.asked <= 65
-    assert found.is_dead_end()
+    assert is_dead_end(found)
     assert await wrong_verdicts(found) == []
 
 
@@ -650,7 +652,7 @@ async def test_few_walk_into_a_character_where_little_is_allowed(
         return sum(sum(posterior.kills.values()) for posterior in found)
 
     few = await dead()
-    monkeypatch.setattr(awrs._Head, "twist", lambda self: 1.0)
+    monkeypatch.setattr(Head, "twist", lambda self: 1.0)
     assert few < 0.5 * await dead()
 
 

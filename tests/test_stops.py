@@ -13,8 +13,10 @@ from unittest.mock import patch
 import pytest
 
 from awrs_ppl import ToyLM
+from awrs_ppl.constraints import dead_ends
 from awrs_ppl.constraints.next_verdicts import Knowledge
 from awrs_ppl.potentials import predicate
+from awrs_ppl.proposals import token_step
 from awrs_ppl.testing import assert_unbiased, enumerate_posterior
 from awrs_ppl.tokens.vocabulary import Vocabulary, first_stop, stop_tail
 
@@ -184,11 +186,14 @@ async def test_dead_end_behind_the_prefix_of_a_stop_is_one_of_its_text():
 
     checked = {"runs": 60, "n_particles": 8, "ess_threshold": 0.9}
     await assert_unbiased(model, **checked)
-    right = Knowledge._place
+    right = dead_ends.place_of
 
-    def forgets_the_text(self: Any, states: Any, data: bytes) -> Any:
-        place: Any = right(self, states, data)
-        return (*place[:-1], stop_tail(data, self.target.stops))
+    def forgets_the_text(knowledge: Knowledge, states: Any = None, data: Any = None) -> Any:
+        place: Any = right(knowledge, states, data)
+        text = knowledge.text.data if data is None else data
+        return (*place[:-1], stop_tail(text, knowledge.target.stops))
 
-    with patch.object(Knowledge, "_place", forgets_the_text), pytest.raises(AssertionError):
+    places = (dead_ends, token_step)
+    broken = (patch.object(module, "place_of", forgets_the_text) for module in places)
+    with next(broken), next(broken), pytest.raises(AssertionError):
         await assert_unbiased(model, **checked)

@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from awrs_ppl._concurrency import together
-from awrs_ppl.constraints.adapters import Factor, Text, is_inside
+from awrs_ppl.constraints.adapters import Factor, Text
+from awrs_ppl.constraints.checks_ahead import ChecksAhead
+from awrs_ppl.constraints.dead_ends import leads_to_dead_end, tokens_to_dead_ends
 from awrs_ppl.constraints.potential import State, show
 from awrs_ppl.constraints.product import Target
+from awrs_ppl.constraints.undecided_utf8 import Undecided
 from awrs_ppl.constraints.verdict_cache import Memory, Tail, Verdicts
 from awrs_ppl.errors import AwrsError, PotentialError
 from awrs_ppl.tokens.urn import Urn
-from awrs_ppl.tokens.vocabulary import Closing, Closings, Vocabulary, stop_tail
+from awrs_ppl.tokens.vocabulary import Closing, Closings, Vocabulary
 
 __all__ = ["Knowledge", "ask", "start"]
 
@@ -54,16 +56,10 @@ class Knowledge:
     known: dict[int, Verdicts] = field(default_factory=dict)
     # Beginnings of tokens that were asked about.
     beginnings: int = 0
-    # How many outcomes are worth asking about at once.
-    speculation: int = 1
-    # Whether what follows a draw looks at its twist.
-    twisted: bool = True
-    # Inside a character, the logarithm of the twist with which it was begun; else None.
-    begun: float | None = None
     vocabulary: Vocabulary = field(init=False)
+    undecided: Undecided = field(init=False)
+    ahead: ChecksAhead[_Answer] = field(default_factory=ChecksAhead)
     _ends: dict[int, bool] = field(default_factory=dict)
-    # Answers that were fetched ahead, and have not been needed yet.
-    _ahead: dict[int, _Answer] = field(default_factory=dict)
     _masked: frozenset[int] = frozenset()
     # Draws from what is unknown: before, at all states and at this one, and now.
     _tails: tuple[Tail, Tail] = field(default_factory=lambda: (Tail(), Tail()))
@@ -72,6 +68,7 @@ class Knowledge:
     def __post_init__(self) -> None:
         assert self.target.vocabulary is not None
         self.vocabulary = self.target.vocabulary
+        self.undecided = Undecided(self.known.values())
 
     @classmethod
     def at(
@@ -96,13 +93,10 @@ class Knowledge:
             if mask is None:
                 found = memory.verdicts(keys[i], states[i], knowledge.vocabulary)
                 knowledge.known[i] = found
-                going_on = factor.next_bytes(states[i])
-                if is_inside(going_on):
-                    knowledge.begun = twist
-                if going_on is not None and not found.journal:
-                    found.go_on_with(going_on, knowledge.vocabulary)
+                next_bytes = factor.next_bytes(states[i])
+                knowledge.undecided.enter(next_bytes, twist, found, knowledge.vocabulary)
                 ahead = getattr(factor.potential, "speculation", 1)
-                knowledge.speculation = max(knowledge.speculation, ahead)
+                knowledge.ahead.speculation = max(knowledge.ahead.speculation, ahead)
             else:
                 knowledge.seconds[i] = time.perf_counter() - started
                 masked.add(i)
@@ -134,16 +128,6 @@ class Knowledge:
         and at others of the constraint, up to the last step. With nothing seen it is `before`."""
         return self._tails[1].share(self._tails[0].share(before, _ELSEWHERE))
 
-    def waiting(self) -> list[int]:
-        """The tokens that were accepted because they end inside a character, of which there is
-        no verdict yet; none where draws are not `twisted`. (What begins an allowed token is not
-        among them: some of its ends is allowed.)"""
-        return [t for v in self.known.values() for t in v.waiting] if self.twisted else []
-
-    def is_waiting(self, outcome: int) -> bool:
-        """Whether an outcome is one of them."""
-        return self.twisted and any(outcome in v.waiting for v in self.known.values())
-
     def note_drawn(self, drawn: int, allowed: int) -> None:
         """Count outcomes drawn from the unknown ones; that is seen from the next step on."""
         self._drawn += Tail(drawn, allowed)
@@ -154,10 +138,10 @@ class Knowledge:
         """The outcomes known to be allowed by every factor that is checked."""
         if (shared := self._shared()) is not None:
             return shared[0]
-        deadly = self._deadly()
+        dead = tokens_to_dead_ends(self)
         first = next(iter(self.known.values()), None)
         candidates = () if first is None else first.accepted
-        tokens = [t for t in candidates if t not in deadly and self.is_accepted(t)]
+        tokens = [t for t in candidates if t not in dead and self.is_accepted(t)]
         return np.array([*tokens, *self._known_ends(True)], dtype=np.int32)
 
     def rejected(self) -> np.ndarray:
@@ -165,12 +149,12 @@ class Knowledge:
         if (shared := self._shared()) is not None:
             return shared[1]
         parts = [verdicts.arrays(self.vocabulary)[1] for verdicts in self.known.values()]
-        others = [*sorted(self._deadly()), *self._known_ends(False)]
+        others = [*sorted(tokens_to_dead_ends(self)), *self._known_ends(False)]
         return np.concatenate([*parts, np.array(others, dtype=np.int32)])
 
     def _shared(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Both, where they are the same for all contexts at this state: the usual case."""
-        if len(self.known) != 1 or self._deadly():
+        if len(self.known) != 1 or tokens_to_dead_ends(self):
             return None
         (verdicts,) = self.known.values()
         return verdicts.arrays(self.vocabulary, self._known_ends(True), self._known_ends(False))
@@ -191,20 +175,20 @@ class Knowledge:
                     candidates[what] = None
                 else:
                     rejected.append(what)
-        deadly = self._deadly()
-        accepted = [t for t in candidates if t not in deadly and self.is_accepted(t)]
+        dead = tokens_to_dead_ends(self)
+        accepted = [t for t in candidates if t not in dead and self.is_accepted(t)]
         accepted += self._known_ends(True)
-        return accepted, [*rejected, *deadly, *self._known_ends(False)]
+        return accepted, [*rejected, *dead, *self._known_ends(False)]
 
     def _known_ends(self, verdict: bool) -> list[int]:
         """The ways to end whose verdict is known and is this one."""
         return [
             self.vocabulary.size + j
             for j, end in enumerate(self.closings.ends)
-            if self._end_verdict(j, end) is verdict
+            if self.end_verdict(j, end) is verdict
         ]
 
-    def _end_verdict(self, j: int, end: Closing) -> bool | None:
+    def end_verdict(self, j: int, end: Closing) -> bool | None:
         """Of a way to end: by all factors, if they are all checked ones and have been asked."""
         found = self._ends.get(self.vocabulary.size + j)
         if found is None and not end.drop and self.known:
@@ -229,7 +213,7 @@ class Knowledge:
             return False
         verdicts = [known.verdict(outcome, self.vocabulary) for known in self.known.values()]
         if None in verdicts and False not in verdicts:
-            answer = self._ahead.pop(outcome, None)
+            answer = self.ahead.take(outcome)
             if answer is None:
                 answer = await self._ask(outcome)
             for i, state in answer:
@@ -238,15 +222,13 @@ class Knowledge:
                     self.rejections[i] += 1
                 else:
                     known = self.known[i]
-                    going_on = self.target.boolean[i].next_bytes(state)
-                    # Others may have learned meanwhile that it begins an allowed token.
-                    if outcome not in known.accepted and is_inside(going_on):
-                        known.wait(outcome)
+                    next_bytes = self.target.boolean[i].next_bytes(state)
+                    self.undecided.note(outcome, next_bytes, known)
                     known.accept(outcome, state)
             verdicts = [answer[-1][1] is not None]
         if not all(verdicts):
             return False
-        return not (self.memory.knows_dead_ends and await self._dies(outcome))
+        return not await leads_to_dead_end(self, outcome)
 
     async def check_all(self, outcomes: Sequence[int]) -> list[bool]:
         """The verdicts on several outcomes; what is slow is asked at once."""
@@ -254,25 +236,18 @@ class Knowledge:
         return [await self.check(outcome) for outcome in outcomes]
 
     async def fetch(self, outcomes: Sequence[int]) -> None:
-        """Ask about several outcomes at once, if that is worth it; what is not needed in the end
-        is not learned."""
-        if self.speculation == 1:
-            return
-        wanted = [
-            o
-            for o in dict.fromkeys(outcomes)
-            if o < self.vocabulary.size
-            and o not in self._ahead
-            and (self.allowed is None or self.allowed[o])
-            and None in (found := [v.verdict(o, self.vocabulary) for v in self.known.values()])
-            and False not in found
-        ]
-        answers = await together(map(self._ask, wanted))
-        self._ahead.update(zip(wanted, answers, strict=True))
+        """Check several outcomes at once, if that is worth it; what is not needed in the end is
+        not learned."""
+        await self.ahead.fetch(outcomes, self._is_open, self._ask)
 
-    def drop_fetched(self) -> None:
-        """Forget what was asked ahead and not needed: results must not depend on how much."""
-        self._ahead.clear()
+    def _is_open(self, outcome: int) -> bool:
+        """Whether an outcome is a token whose verdict depends on a check."""
+        if outcome >= self.vocabulary.size:
+            return False
+        if self.allowed is not None and not self.allowed[outcome]:
+            return False
+        found = [verdicts.verdict(outcome, self.vocabulary) for verdicts in self.known.values()]
+        return None in found and False not in found
 
     async def ask_beginning(self, i: int, beginning: bytes) -> State | None:
         """The state of a factor after a beginning of tokens, None if it refuses it."""
@@ -332,7 +307,7 @@ class Knowledge:
     async def _check_end(self, outcome: int) -> bool:
         j = outcome - self.vocabulary.size
         end = self.closings.ends[j]
-        verdict = self._end_verdict(j, end)
+        verdict = self.end_verdict(j, end)
         if verdict is None:
             verdict = await self._ask_end(end)
         self._ends[outcome] = verdict
@@ -374,47 +349,6 @@ class Knowledge:
             return await ask(self.target.boolean[i], answer, text)
         finally:
             self.seconds[i] += time.perf_counter() - started
-
-    # --- dead ends ------------------------------------------------------------------------
-
-    @property
-    def place(self) -> Hashable:
-        """All that decides what is allowed here, whatever the language model says."""
-        return self._place(self.states, self.text.data)
-
-    def _place(self, states: tuple[State, ...], data: bytes) -> Hashable:
-        stops = self.target.stops
-        tail = stop_tail(data, stops)
-        # What a stop's beginning is taken from is read again at the end.
-        return self.keys, states, self.vocabulary, stops, tail and data
-
-    def is_dead_end(self) -> bool:
-        """Whether every token and every end is known to be refused, whatever its weight."""
-        size = self.vocabulary.size
-        ends = (j for j, ids in enumerate(self.closings.ids) if len(ids))
-        if any(self._end_verdict(j, self.closings.ends[j]) is not False for j in ends):
-            return False
-        left = self.vocabulary.is_text if self.allowed is None else self.allowed
-        left = left & self.vocabulary.is_text
-        left[self.closings.tokens] = False
-        refused = self.rejected()
-        left[refused[refused < size]] = False
-        return not left.any()
-
-    def _deadly(self) -> set[int]:
-        """The tokens that are known to lead to a dead end."""
-        return self.memory.deadly(self.place) if self.memory.knows_dead_ends else set()
-
-    async def _dies(self, token: int) -> bool:
-        place = self.place
-        if token in self.memory.deadly(place):
-            return True
-        states = await self.states_after(token)
-        data = self.text.data + bytes(self.vocabulary.tokens[token])
-        if not self.memory.is_dead(self._place(states, data)):
-            return False
-        self.memory.shun(place, token)
-        return True
 
     # --- reports --------------------------------------------------------------------------
 

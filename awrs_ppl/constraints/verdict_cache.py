@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from awrs_ppl.constraints.dead_ends import DeadEnds
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
@@ -19,7 +20,6 @@ __all__ = ["REMEMBERED", "Memory", "Verdicts"]
 LIMIT = 64 * 2**20
 # What one entry takes, in bytes: measured, dictionaries' room to grow included.
 _TABLE, _TOKEN, _RANGE, _WAITING = 960, 130, 160, 80
-_DEAD_ENDS = 65_536
 _CONSTRAINTS = 64
 
 
@@ -156,8 +156,7 @@ class Memory:
     """Verdicts of the `constraints` used last, by their keys, each within `limit` bytes; the
     states that were not used for longest go first. One that `lasts` is used by later runs too.
 
-    A *dead end* is a joint state of constraints where no token and no end is allowed. It is a
-    fact about tokens and not about bytes, and is kept apart from the verdicts.
+    Its `dead_ends` are kept apart from the verdicts.
     """
 
     def __init__(
@@ -165,8 +164,7 @@ class Memory:
     ) -> None:
         self._limit, self._constraints, self.lasts = limit, constraints, lasts
         self._shelves: OrderedDict[Hashable, _Shelf] = OrderedDict()
-        self._dead: OrderedDict[Hashable, None] = OrderedDict()
-        self._deadly: OrderedDict[Hashable, set[int]] = OrderedDict()
+        self.dead_ends = DeadEnds()
 
     def verdicts(self, key: Hashable, state: State, vocabulary: Vocabulary) -> Verdicts:
         """What is known at a state of the constraint with this key."""
@@ -196,33 +194,6 @@ class Memory:
         """The bytes that the verdicts of a constraint take, about."""
         shelf = self._shelves.get(key)
         return shelf.cost if shelf else 0
-
-    @property
-    def knows_dead_ends(self) -> bool:
-        """Whether any was met."""
-        return bool(self._dead)
-
-    def is_dead(self, place: Hashable) -> bool:
-        """Whether nothing is allowed at a joint state."""
-        return place in self._dead
-
-    def deadly(self, place: Hashable) -> set[int]:
-        """The tokens that are known to lead from a joint state to a dead end."""
-        return self._deadly.get(place, set())
-
-    def bury(self, place: Hashable, origin: tuple[Hashable, int] | None) -> None:
-        """Remember a joint state as a dead end, and the one before it and the token between."""
-        self._dead[place] = None
-        if len(self._dead) > _DEAD_ENDS:
-            self._dead.popitem(last=False)
-        if origin is not None:
-            self.shun(*origin)
-
-    def shun(self, place: Hashable, token: int) -> None:
-        """Remember that a token leads from a joint state to a dead end."""
-        self._deadly.setdefault(place, set()).add(token)
-        if len(self._deadly) > _DEAD_ENDS:
-            self._deadly.popitem(last=False)
 
 
 class _Shelf:

@@ -13,6 +13,7 @@ import numpy as np
 from awrs_ppl._values import count_of, is_number, quoted
 from awrs_ppl.constraints.next_verdicts import Knowledge
 from awrs_ppl.constraints.prefix_propagation import follow
+from awrs_ppl.proposals.head import Head
 from awrs_ppl.proposals.paper import ESTIMATORS
 from awrs_ppl.proposals.proposal import DEAD, Draw
 from awrs_ppl.tokens.next_token import Outcomes
@@ -22,8 +23,6 @@ __all__ = ["AWRS"]
 
 _MOST = 4  # draws from the tail for one particle
 _HEAVIEST = 4.0
-_LEAST = 0.01  # nobody knows that less of a tail is allowed
-_FAINTEST = 0.03  # whatever its twist says, no token weighs more than 33 times what it would
 _LASTING = 0.5  # the price where later runs profit: at it runs cost half as many checks
 _DEFAULTS = {"effort": 4.0, "trifle": 1e-4, "max_checks": 512}
 _FEW = 8  # so many outcomes are removed faster one by one
@@ -125,7 +124,7 @@ class AWRS:
                 self._plan(head, len(rngs))
                 draws = await self._draw(head, outcomes, knowledge, rngs)
             # Results must not depend on how much was asked ahead.
-            knowledge.drop_fetched()
+            knowledge.ahead.drop()
         else:
             estimate = ESTIMATORS[self.estimator]
             draws = [await estimate(outcomes, knowledge, rng) for rng in rngs]
@@ -137,10 +136,10 @@ class AWRS:
                 return await self.draw(rescaled, knowledge, rngs)
         return draws
 
-    async def _learn(self, outcomes: Outcomes, knowledge: Knowledge, members: int) -> _Head:
+    async def _learn(self, outcomes: Outcomes, knowledge: Knowledge, members: int) -> Head:
         """Check the likeliest outcomes while it pays. No random number is used here."""
         unknown = outcomes.urn()
-        head = _Head(unknown, outcomes, knowledge)
+        head = Head(unknown, outcomes, knowledge)
         # Others that came to the same state may have learned meanwhile.
         accepted, rejected = knowledge.news(outcomes.place.version)
         for token in accepted:
@@ -150,7 +149,7 @@ class AWRS:
         else:
             for token in rejected:
                 unknown.remove(token)
-        learned, before, speculation = 0, knowledge.beginnings, knowledge.speculation
+        learned, before, speculation = 0, knowledge.beginnings, knowledge.ahead.speculation
         ranked = unknown.ranked()
         ahead: list[int] = []
         while learned + knowledge.beginnings - before < self.max_checks:
@@ -183,7 +182,7 @@ class AWRS:
                 head.accept(token)
         return head
 
-    def _fair(self, head: _Head, members: int) -> float:
+    def _fair(self, head: Head, members: int) -> float:
         """The weight that pays for a check.
 
         Checks and variance of each member's tail come to 2 effort sd(W)/E[W] checks, and sd(W)
@@ -192,12 +191,12 @@ class AWRS:
         share = head.share()
         return head.mean(share) / (2.0 * self._price(head) * math.sqrt(share) * members)
 
-    def _price(self, head: _Head) -> float:
+    def _price(self, head: Head) -> float:
         """What variance is worth in checks: where their product is least, their ratio. Knowledge
         that lasts takes about half of the checks away."""
         return self.effort * (_LASTING if head.lasts else 1.0)
 
-    def _plan(self, head: _Head, members: int) -> None:
+    def _plan(self, head: Head, members: int) -> None:
         """How many draws from the tail, and with what probability it is visited at all."""
         rest = head.unknown.mass
         if rest == 0.0:
@@ -214,7 +213,7 @@ class AWRS:
 
     async def _draw(
         self,
-        head: _Head,
+        head: Head,
         outcomes: Outcomes,
         knowledge: Knowledge,
         rngs: Sequence[np.random.Generator],
@@ -230,7 +229,7 @@ class AWRS:
             verdicts = await knowledge.check_all(tail)
             # Repeated draws count again: merging them would halve the weight of their sum.
             found = [outcome for outcome, allowed in zip(tail, verdicts, strict=True) if allowed]
-            waiting = list(map(knowledge.is_waiting, found))
+            waiting = list(map(knowledge.undecided.is_waiting, found))
             knowledge.note_drawn(len(tail), len(found) - sum(waiting))
             weights = np.concatenate([weights, [worth] * len(found)])
             twists = np.concatenate([twists, np.where(waiting, twist, 1.0)])
@@ -246,80 +245,6 @@ class AWRS:
             log_twist = math.log(twists[place])
             draws.append(Draw(outcome, log_weight - log_twist, log_twist))
         return draws
-
-
-class _Head:
-    """What is known when the randomness begins: A with its weights, and U.
-
-    Of A, what was known at first stays in arrays, for there may be thousands. `mass` is what A
-    weighs with its twist.
-    """
-
-    def __init__(self, unknown: Urn, outcomes: Outcomes, knowledge: Knowledge) -> None:
-        self.unknown, self._all, self._knowledge = unknown, outcomes.mass, knowledge
-        self._accepted, self._weights = outcomes.accepted, outcomes.accepted_weights
-        self._more: list[int] = []
-        self._more_weights: list[float] = []
-        self._waits = np.isin(self._accepted, knowledge.waiting())
-        self._more_waits: list[bool] = []
-        self._waiting = float(self._weights[self._waits].sum())
-        self._whole = max(float(self._weights.sum()) - self._waiting, 0.0)
-        self.draws, self.visits = 0, 1.0
-
-    @property
-    def lasts(self) -> bool:
-        """Whether later runs will know what is learned here."""
-        return self._knowledge.memory.lasts
-
-    @property
-    def mass(self) -> float:
-        """What A weighs: tokens that wait for a verdict by their twist."""
-        return self._whole + (self.twist() * self._waiting if self._waiting else 0.0)
-
-    def twist(self) -> float:
-        """What part of their weight those that wait are drawn by: a guess of their verdicts, by
-        the others here. Inside a character nothing new is known of it."""
-        begun = self._knowledge.begun
-        return max(self._allowed(), _FAINTEST) if begun is None else math.exp(begun)
-
-    def share(self) -> float:
-        """What share of U is allowed: a guess, by the verdicts so far and by earlier draws."""
-        return max(self._knowledge.share(self._allowed()), _LEAST)
-
-    def _allowed(self) -> float:
-        """The allowed share of the mass that is not waiting, half of what is unknown."""
-        rest = self.unknown.mass
-        rejected = max(self._all - self._whole - self._waiting - rest, 0.0)
-        total = self._whole + rejected + rest
-        return (self._whole + 0.5 * rest) / total if total > 0.0 else 0.5
-
-    def mean(self, share: float) -> float:
-        """What W is expected to be."""
-        return self.mass + share * self.unknown.mass
-
-    def accept(self, outcome: int) -> None:
-        """Move an outcome from U to A."""
-        weight = self.unknown.remove(outcome)
-        self._more.append(outcome)
-        self._more_weights.append(weight)
-        waits = self._knowledge.is_waiting(outcome)
-        self._more_waits.append(waits)
-        if waits:
-            self._waiting += weight
-        else:
-            self._whole += weight
-
-    def frozen(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The outcomes of A, their weights, and by which part of these they are drawn.
-
-        Others may learn while the tail is checked; this does not change with it.
-        """
-        outcomes, weights, waits = self._accepted, self._weights, self._waits
-        if self._more:
-            outcomes = np.concatenate([outcomes, np.array(self._more, outcomes.dtype)])
-            weights = np.concatenate([weights, self._more_weights])
-            waits = np.concatenate([waits, self._more_waits])
-        return outcomes, weights, np.where(waits, self.twist(), 1.0)
 
 
 def _draw_known(outcomes: Outcomes, urn: Urn, members: int, rng: np.random.Generator) -> list[Draw]:

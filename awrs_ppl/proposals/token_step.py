@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from awrs_ppl.constraints.adapters import Text
+from awrs_ppl.constraints.dead_ends import is_dead_end, place_of
 from awrs_ppl.constraints.next_verdicts import Knowledge
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.product import Target
@@ -79,7 +80,7 @@ class TokenStep:
         knowledge = Knowledge.at(
             target, text, progress.states, closings, memory, keys, progress.twist
         )
-        knowledge.twisted = twisted
+        knowledge.undecided.uses_twists = twisted
         return cls(progress, proposal, knowledge, forced)
 
     def place(self, share: float = 1.0) -> Place:
@@ -107,8 +108,8 @@ class TokenStep:
         knowledge = self.knowledge
         after = [await self._after(draw) for draw in draws]
         # Now and not before: what others meet must not depend on who is done first.
-        if None in after and not self.forced and knowledge.is_dead_end():
-            knowledge.memory.bury(knowledge.place, self.progress.origin)
+        if None in after and not self.forced and is_dead_end(knowledge):
+            knowledge.memory.dead_ends.add(place_of(knowledge), self.progress.origin)
         knowledge.settle()
         return after
 
@@ -124,7 +125,7 @@ class TokenStep:
                 text.then(draw.outcome, data),
                 states,
                 self.progress.weights,
-                origin=(knowledge.place, draw.outcome),
+                origin=(place_of(knowledge), draw.outcome),
                 twist=draw.twist,
             )
         closing = knowledge.closings.ends[draw.outcome - size]

@@ -1,0 +1,105 @@
+"""Dead ends: joint states of all constraints where no token and no end is allowed.
+
+A refinement. Without it a particle would walk into a dead end again and again and die there;
+with it the token before is taken out of the draw. The distribution of finished texts is the same.
+A dead end is a fact about tokens and not about bytes, so it is kept apart from the verdicts and
+nothing follows from it for prefixes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+from awrs_ppl.constraints.potential import State
+from awrs_ppl.tokens.vocabulary import stop_tail
+
+if TYPE_CHECKING:
+    from awrs_ppl.constraints.next_verdicts import Knowledge
+
+__all__ = ["DeadEnds", "is_dead_end", "leads_to_dead_end", "place_of", "tokens_to_dead_ends"]
+
+_MOST = 65_536
+
+
+class DeadEnds:
+    """The dead ends that were met, and the tokens that lead to them, each within a bound; true
+    if there is any."""
+
+    def __init__(self) -> None:
+        self._places: OrderedDict[Hashable, None] = OrderedDict()
+        self._tokens: OrderedDict[Hashable, set[int]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._places)
+
+    def __contains__(self, place: Hashable) -> bool:
+        return place in self._places
+
+    def tokens(self, place: Hashable) -> set[int]:
+        """The tokens that are known to lead from a joint state to a dead end."""
+        return self._tokens.get(place, set())
+
+    def add(self, place: Hashable, origin: tuple[Hashable, int] | None) -> None:
+        """Remember a dead end; `origin` is the joint state before it and the token between."""
+        self._places[place] = None
+        if len(self._places) > _MOST:
+            self._places.popitem(last=False)
+        if origin is not None:
+            self.forbid(*origin)
+
+    def forbid(self, place: Hashable, token: int) -> None:
+        """Remember that a token leads from a joint state to a dead end."""
+        self._tokens.setdefault(place, set()).add(token)
+        if len(self._tokens) > _MOST:
+            self._tokens.popitem(last=False)
+
+
+def place_of(
+    knowledge: Knowledge, states: tuple[State, ...] | None = None, data: bytes | None = None
+) -> Hashable:
+    """All that decides what is allowed at a context, or at these states after this text,
+    whatever the language model says."""
+    states = knowledge.states if states is None else states
+    data = knowledge.text.data if data is None else data
+    stops = knowledge.target.stops
+    # What the prefix of a stop is taken from is read again at the end.
+    return knowledge.keys, states, knowledge.vocabulary, stops, stop_tail(data, stops) and data
+
+
+def is_dead_end(knowledge: Knowledge) -> bool:
+    """Whether every token and every end is known to be rejected, whatever its weight."""
+    size, closings = knowledge.vocabulary.size, knowledge.closings
+    ends = (j for j, ids in enumerate(closings.ids) if len(ids))
+    if any(knowledge.end_verdict(j, closings.ends[j]) is not False for j in ends):
+        return False
+    is_text = knowledge.vocabulary.is_text
+    left = is_text if knowledge.allowed is None else knowledge.allowed
+    left = left & is_text
+    left[closings.tokens] = False
+    rejected = knowledge.rejected()
+    left[rejected[rejected < size]] = False
+    return not left.any()
+
+
+def tokens_to_dead_ends(knowledge: Knowledge) -> set[int]:
+    """The tokens that are known to lead from here to a dead end."""
+    dead_ends = knowledge.memory.dead_ends
+    return dead_ends.tokens(place_of(knowledge)) if dead_ends else set()
+
+
+async def leads_to_dead_end(knowledge: Knowledge, token: int) -> bool:
+    """Whether an allowed token is known to lead to a dead end."""
+    dead_ends = knowledge.memory.dead_ends
+    if not dead_ends:
+        return False
+    place = place_of(knowledge)
+    if token in dead_ends.tokens(place):
+        return True
+    states = await knowledge.states_after(token)
+    data = knowledge.text.data + bytes(knowledge.vocabulary.tokens[token])
+    if place_of(knowledge, states, data) not in dead_ends:
+        return False
+    dead_ends.forbid(place, token)
+    return True
