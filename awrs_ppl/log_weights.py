@@ -4,6 +4,10 @@ A weight is a non-negative number kept as its natural logarithm; `-inf` is weigh
 All functions take a 1-d array-like of log-weights and work in float64.
 """
 
+# arsenal's `logsumexp` and `logmeanexp` are NaN where all weights are zero, as in every population
+# that dies, and importing them loads pandas, scipy and matplotlib, which to read a posterior takes
+# none of. The tests compare ours with them.
+
 from __future__ import annotations
 
 import math

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from awrs_ppl.inference.resampling import SCHEMES
-from awrs_ppl.log_weights import ess, log_mean, log_sum, normalize
 
 WEIGHTS = np.array([0.37, 0.0, 0.05, 0.33, 0.25])
 
@@ -53,14 +52,3 @@ def test_equal_weights_stay_as_they_are() -> None:
         for n in (1, 3, 7, 10, 33, 1024):
             ancestors = SCHEMES[name](np.full(n, 1 / n), np.random.default_rng(n))
             assert sorted(ancestors.tolist()) == pytest.approx(list(range(n)), abs=1)
-
-
-def test_weights_of_nothing_and_of_infinities() -> None:
-    minus = -np.inf
-    assert log_sum([]) == minus
-    assert log_sum([minus, minus]) == minus
-    assert log_mean([minus, 0.0]) == pytest.approx(np.log(0.5))
-    assert ess([minus, minus]) == 0.0
-    assert ess([1000.0, 1000.0]) == pytest.approx(2.0)
-    assert normalize([minus, minus]).tolist() == [0.0, 0.0]
-    assert normalize([-1e9, -1e9 + np.log(3)]).tolist() == pytest.approx([0.25, 0.75])

@@ -1,7 +1,8 @@
 """Small programs by brute force: every execution, every text, every token.
 
 Everything is computed the slow and plain way, from the models' rows and from the potentials on
-whole texts, so that it can judge what the library computes step by step.
+whole texts, so that it can judge what the library computes step by step. Weights are summed by
+arsenal and not by our `log_weights`, which are judged too.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from arsenal.maths import logsumexp
 
 from awrs_ppl._values import key
 from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.product import Target
 from awrs_ppl.distributions import Bernoulli, Categorical
 from awrs_ppl.errors import ModelError
-from awrs_ppl.log_weights import log_sum
 from awrs_ppl.program.execution import Model, Run, require_model
 from awrs_ppl.program.statements import Call, Condition, Factor, Sample, Statement
 from awrs_ppl.program.text_statements import Generate, Observe
@@ -71,8 +72,10 @@ async def enumerate_posterior(model: Model, *args: Any) -> Exact:
             if weight > -math.inf:
                 record = Record(statement, choice, weight)
                 paths.append(([*records, record], log_weight + weight))
-    log_masses = {value: log_sum(weights) for value, weights in masses.items()}
-    log_ml = log_sum(list(log_masses.values()))
+    if not masses:
+        return Exact({}, -math.inf)
+    log_masses = {value: float(logsumexp(weights)) for value, weights in masses.items()}
+    log_ml = float(logsumexp(list(log_masses.values())))
     return Exact({value: math.exp(mass - log_ml) for value, mass in log_masses.items()}, log_ml)
 
 
@@ -160,13 +163,14 @@ async def enumerate_texts(generation: Generate) -> dict[str, float]:
                 total = log_p + weight + await other_weight(target, Text(text, ids), ends=True)
                 if generation.critic is not None:
                     total += (await generation.critic.completes([Text(text, ids)]))[0]
-                masses[text.decode("utf-8", "surrogateescape")].append(total)
+                # The sum of weights that are all zero would be NaN.
+                if total > -math.inf:
+                    masses[text.decode("utf-8", "surrogateescape")].append(total)
             else:
                 longer = (*ids, token)
                 if await other_weight(target, Text(text, longer), ends=False) > -math.inf:
                     beginnings.append((longer, text, log_p + weight))
-    sums = {text: float(np.logaddexp.reduce(parts)) for text, parts in masses.items()}
-    return {text: weight for text, weight in sums.items() if weight > -math.inf}
+    return {text: float(logsumexp(parts)) for text, parts in masses.items()}
 
 
 async def continuations(

@@ -22,6 +22,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, cast
 
+from arsenal.maths import compare, norm
 from tqdm import tqdm
 
 from awrs_ppl import LM, Context, infer
@@ -131,9 +132,9 @@ async def laws(target: Target, tail: float) -> tuple[dict[str, float], dict[str,
 
 
 def distance(first: dict[str, float], second: dict[str, float]) -> float:
-    """The total variation between two laws."""
-    texts = first.keys() | second.keys()
-    return 0.5 * sum(abs(first.get(text, 0.0) - second.get(text, 0.0)) for text in texts)
+    """The total variation between two distributions; a text that one lacks has probability 0."""
+    both = compare(first, second, regression=False, verbose=0)
+    return float(norm(both.want - both.have, 1)) / 2
 
 
 async def measure(lm: LM, case: Case) -> dict[str, Any]:
