@@ -56,7 +56,12 @@ def everything(posterior: Posterior) -> Any:
 
 def data_frame(posterior: Posterior) -> pd.DataFrame:
     """What `Posterior.to_dataframe` gives."""
-    import pandas as pd
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError(
+            'to_dataframe needs pandas: pip install "awrs-ppl[display]"; to_json needs nothing more'
+        ) from error
 
     rows = _rows(posterior)
     columns = {name: [row[name] for row in rows] for name in _COLUMNS}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 import zipfile
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -202,3 +210,156 @@ def test_importing_loads_few_modules() -> None:
         "import sys; n = set(sys.modules); import awrs_ppl; print(len(set(sys.modules) - n))"
     )
     assert int(loaded) < 40
+
+
+# --- dependencies ---------------------------------------------------------------------------
+
+
+def normal(name: str) -> str:
+    """A distribution's name as indexes compare it, without the version or extras behind it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", name)[0]).lower()
+
+
+providers = cache(packages_distributions)
+
+
+@cache
+def provider(module: str) -> str:
+    """The distribution that a module comes from; of what is not installed, the module's name."""
+    names = set(providers().get(module.partition(".")[0], ()))
+    if len(names) > 1:  # a namespace
+        folder = "/".join(module.split(".")[:2])
+        files = {name: distribution(name).files or () for name in names}
+        names = {n for n in names if any(f.as_posix().startswith(folder) for f in files[n])}
+    return normal(min(names, default=module.partition(".")[0]))
+
+
+def source_of(path: Path) -> str:
+    """A script, or the code of a notebook."""
+    if path.suffix == ".py":
+        return path.read_text(encoding="utf-8")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+
+
+def imports_in(node: ast.AST, *, at_import: bool = True) -> Iterator[tuple[str, bool]]:
+    """The modules that code imports, each with whether that happens when the code is imported."""
+    match node:
+        case ast.Import(names=names):
+            yield from ((alias.name, at_import) for alias in names)
+        case ast.ImportFrom(module=str(module), names=names, level=0):
+            # Of a namespace, what is imported may itself be the module.
+            parts = [f"{module}.{a.name}" for a in names] if "." not in module else [module]
+            yield from ((part, at_import) for part in parts)
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            at_import = False
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+            at_import = False
+    for child in ast.iter_child_nodes(node):
+        yield from imports_in(child, at_import=at_import)
+
+
+def wrong_dependencies(root: Path) -> list[str]:
+    """What a tree declares and does not use, or uses and does not declare."""
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    settings = tomllib.loads(text)
+    project, groups = settings["project"], settings.get("dependency-groups", {})
+    extras = {
+        extra: [entry for entry in entries if normal(entry) != project["name"]]
+        for extra, entries in project.get("optional-dependencies", {}).items()
+    }
+    required = {normal(entry) for entry in project["dependencies"]}
+    optional = {normal(entry) for entries in extras.values() for entry in entries} - required
+    developing = [entry for entries in groups.values() for entry in entries]
+    wrong, used = [], defaultdict[str, set[str]](set)
+    for part, folders, declared in (
+        ("the library", ("awrs_ppl", "models", "potentials"), required | optional),
+        ("development", ("tests", "tutorials"), required | optional | {*map(normal, developing)}),
+    ):
+        files = [file for folder in folders for file in sorted((root / folder).rglob("*.*"))]
+        scripts = [file for file in files if file.suffix in (".py", ".ipynb")]
+        own = {"awrs_ppl"} | {file.stem for file in scripts if part == "development"}
+        for file in scripts:
+            # What is loaded by its name may be made up by a test: it is a use and needs no line.
+            by_name = re.findall(r"""import_module\(["']([\w.]+)""", source := source_of(file))
+            used[part] |= set(map(provider, by_name))
+            for module, at_import in imports_in(ast.parse(source)):
+                top = module.partition(".")[0]
+                if top in sys.stdlib_module_names or top in own:
+                    continue
+                used[part].add(name := provider(module))
+                where = f"{file.relative_to(root).as_posix()} imports {module}"
+                if name not in declared:
+                    wrong.append(f"{where}: {name} is not declared for {part}")
+                elif at_import and part == "the library" and name in optional:
+                    wrong.append(f"{where} when it is loaded: {name} is an extra")
+    library = [*project["dependencies"], *(entry for some in extras.values() for entry in some)]
+    for part, entries in (("the library", library), ("development", developing)):
+        for entry in entries:
+            says = re.search(rf"""["']{re.escape(entry)}["'].*#""", text)
+            if normal(entry) not in used[part] and not says:
+                wrong.append(f"{entry} is declared and nothing in {part} imports it")
+    (everything,) = project.get("optional-dependencies", {}).get("all", [""])
+    if left := extras.keys() - {"all"} - set(re.findall(r"\w+", everything)):
+        wrong.append(f"the extra all lacks {sorted(left)}")
+    return sorted(set(wrong))
+
+
+def test_dependencies_are_declared_and_used() -> None:
+    assert wrong_dependencies(ROOT) == []
+
+
+def test_wrong_dependencies_of_a_made_up_tree_are_found(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        """
+[project]
+name = "awrs-ppl"
+dependencies = [
+    "numpy>=2.0",
+    "genlm-control",
+    "Jinja2",  # templates need it
+    "tqdm",
+]
+[project.optional-dependencies]
+molecules = ["rdkit", "regex"]
+display = ["pandas", "matplotlib>=3"]
+all = ["awrs-ppl[display]"]
+[dependency-groups]
+dev = [
+    "pytest",
+    "hypothesis",
+    "ruff",  # make check
+    "atheris",
+]
+"""
+    )
+    sources = {
+        "awrs_ppl/one.py": "import numpy as np, os.path, scipy.stats\nfrom awrs_ppl import two\n"
+        "from genlm import control, backend\nfrom . import two",
+        "awrs_ppl/two.py": "from typing import TYPE_CHECKING\nimport rdkit.Chem, hypothesis\n"
+        "if TYPE_CHECKING:\n    import pandas as pd\n"
+        "def plot():\n    import matplotlib.pyplot\n    import not_installed",
+        "tests/test_one.py": "import pytest, helper, genlm.control.sampler\n"
+        "import importlib\natheris = importlib.import_module('atheris')\n"
+        "importlib.import_module('made_up')",
+        "tests/deep/helper.py": "import lark",
+    }
+    for name, source in sources.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(source)
+    notebook = {"cells": [{"cell_type": "code", "source": ["await x\n", "import selenium"]}]}
+    (tmp_path / "tutorials").mkdir()
+    (tmp_path / "tutorials" / "one.ipynb").write_text(json.dumps(notebook))
+    assert wrong_dependencies(tmp_path) == [
+        "awrs_ppl/one.py imports genlm.backend: genlm-backend is not declared for the library",
+        "awrs_ppl/one.py imports scipy.stats: scipy is not declared for the library",
+        "awrs_ppl/two.py imports hypothesis: hypothesis is not declared for the library",
+        "awrs_ppl/two.py imports not_installed: not-installed is not declared for the library",
+        "awrs_ppl/two.py imports rdkit.Chem when it is loaded: rdkit is an extra",
+        "hypothesis is declared and nothing in development imports it",
+        "regex is declared and nothing in the library imports it",
+        "tests/deep/helper.py imports lark: lark is not declared for development",
+        "the extra all lacks ['molecules']",
+        "tqdm is declared and nothing in the library imports it",
+        "tutorials/one.ipynb imports selenium: selenium is not declared for development",
+    ]

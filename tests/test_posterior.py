@@ -9,6 +9,7 @@ import json
 import math
 import pickle
 import pickletools
+import sys
 import threading
 import weakref
 from collections import Counter
@@ -26,12 +27,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from arsenal.maths import kl_divergence, logmeanexp
 from scipy import stats
 
 from awrs_ppl import Bernoulli, Categorical, Context, NoSurvivors, ToyLM, Trace, infer, predicate
 from awrs_ppl._values import escape, key, same, shorten
 from awrs_ppl.inference.population import Sync
-from awrs_ppl.log_weights import log_mean
 from awrs_ppl.posterior._svg import genealogy_svg
 from awrs_ppl.posterior.posterior import Posterior, Stats
 from awrs_ppl.potentials import Regex, Soft
@@ -140,14 +141,17 @@ def test_expectations_of_numbers_and_arrays() -> None:
 
 
 def test_samples_follow_the_probabilities() -> None:
-    posterior = posterior_of([trace("a", 3), trace("b", 1), trace(None, 0)])
+    posterior = posterior_of([trace("a", 6), trace("b", 3), trace("c", 1), trace(None, 0)])
     counts = Counter(posterior.sample(10_000, seed=0))
-    # Six standard deviations of 43.
-    assert abs(counts["a"] - 7500) < 260
-    assert counts["a"] + counts["b"] == 10_000
+    assert counts.keys() == {"a", "b", "c"}
+    # The likelihood ratio of the counts, by their divergence in bits, is chi-square with two
+    # degrees of freedom.
+    shares = np.array([counts[value] for value in "abc"]) / 10_000
+    bits = kl_divergence(shares, np.array([0.6, 0.3, 0.1]))
+    assert stats.chi2.sf(2 * 10_000 * math.log(2) * bits, 2) > 1e-6
     assert posterior.sample(20, seed=3) == posterior.sample(20, seed=3)
     assert posterior.sample(20, seed=3) != posterior.sample(20, seed=4)
-    assert posterior.sample(seed=1) in ("a", "b")
+    assert posterior.sample(seed=1) in ("a", "b", "c")
     assert posterior.sample(0) == []
 
 
@@ -371,7 +375,7 @@ async def test_the_viewer_of_genlm_control_can_read_our_runs(seed: int, tmp_path
         assert head.replace("|", "").replace("␣", " ") == f"{first}EOS"
         assert tail.replace("|", "").replace("␣", " ") == f"[more]{more}EOS"
     # An increment is what the step did, from the mean weight where particles were resampled.
-    means = [log_mean([float(p["logweight"]) for p in step]) for step in steps]
+    means = [logmeanexp([float(p["logweight"]) for p in step]) for step in steps]
     for i, step in enumerate(steps[1:], 1):
         for j, particle in enumerate(step):
             before = means[i - 1] if modes[i] == "resample" else float(steps[i - 1][j]["logweight"])
@@ -448,6 +452,25 @@ def figures() -> Iterator[Any]:
 
 def points(line: Any) -> list[list[float]]:
     return np.array(line.get_xydata()).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("to_dataframe", "pandas"),
+        ("plot_ess", "matplotlib"),
+        ("plot_genealogy", "matplotlib"),
+        ("plot_weights", "matplotlib"),
+    ],
+)
+def test_without_pandas_or_matplotlib_an_error_names_the_extra(
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posterior = posterior_of([trace("a", 3)], history=[Sync(1.0, 1, None)])
+    for module in [package, *(m for m in sys.modules if m.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf'{name} needs {package}: .*"awrs-ppl\[display\]"'):
+        getattr(posterior, name)()
 
 
 def test_plots_show_the_figures(figures: Any) -> None:

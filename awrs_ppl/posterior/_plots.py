@@ -23,7 +23,7 @@ _BLUE, _GREY, _ORANGE = "#3b7ddd", "#b0b0b0", "#d98a00"
 
 def plot_ess(posterior: Posterior, ax: Axes | None) -> Axes:
     """The ESS over the steps, resamplings marked."""
-    ax = _axes(ax)
+    ax = _axes("plot_ess", ax)
     ess = [sync.ess for sync in posterior.history]
     steps = np.arange(1, len(ess) + 1)
     marks = [i for i, sync in enumerate(posterior.history) if sync.ancestors is not None]
@@ -38,9 +38,9 @@ def plot_ess(posterior: Posterior, ax: Axes | None) -> Axes:
 
 def plot_genealogy(posterior: Posterior, ax: Axes | None) -> Axes:
     """A line for each particle, forking where it was resampled; bold what leads to weight."""
+    ax = _axes("plot_genealogy", ax)
     from matplotlib.collections import LineCollection
 
-    ax = _axes(ax)
     weighs = [trace.log_weight > -np.inf for trace in posterior]
     tree = Genealogy.of(posterior.history, weighs)
     lines: dict[bool, list[Sequence[tuple[float, float]]]] = {False: [], True: []}
@@ -69,7 +69,7 @@ def plot_genealogy(posterior: Posterior, ax: Axes | None) -> Axes:
 
 def plot_weights(posterior: Posterior, ax: Axes | None) -> Axes:
     """The share of each particle, the largest first."""
-    ax = _axes(ax)
+    ax = _axes("plot_weights", ax)
     n = len(posterior)
     traces = sorted(posterior, key=lambda trace: -trace.log_weight)
     shares = normalize([trace.log_weight for trace in traces])
@@ -96,9 +96,14 @@ def plot_weights(posterior: Posterior, ax: Axes | None) -> Axes:
     return ax
 
 
-def _axes(ax: Axes | None) -> Axes:
+def _axes(name: str, ax: Axes | None) -> Axes:
     if ax is not None:
         return ax
-    from matplotlib import pyplot
-
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError(
+            f'{name} needs matplotlib: pip install "awrs-ppl[display]"; in notebooks the posterior '
+            "shows itself without it"
+        ) from error
     return pyplot.subplots(figsize=(7, 3), layout="constrained")[1]

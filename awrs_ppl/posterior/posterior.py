@@ -182,7 +182,8 @@ class Posterior:
         """One row for each particle: value, log_weight, probability, finished, and its choices.
 
         What a particle has not chosen is None; the dead and the unfinished have probability 0.
-        A choice named like one of the four columns gets the name with " (choice)".
+        A choice named like one of the four columns gets the name with " (choice)". Needs the extra
+        `display`, as the plots do.
         """
         return _exports.data_frame(self)
 
@@ -224,8 +225,7 @@ class Posterior:
     def plot_ess(self, ax: Axes | None = None) -> Axes:
         """The effective sample size at each step, resamplings marked; the matplotlib axes.
 
-        It draws into `ax`, or into a figure of its own, as the other plots do.
-        """
+        Draws into `ax`, or a figure of its own, and needs the extra `display`, as all plots do."""
         return _plots.plot_ess(self, ax)
 
     def plot_genealogy(self, ax: Axes | None = None) -> Axes:
