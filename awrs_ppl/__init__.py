@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from awrs_ppl.program.trace import Trace
     from awrs_ppl.proposals import AWRS, LocalAWRS, Prior
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LINKED = ("models", "potentials")
 
