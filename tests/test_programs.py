@@ -206,6 +206,28 @@ async def test_resampling_happens_in_mid_sentence() -> None:
     assert any(len(set(ancestors)) < 16 for ancestors in resampled)
 
 
+async def test_an_enumeration_leaves_out_what_has_no_weight() -> None:
+    async def impossible(ctx: Context) -> bool:
+        heads = await ctx.sample(Bernoulli(0.5))
+        await ctx.condition(False)
+        return heads
+
+    exact = await enumerate_posterior(impossible)
+    assert (exact.probabilities, exact.log_ml) == ({}, -math.inf)
+
+    async def never_a(ctx: Context) -> str:
+        # "a" loses its weight when it ends.
+        end = Soft(lambda text: -math.inf if text == "a" else 0.0, prefix=lambda text: 0.0)
+        return await ctx.generate(
+            ToyLM(["a", "b"], weights=lambda _: [1, 1, 2])("a") * end, max_tokens=2
+        )
+
+    exact = await enumerate_posterior(never_a)
+    # The end is one of the two tokens: "b" has 1/4 for itself and 1/2 for the end.
+    assert exact.probabilities == pytest.approx({"": 4 / 5, "b": 1 / 5})
+    assert exact.log_ml == pytest.approx(math.log(1 / 2 + 1 / 8))
+
+
 # --- broken twins ---------------------------------------------------------------------------
 
 
