@@ -60,6 +60,8 @@ TWO_LAWS = ToyLM(["a", "b"], weights=lambda context: [8, 1, 1] if context[0] == 
 anything = predicate(lambda text: True)
 only_b = predicate(lambda text: "a" not in text and "c" not in text)
 no_c = predicate(lambda text: "c" not in text)
+no_a = predicate(lambda text: "a" not in text)
+no_b = predicate(lambda text: "b" not in text)
 
 
 @predicate(state=lambda text: text[-1:])
@@ -226,6 +228,11 @@ FAULTS = [
         "longer tokens accepted, too",
         of(closure, "_accept_beginnings", wrong.longer_accepted),
         text_of(lm(["a", "ab", "b"], 5, 2, 2, 1)("b") * predicate(lambda text: "ab" not in text)),
+    ),
+    Fault(
+        "prefix accepted by all factors",
+        of(closure, "_accept_beginnings", wrong.accepted_for_all),
+        text_of(lm(["ab", "a", "c"], 5, 2, 2, 1)("c") * no_b * no_a),
     ),
     Fault("dead end as rejected prefix", of(Knowledge, "accepted", wrong.dead_prefix), DEAD_ENDS),
     Fault(
