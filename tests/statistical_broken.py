@@ -12,14 +12,16 @@ from unittest.mock import patch
 
 import numpy as np
 
-from awrs_ppl import AWRS
+from awrs_ppl import AWRS, ToyLM
 from awrs_ppl.constraints import prefix_propagation as closure
 from awrs_ppl.constraints import weighing
 from awrs_ppl.constraints.dead_ends import tokens_to_dead_ends
 from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.constraints.product import Target
 from awrs_ppl.inference import inference, text_step
 from awrs_ppl.inference.inference import Inference
 from awrs_ppl.inference.population import Particle, continued
+from awrs_ppl.lm.prompted import PromptedLM
 from awrs_ppl.log_weights import log_mean
 from awrs_ppl.potentials.predicates import Predicate
 from awrs_ppl.program.statements import Condition
@@ -186,6 +188,51 @@ async def any_end(self: Any, end: Any) -> bool:
 @property
 def by_constraint(self: Generate) -> Any:
     return self.keys, self.proposal
+
+
+# --- options of one particle given to others ----------------------------------------------
+
+right_steps = text_step._steps
+
+
+def first_limit(going: Any, shared: Any) -> Any:
+    """Of particles at one context, the `max_tokens` of the first."""
+    firsts: dict[Any, int] = {}
+    for change in going:
+        own = change.generate
+        here = own.draw_key, change.progress.text.tokens
+        own.max_tokens = firsts.setdefault(here, own.max_tokens)
+    return right_steps(going, shared)
+
+
+def key_without(option: str) -> property:
+    """The key of a prompt without one of its options, so that a group has that of its first."""
+
+    def key(self: PromptedLM) -> Any:
+        options = {"stop": self.stops, "temperature": self.temperature}
+        return self.lm, self.prompt, *(v for name, v in options.items() if name != option)
+
+    return property(key)
+
+
+right_logits = ToyLM.logits
+
+
+async def first_temperature(self: Any, contexts: Any, temperatures: Any) -> Any:
+    """Of a batch, the temperature of its first context."""
+    return await right_logits(self, contexts, [temperatures[0]] * len(contexts))
+
+
+right_weights = weighing.weigh
+
+
+async def first_weigher(asked: Any) -> Any:
+    """Of all that are weighed at once, the first's potential weighs each."""
+    return await right_weights([(asked[0][0], text, ends) for _, text, ends in asked])
+
+
+def key_without_weighers(self: Target) -> Any:
+    return (tuple(lm.key for lm in self.dense), self.keys, ())
 
 
 # --- weights and particles ----------------------------------------------------------------

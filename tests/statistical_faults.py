@@ -17,13 +17,15 @@ from unittest.mock import patch
 import statistical_broken as wrong
 from statistical_programs import Program
 
-from awrs_ppl import AWRS, Bernoulli, Categorical, Context, ToyLM, predicate
+from awrs_ppl import AWRS, Bernoulli, Categorical, Context, ToyLM, predicate, product
 from awrs_ppl.constraints import prefix_propagation as closure
 from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.constraints.product import Target
 from awrs_ppl.inference import population, smc, text_step
 from awrs_ppl.inference import step as rounds
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.inference.resampling import SCHEMES
+from awrs_ppl.lm.prompted import PromptedLM
 from awrs_ppl.potentials import Soft
 from awrs_ppl.potentials.predicates import Predicate
 from awrs_ppl.program.statements import Sample
@@ -54,7 +56,8 @@ def lm(tokens: Sequence[str | bytes], *weights: float) -> ToyLM:
     return ToyLM(tokens, weights=lambda context: weights)
 
 
-UNEVEN, EVEN = lm(["a", "b", "c"], 4, 3.5, 1.5, 1)("a"), lm(["a", "b"], 1, 1, 1)("a")
+LETTERS = lm(["a", "b", "c"], 4, 3.5, 1.5, 1)
+UNEVEN, EVEN = LETTERS("a"), lm(["a", "b"], 1, 1, 1)("a")
 NARROW = lm(["a", "ab", "c", "cc"], 6, 1, 1, 1, 1)("c")
 TWO_LAWS = ToyLM(["a", "b"], weights=lambda context: [8, 1, 1] if context[0] == 0 else [1, 8, 1])
 anything = predicate(lambda text: True)
@@ -147,6 +150,23 @@ async def two_prompts(ctx: Context) -> tuple[bool, str]:
     return heads, await ctx.generate(prompt * anything, max_tokens=2)
 
 
+def by_coin(**options: tuple[Any, Any]) -> Program:
+    """A text at one prompt, with one of two values of each option: of the prompt, of the
+    product or of the statement."""
+
+    async def model(ctx: Context) -> tuple[bool, str]:
+        heads = await coin(ctx)
+        own = {name: values[heads] for name, values in options.items()}
+        prompt = LETTERS("a", stop=own.get("stop"), temperature=own.get("temperature", 1.0))
+        return heads, await ctx.generate(
+            product(prompt, anything, *own.get("factors", ())),
+            max_tokens=own.get("max_tokens", 2),
+            critic=own.get("critic"),
+        )
+
+    return Program(model, {"n_particles": 4})
+
+
 # --- all of them --------------------------------------------------------------------------
 
 
@@ -172,6 +192,18 @@ def misleading(text: str) -> float:
 
 def without_a(text: str) -> float:
     return -math.inf if "a" in text else 0.5
+
+
+def likes_a(text: str) -> float:
+    return 1.5 * text.count("a")
+
+
+def likes_b(text: str) -> float:
+    return 1.5 * text.count("b")
+
+
+def nothing(text: str) -> float:
+    return -math.inf
 
 
 ONE_CHECK = text_of(UNEVEN * only_b, proposal=AWRS(max_checks=1))
@@ -201,6 +233,10 @@ DEAD_ENDS = Program(narrow, {"n_particles": 8})
 SAME = Program(same_twice, EVENED)
 WEIGHED, HALVED, AHEAD = Program(weighed, EVENED), Program(halved, EVENED), Program(ahead, EVENED)
 NO_A = Soft(without_a, prefix=without_a)
+LIKES_A, LIKES_B = Soft(likes_a, prefix=likes_a), Soft(likes_b, prefix=likes_b)
+NOTHING = Soft(nothing, prefix=nothing)
+LENGTHS, STOPS = by_coin(max_tokens=(1, 3)), by_coin(stop=(None, "b"))
+TEMPERATURES = by_coin(temperature=(0.4, 2.5))
 CRITIC = text_of(EVEN * anything, 4, critic=Soft(length, prefix=misleading), **EVENED)
 
 FAULTS = [
@@ -256,6 +292,29 @@ FAULTS = [
         "two prompts drawn as one",
         of(Generate, "draw_key", wrong.by_constraint),
         Program(two_prompts, EVENED),
+    ),
+    Fault("max_tokens of the first", of(text_step, "_steps", wrong.first_limit), LENGTHS),
+    Fault(
+        "temperature not in the key",
+        of(PromptedLM, "key", wrong.key_without("temperature")),
+        TEMPERATURES,
+    ),
+    Fault("temperature of the first", of(ToyLM, "logits", wrong.first_temperature), TEMPERATURES),
+    Fault("stop not in the key", of(PromptedLM, "key", wrong.key_without("stop")), STOPS),
+    Fault(
+        "soft factor of the first",
+        of(text_step, "weigh", wrong.first_weigher),
+        by_coin(factors=([LIKES_A], [LIKES_B])),
+    ),
+    Fault(
+        "soft factors not in the key",
+        of(Target, "key", property(wrong.key_without_weighers)),
+        by_coin(factors=([LIKES_A], [NOTHING])),
+    ),
+    Fault(
+        "critic of the first",
+        of(rounds, "weigh", wrong.first_weigher),
+        by_coin(critic=(LIKES_A, LIKES_B)),
     ),
     Fault(
         "weight of beginnings not divided out",
