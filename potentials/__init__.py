@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from awrs_ppl.constraints.potential import BooleanPotential
     from awrs_ppl.constraints.product import Product, product
     from awrs_ppl.potentials.grammar import Grammar
-    from awrs_ppl.potentials.json_schema import JsonSchema
+    from awrs_ppl.potentials.json import JsonSchema
     from awrs_ppl.potentials.molecules import MoleculeProperty, Qed, Smiles
     from awrs_ppl.potentials.planning import PddlGoal, PlanAchieves, Reachable
     from awrs_ppl.potentials.predicates import Predicate, predicate
@@ -51,7 +51,7 @@ _HOMES = {
     "BooleanPotential": "awrs_ppl.constraints.potential",
     "Contains": "awrs_ppl.potentials.text",
     "Grammar": "awrs_ppl.potentials.grammar",
-    "JsonSchema": "awrs_ppl.potentials.json_schema",
+    "JsonSchema": "awrs_ppl.potentials.json",
     "MoleculeProperty": "awrs_ppl.potentials.molecules",
     "OneOf": "awrs_ppl.potentials.text",
     "PddlGoal": "awrs_ppl.potentials.planning",

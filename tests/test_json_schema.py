@@ -28,9 +28,9 @@ from awrs_ppl import LM, Context, ToyLM, infer
 from awrs_ppl.constraints.adapters import is_boolean
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.potentials import Product, Regex, _json_limits, _json_text, _llguidance
-from awrs_ppl.potentials._json_rules import Rules
-from awrs_ppl.potentials.json_schema import JsonSchema
+from awrs_ppl.potentials import Product, Regex, _llguidance
+from awrs_ppl.potentials.json import JsonSchema, document, limits
+from awrs_ppl.potentials.json.rules import Rules
 from awrs_ppl.proposals import AWRS
 from awrs_ppl.testing import assert_prefix_closed, assert_properly_weighted
 from awrs_ppl.tokens.vocabulary import Vocabulary
@@ -246,7 +246,7 @@ def test_the_check_reads_json_as_python_does(text: str):
     try:
         json.dumps(json.loads(text, **hooks), ensure_ascii=False).encode()
         gaps = re.findall(r"\s+", re.sub(r'"(?:[^"\\]|\\.)*"', '""', text))
-        expected = text == text.rstrip() and all(re.fullmatch(_json_text.GAP, g) for g in gaps)
+        expected = text == text.rstrip() and all(re.fullmatch(document.GAP, g) for g in gaps)
     except ValueError:
         expected = False
     assert verdict(JsonSchema({}, engine="check"), text)[1] == expected
@@ -584,7 +584,7 @@ def test_what_is_no_schema_is_refused():
 
 
 def test_a_check_without_end_raises(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_json_limits, "TIME_LIMIT", 0.1)
+    monkeypatch.setattr(limits, "TIME_LIMIT", 0.1)
     slow = JsonSchema({"pattern": "^(\\w|\\w\\w)+\\1!$", "title": "slow"}, engine="check")
     with pytest.raises(PotentialError, match=r"the check took too long.*'\"aaaa"):
         verdict(slow, f'"{"a" * 60}?!"')
@@ -649,8 +649,8 @@ def test_both_forms_of_dependencies_hold_in_any_order(dependencies: Any):
     for place in (lambda s: s, lambda s: {"definitions": {"x": s}, "$ref": "#/definitions/x"}):
         schema = {"$schema": DRAFT_7, **place({"dependencies": dependencies})}
         judge = validator({"$schema": DRAFT_7, "dependencies": dependencies})
-        for document in documents:
-            assert both(schema, json.dumps(document)) == judge.is_valid(document)
+        for value in documents:
+            assert both(schema, json.dumps(value)) == judge.is_valid(value)
 
 
 def test_a_property_that_is_called_dependencies_is_one():

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from awrs_ppl.potentials import PddlGoal, PlanAchieves, Reachable, _grounding
+from awrs_ppl.potentials import PddlGoal, PlanAchieves, Reachable
+from awrs_ppl.potentials.planning import grounding
 
 SECTIONS = [
     "(:requirements :strips :typing)",
@@ -446,7 +447,7 @@ def test_a_condition_with_too_many_cases_is_an_error():
 
 
 def test_a_problem_with_too_many_actions_is_an_error(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_grounding, "MAX_STEPS", 3)
+    monkeypatch.setattr(grounding, "MAX_STEPS", 3)
     objects = PAIR.replace("a b", "a b c d").replace("(shut a)", "(shut a) (shut b) (shut c)")
     assert verdicts(untyped(), objects, "(open c)))") == (True, True)
     message = error_of(untyped(), objects.replace("(shut c)", "(shut c) (shut d)"))

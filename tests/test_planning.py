@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from awrs_ppl import LM, Context, infer
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.potentials import _grounding, _strips
-from awrs_ppl.potentials._strips import Operator, Task
-from awrs_ppl.potentials.planning import PddlGoal, PlanAchieves, Reachable
+from awrs_ppl.potentials.planning import PddlGoal, PlanAchieves, Reachable, grounding, strips
+from awrs_ppl.potentials.planning.strips import Operator, Task
 from awrs_ppl.testing import assert_prefix_closed
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
@@ -290,7 +289,7 @@ def test_a_plan_reaches_what_holds_after_it():
 def test_plans_of_the_planner_reach_their_goals():
     for problem in PROBLEMS[:6]:
         start, goal = split(problem)
-        task = _grounding.ground(DOMAIN, start)
+        task = grounding.ground(DOMAIN, start)
         wanted = sum(1 << i for i, name in enumerate(task.names) if name in goal)
         steps = task.plan(wanted)
         assert steps is not None
@@ -360,7 +359,7 @@ def test_a_goal_that_only_the_planner_refutes_is_rejected_where_it_closes():
 
 
 def test_a_search_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_strips, "TIME_LIMIT", 0.0)
+    monkeypatch.setattr(strips, "TIME_LIMIT", 0.0)
     problem = FOUR.replace("four", "limited")
     tower = "(on b1 b2) (on b2 b3) (on b3 b4)"
     with pytest.raises(PotentialError, match=r"in 0 s neither a plan for \(on b1 b2\) "):
@@ -370,7 +369,7 @@ def test_a_search_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch):
 def test_the_planner_leaves_logging_alone():
     root = logging.getLogger()
     before = root.handlers[:]
-    task = _grounding.ground(DOMAIN, FOUR)
+    task = grounding.ground(DOMAIN, FOUR)
     assert task.plan(1 << task.names.index("(holding b3)")) == ("(pickup b3)",)
     assert root.handlers == before
 

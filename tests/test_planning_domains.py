@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from awrs_ppl.potentials import PddlGoal, PlanAchieves, Reachable
-from awrs_ppl.potentials._grounding import ground
+from awrs_ppl.potentials.planning.grounding import ground
 
 DATA = Path(__file__).parent / "data" / "planning"
 SPACE_BEFORE_GOAL = re.compile(r"\(:goal\s*\(and")

@@ -14,9 +14,9 @@ import regex
 from awrs_ppl import ToyLM
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import Regex
-from awrs_ppl.potentials._regex_prefix import relax
-from awrs_ppl.potentials._regex_syntax import Unreadable, parse
-from awrs_ppl.potentials._regex_tree import write
+from awrs_ppl.potentials.regex.prefix import relax
+from awrs_ppl.potentials.regex.syntax import Unreadable, parse
+from awrs_ppl.potentials.regex.tree import write
 from awrs_ppl.testing import enumerate_posterior
 
 

@@ -21,10 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.potentials import _sql_database, _sql_masks, _sql_reader, _sql_walk
 from awrs_ppl.potentials._recent import Recent
-from awrs_ppl.potentials._sql_scan import Scanned
-from awrs_ppl.potentials.sql import Sql
+from awrs_ppl.potentials.sql import Sql, database, masks, place, reader, walk
+from awrs_ppl.potentials.sql.scan import Scanned
 from awrs_ppl.testing import assert_prefix_closed
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
@@ -429,7 +428,7 @@ STARTS += ["SELECT age FROM singer WHERE age > (SELECT", "SELECT age FROM singer
 
 def test_the_tests_catch_a_mask_that_overlooks_something(monkeypatch: pytest.MonkeyPatch):
     def wrong() -> list[bytes]:
-        monkeypatch.setattr(_sql_masks, "_recent", Recent(_sql_masks.MASK_BYTES))
+        monkeypatch.setattr(masks, "_recent", Recent(masks.MASK_BYTES))
         potential = Sql(FILE, steps=12345)
         states = [state for text in SUBTLE for state in states_of(text)]
         return [token for state in states for token in mask_errors(potential, state)]
@@ -439,7 +438,7 @@ def test_the_tests_catch_a_mask_that_overlooks_something(monkeypatch: pytest.Mon
         ("simple", lambda self, place, last: last[:1]),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(_sql_walk.Walk, name, broken)
+            patch.setattr(walk.Walk, name, broken)
             assert wrong(), name
 
 
@@ -447,7 +446,8 @@ def test_the_tests_catch_a_verdict_that_comes_too_soon(monkeypatch: pytest.Monke
     """Before all sources are named, a column that is missing may still come."""
     text = "SELECT s.n FROM (SELECT name AS n FROM singer WHERE age > 3) AS s"
     assert refused_at(text) is None
-    monkeypatch.setattr(_sql_reader, "_settled", lambda stack: True)
+    for module in (place, reader):
+        monkeypatch.setattr(module, "are_settled", lambda stack: True)
     assert refused_at(text) is not None
 
 
@@ -519,7 +519,7 @@ def test_rows_stop_at_their_limits():
 
 
 def test_the_bytes_of_a_result_are_limited(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_sql_database, "RESULT_BYTES", 20)
+    monkeypatch.setattr(database, "RESULT_BYTES", 20)
     with pytest.raises(PotentialError, match="more than 20 bytes"):
         CONCERTS.rows("SELECT name FROM singer")
 

@@ -127,7 +127,7 @@ def _constraints(options: argparse.Namespace) -> Iterator[Any]:
             with reading(f"--regex {pattern!r}", "mend the pattern"):
                 yield Regex(pattern)
     for file, schema in schemas.items():
-        from awrs_ppl.potentials.json_schema import JsonSchema
+        from awrs_ppl.potentials.json import JsonSchema
 
         with reading(f"--json-schema {file!r}", "mend the schema"):
             yield JsonSchema(schema)
