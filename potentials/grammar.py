@@ -7,6 +7,7 @@ from typing import Any
 
 import regex
 
+from awrs_ppl.constraints.arguments import Argument
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.potentials._lark import completed, without_comments
 from awrs_ppl.potentials._llguidance import Language
@@ -35,6 +36,11 @@ _REMEDIES = {
     "%import, %ignore and %json",
     "lookarounds not supported": "write what the terminal may be, without look-around",
 }
+
+
+def _shown(lark: str) -> str:
+    shown = repr(lark.strip())
+    return shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
 
 
 class Grammar(BooleanPotential):
@@ -68,6 +74,8 @@ class Grammar(BooleanPotential):
     Grammar('start: term ("+" term)*\\nterm: /[0-9]+/…)
     """
 
+    arguments = (Argument("lark", shown=_shown),)
+
     def __init__(self, lark: str) -> None:
         if not isinstance(lark, str):
             raise TypeError(f"Grammar got {lark!r}: the grammar must be a str")
@@ -89,19 +97,6 @@ class Grammar(BooleanPotential):
             raise TypeError(f"Grammar.from_gbnf got {gbnf!r}: the grammar must be a str")
         return cls(_from_gbnf(gbnf))
 
-    @property
-    def key(self) -> tuple[type, str]:
-        """Equal for equal grammars."""
-        return (type(self), self.lark)
-
-    @property
-    def fingerprint(self) -> str:
-        """The grammar."""
-        return f"Grammar({self.lark!r})"
-
-    def __repr__(self) -> str:
-        return _name(self.lark)
-
     def start(self) -> bytes:
         """The state of the empty text: a state is the text so far."""
         return b""
@@ -115,14 +110,9 @@ class Grammar(BooleanPotential):
         return self._language.accepts(state)
 
 
-def _name(lark: str) -> str:
-    shown = repr(lark.strip())
-    return f"Grammar({shown if len(shown) <= SHOWN else shown[:SHOWN] + '…'})"
-
-
 @lru_cache(maxsize=64)
 def _compile(lark: str) -> Language:
-    name = _name(lark)
+    name = f"Grammar({_shown(lark)})"
     for part in _PARTS.finditer(lark):
         if part["tokens"]:
             raise ValueError(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from awrs_ppl.constraints.arguments import function
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.potentials._bonding import can_become_molecule
 from awrs_ppl.potentials._rdkit import rdkit, read_molecule
@@ -43,22 +44,11 @@ class Smiles(BooleanPotential):
     (-inf, -inf)
     """
 
+    arguments = ()
+
     def __init__(self) -> None:
         super().__init__()
         rdkit()
-
-    @property
-    def key(self) -> tuple[type]:
-        """Equal for all of them."""
-        return (type(self),)
-
-    @property
-    def fingerprint(self) -> str:
-        """The kind."""
-        return "Smiles()"
-
-    def __repr__(self) -> str:
-        return "Smiles()"
 
     def start(self) -> bytes:
         """The state of the empty text: a state is the text so far."""
@@ -89,6 +79,8 @@ class MoleculeProperty(Soft):
     (-1.5, -inf)
     """
 
+    arguments = (function("_of"),)
+
     def __init__(self, f: Callable[[Any], float | Awaitable[float]]) -> None:
         if not callable(f):
             raise TypeError(
@@ -103,14 +95,6 @@ class MoleculeProperty(Soft):
         super().__init__(weigh)
         self._of = f
 
-    @property
-    def fingerprint(self) -> str:
-        """The name of the function."""
-        return f"MoleculeProperty({getattr(self._of, '__qualname__', type(self._of).__qualname__)})"
-
-    def __repr__(self) -> str:
-        return f"MoleculeProperty({getattr(self._of, '__name__', type(self._of).__name__)})"
-
 
 class Qed(MoleculeProperty):
     """Molecules weighed by how drug-like they are: QED, between 0 and 1, by RDKit.
@@ -123,16 +107,10 @@ class Qed(MoleculeProperty):
     -0.6
     """
 
+    arguments = ()
+
     def __init__(self) -> None:
         super().__init__(_log_qed)
-
-    @property
-    def fingerprint(self) -> str:
-        """The kind."""
-        return "Qed()"
-
-    def __repr__(self) -> str:
-        return "Qed()"
 
 
 def molecule(text: bytes) -> Any | None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from awrs_ppl.constraints.adapters import continuing, decode
+from awrs_ppl.constraints.arguments import function, hidden
 from awrs_ppl.constraints.function_key import function_key
 from awrs_ppl.constraints.potential import BooleanPotential, check_workers, is_async, show
 from awrs_ppl.errors import PotentialError
@@ -40,6 +41,14 @@ class Predicate(BooleanPotential):
     >>> Predicate(str.islower)("a")
     True
     """
+
+    called = "predicate"
+    arguments = (
+        function("_function"),
+        hidden("_complete", function_key),
+        hidden("_future", function_key),
+        hidden("_on_error"),
+    )
 
     def __init__(
         self,
@@ -72,23 +81,6 @@ class Predicate(BooleanPotential):
     def __call__(self, text: str) -> Verdict:
         """The function itself."""
         return self._function(text)
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for predicates whose functions surely give the same verdicts, as of now."""
-        return (
-            type(self),
-            *map(function_key, (self._function, self._complete, self._future)),
-            self._on_error,
-        )
-
-    @property
-    def fingerprint(self) -> str:
-        """The name of the function."""
-        return f"predicate({getattr(self._function, '__qualname__', self.name)})"
-
-    def __repr__(self) -> str:
-        return f"predicate({self.name})"
 
     def start(self) -> Hashable:
         """The state of the empty text."""

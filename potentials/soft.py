@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from awrs_ppl.constraints.adapters import decode
+from awrs_ppl.constraints.arguments import function, hidden
+from awrs_ppl.constraints.function_key import function_key
 from awrs_ppl.constraints.potential import (
     BYTE_TABLES,
     BYTES,
@@ -35,6 +37,8 @@ class Soft(Multiplicative):
     >>> asyncio.run(Soft(lambda text: -len(text)).complete(b"four"))
     -4.0
     """
+
+    arguments = (function("_f"), hidden("_prefix", function_key))
 
     def __init__(
         self,
@@ -94,11 +98,3 @@ class Soft(Multiplicative):
             raise PotentialError(
                 f"{self!r} {error.why} on the text {show(text.encode())}; {error.remedy}"
             ) from error
-
-    @property
-    def fingerprint(self) -> str:
-        """The name of the function."""
-        return f"Soft({getattr(self._f, '__qualname__', type(self._f).__qualname__)})"
-
-    def __repr__(self) -> str:
-        return f"Soft({getattr(self._f, '__name__', type(self._f).__name__)})"

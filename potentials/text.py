@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from awrs_ppl.constraints.adapters import decode
+from awrs_ppl.constraints.arguments import Argument
 from awrs_ppl.constraints.potential import BooleanPotential, show
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
@@ -18,6 +19,10 @@ __all__ = ["Contains", "OneOf"]
 
 # Masks kept for each automaton and vocabulary.
 MASKS = 64
+
+
+def _listed(choices: tuple[str, ...]) -> str:
+    return f"[{', '.join(map(repr, choices[:3]))}{', …' if len(choices) > 3 else ''}]"
 
 
 class OneOf(BooleanPotential):
@@ -34,6 +39,8 @@ class OneOf(BooleanPotential):
     >>> answer
     OneOf(['no', 'not now', 'yes'])
     """
+
+    arguments = (Argument("choices", _listed, lambda choices: f"{len(choices)} choices"),)
 
     def __init__(self, choices: Iterable[str]) -> None:
         if isinstance(choices, str | bytes):
@@ -55,20 +62,6 @@ class OneOf(BooleanPotential):
     def choices(self) -> tuple[str, ...]:
         """The texts, sorted, each once."""
         return self._words.choices
-
-    @property
-    def key(self) -> tuple[type, tuple[str, ...]]:
-        """Equal for the same texts."""
-        return (type(self), self.choices)
-
-    @property
-    def fingerprint(self) -> str:
-        """How many texts there are."""
-        return f"OneOf({len(self.choices)} choices)"
-
-    def __repr__(self) -> str:
-        shown = ", ".join(map(repr, self.choices[:3]))
-        return f"OneOf([{shown}{', …' if len(self.choices) > 3 else ''}])"
 
     def start(self) -> int:
         """The state of the empty text."""
@@ -97,6 +90,8 @@ class Contains(BooleanPotential):
     True
     """
 
+    arguments = (Argument("text", shown=lambda text: show(text.encode())),)
+
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
             raise TypeError(f"Contains got {text!r}: the text must be a str")
@@ -105,19 +100,6 @@ class Contains(BooleanPotential):
         self._data = _encode(text, "Contains")
         self._falls = _falls(self._data)
         self.mask = _mask_of_utf8
-
-    @property
-    def key(self) -> tuple[type, str]:
-        """Equal for equal texts."""
-        return (type(self), self.text)
-
-    @property
-    def fingerprint(self) -> str:
-        """The text."""
-        return f"Contains({self.text!r})"
-
-    def __repr__(self) -> str:
-        return f"Contains({show(self._data)})"
 
     def start(self) -> tuple[int, bytes]:
         """How many bytes of `text` stand at the end, and the bytes of an unfinished character."""

@@ -6,6 +6,7 @@ import copy
 import functools
 import itertools
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,17 @@ import pytest
 
 from awrs_ppl import ToyLM, infer
 from awrs_ppl.constraints.product import Target
-from awrs_ppl.potentials import Contains, Grammar, JsonSchema, OneOf, Regex, predicate
+from awrs_ppl.potentials import (
+    BooleanPotential,
+    Contains,
+    Grammar,
+    JsonSchema,
+    OneOf,
+    Regex,
+    Soft,
+    boolean,
+    predicate,
+)
 
 LONG = "x" * 200
 lm, other = ToyLM(["a", "b"]), ToyLM(["a", "b"], seed=1)
@@ -221,3 +232,62 @@ async def test_verdicts_of_a_schema_are_not_those_of_one_with_the_same_first_cha
 
         found.append(await infer(model, n_particles=8, seed=0, progress=False, remember=True))
     assert [set(posterior.values) for posterior in found] == [{texts[0]}, {texts[1]}]
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_potentials_are_equal_where_their_keys_are(kind):
+    made = [(make(), make()) for make in ROWS[kind]]
+    for one, same in made:
+        assert one == same
+        assert hash(one) == hash(same)
+    for (one, _), (another, _) in itertools.combinations(made, 2):
+        assert (one == another) == (one.key == another.key), (one, another)
+
+
+def test_potential_without_declared_arguments_equals_itself_alone():
+    class Anything(BooleanPotential):
+        def start(self):
+            return b""
+
+        def advance(self, state, data):
+            return state
+
+        def accepts(self, state):
+            return True
+
+    one, another = Anything(), Anything()
+    assert one == one.key
+    assert one != another
+    assert (repr(one), one.fingerprint) == ("Anything()", type(one).__qualname__)
+
+
+def test_predicate_that_has_changed_equals_no_earlier_one_and_keeps_its_hash():
+    names = ["a"]
+    made = predicate(by_closure(names))
+    before = hash(made)
+    other = predicate(by_closure(["a"]))
+    assert made != other, "lists go by identity"
+    assert made == predicate(by_closure(names))
+    names.append("b")
+    assert hash(made) == before
+
+
+async def test_verdicts_of_a_soft_potential_declared_boolean_are_not_those_of_changed_values():
+    allowed = {"a"}
+
+    def weigh(text: str) -> float:
+        return 0.0 if set(text) <= allowed else -math.inf
+
+    model_of = ToyLM(["a", "b"], weights=lambda context: [1, 1, 1])
+
+    async def model(ctx):
+        asked = model_of("a") * boolean(Soft(weigh, prefix=weigh))
+        return await ctx.generate(asked, max_tokens=2)
+
+    found = []
+    for letter in ("a", "b"):
+        allowed.clear()
+        allowed.add(letter)
+        posterior = await infer(model, n_particles=20, seed=0, progress=False, remember=True)
+        found.append(set(posterior.values))
+    assert found == [{"", "a"}, {"", "b"}]

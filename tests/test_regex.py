@@ -19,9 +19,9 @@ from llguidance import LLTokenizer
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import _llguidance
-from awrs_ppl.potentials import regex as module
 from awrs_ppl.potentials._recent import Recent
 from awrs_ppl.potentials.regex import Regex
+from awrs_ppl.potentials.regex import regex as module
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 # A pattern, its engine, and texts that match.

@@ -22,7 +22,14 @@ from genlm.control.potential.coerce import Coerced
 from genlm.control.potential.product import Product as GenlmProduct
 
 from awrs_ppl._values import quoted
-from awrs_ppl.constraints.potential import BooleanPotential, State, checked_weight, settle, show
+from awrs_ppl.constraints.potential import (
+    BooleanPotential,
+    Multiplicative,
+    State,
+    checked_weight,
+    settle,
+    show,
+)
 from awrs_ppl.errors import PotentialError, VocabularyError
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
@@ -129,7 +136,8 @@ class TokenFactor:
 
     @property
     def key(self) -> Hashable:
-        return self.potential
+        # One of ours is equal to another as of now, and a key is of when it was made.
+        return self.potential.key if isinstance(self.potential, Multiplicative) else self.potential
 
     async def begin(self, text: Text) -> State | None:
         return await self._reach(text)

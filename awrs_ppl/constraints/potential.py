@@ -9,15 +9,16 @@ from __future__ import annotations
 import inspect
 import math
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from genlm.control.potential.base import Potential
 from genlm.control.typing import Atomic
 
 from awrs_ppl._concurrency import settle
 from awrs_ppl._values import count_of
+from awrs_ppl.constraints.arguments import Argument
 from awrs_ppl.errors import PotentialError
 
 if TYPE_CHECKING:
@@ -46,18 +47,44 @@ class Multiplicative(Potential):
     def __deepcopy__(self, memo: Any) -> Multiplicative:
         return self  # a value: it does not change
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+    # What it was made of. Where a class declares this its objects are values: equal ones say the
+    # same of every text.
+    arguments: ClassVar[tuple[Argument, ...] | None] = None
+    # The name before the arguments, where it is not that of the class.
+    called: ClassVar[str] = ""
 
     @property
     def key(self) -> Hashable:
         """Equal for potentials that say the same of every text. By default: this very object."""
-        return self
+        kind = type(self)
+        if kind.arguments is None:
+            return self
+        keys = [it.key(getattr(self, it.attribute)) for it in kind.arguments if it.key is not None]
+        return (kind, *keys)
 
     @property
     def fingerprint(self) -> str:
-        """What a replay compares: the kind of potential, not its details."""
-        return type(self).__qualname__
+        """What a replay compares: the kind of potential, and of its arguments no details."""
+        arguments = type(self).arguments
+        if arguments is None:
+            return type(self).__qualname__
+        return self._written(it.written(self, it.compared) for it in arguments)
+
+    def __repr__(self) -> str:
+        return self._written(it.written(self, it.shown) for it in type(self).arguments or ())
+
+    def _written(self, arguments: Iterable[str | None]) -> str:
+        name = type(self).called or type(self).__name__
+        return f"{name}({', '.join(it for it in arguments if it is not None)})"
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or not isinstance(other, Multiplicative):
+            return self is other
+        key = self.key
+        return key is not self and key == other.key
+
+    def __hash__(self) -> int:
+        return hash(type(self))  # the key of a function changes with the values that it names
 
 
 class BooleanPotential(Multiplicative):

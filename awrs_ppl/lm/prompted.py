@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from genlm.backend.tokenization import Token
 from genlm.control.potential.built_in.llm import PromptedLLM
 
 from awrs_ppl._values import quoted
+from awrs_ppl.constraints.arguments import Argument, hidden
 from awrs_ppl.constraints.potential import Multiplicative
 from awrs_ppl.tokens.next_token import end_log_weight
 from awrs_ppl.tokens.vocabulary import Closings, first_stop, stop_tail
@@ -43,6 +44,17 @@ class PromptedLM(Multiplicative):
     these tokens and ends there, by an end token or by a token that begins with a stop; a text
     with a stop in it weighs 0.
     """
+
+    called = "lm"
+    arguments = (
+        hidden("lm"),
+        hidden("prompt"),
+        hidden("stops"),
+        Argument("_prompt_text", key=None),
+        Argument("_stop", key=None, option="stop"),
+        Argument("temperature", str, str, option="temperature", default=1.0),
+        Argument("_lora_name", key=None, option="lora_name"),
+    )
 
     def __init__(
         self, lm: LM, prompt: tuple[int, ...], stops: tuple[bytes, ...], temperature: float
@@ -82,25 +94,17 @@ class PromptedLM(Multiplicative):
         return self.lm._encode(text, False, self.prompt)
 
     @property
-    def key(self) -> Hashable:
-        """Equal for the same model, prompt, stops and temperature."""
-        return (self.lm, self.prompt, self.stops, self.temperature)
+    def _prompt_text(self) -> str:
+        return self.lm.shown(self.prompt)
 
     @property
-    def fingerprint(self) -> str:
-        """What a replay compares: the prompt, too."""
-        return repr(self)
+    def _stop(self) -> str | list[str] | None:
+        stops = [stop.decode("utf-8", "replace") for stop in self.stops]
+        return stops[0] if len(stops) == 1 else stops or None
 
-    def __repr__(self) -> str:
-        options = [repr(self.lm.shown(self.prompt))]
-        if self.stops:
-            stops = [stop.decode("utf-8", "replace") for stop in self.stops]
-            options.append(f"stop={stops[0] if len(stops) == 1 else stops!r}")
-        if self.temperature != 1.0:
-            options.append(f"temperature={self.temperature}")
-        if self.lm.lora_name is not None:
-            options.append(f"lora_name={self.lm.lora_name!r}")
-        return f"lm({', '.join(options)})"
+    @property
+    def _lora_name(self) -> str | None:
+        return self.lm.lora_name
 
     @property
     def closings(self) -> Closings:

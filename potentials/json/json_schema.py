@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from awrs_ppl.constraints.adapters import boolean
-from awrs_ppl.constraints.potential import BooleanPotential
+from awrs_ppl.constraints.arguments import Argument
+from awrs_ppl.constraints.potential import BooleanPotential, Multiplicative
 from awrs_ppl.constraints.product import Product
 from awrs_ppl.potentials._llguidance import Language
 from awrs_ppl.potentials.json import document
@@ -18,6 +19,10 @@ from awrs_ppl.potentials.json.rules import Rules
 __all__ = ["JsonSchema"]
 
 SHOWN = 40
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
 class JsonSchema(Product):
@@ -70,16 +75,19 @@ class JsonSchema(Product):
     JsonSchema({"type": "array", "items": {"type": "in…)
     """
 
+    arguments = (Argument("schema_text", shown=_shown),)
+    # Written by its schema, and not by its factors.
+    __repr__ = Multiplicative.__repr__
+
     def __init__(self, schema: Any, *, engine: Literal["auto", "check"] = "auto") -> None:
         if not isinstance(engine, str) or engine not in ("auto", "check"):
             raise ValueError(f"JsonSchema got engine={engine!r}: choose 'auto' or 'check'")
         text = _text(schema)
-        name = _name(text)
         self.schema_text = text
         rules, language = _compile(text, engine)
-        factors: list[BooleanPotential] = [_Check(text, name, rules)]
+        factors: list[BooleanPotential] = [_Check(text, rules)]
         if language is not None:
-            factors.insert(0, _Outline(text, name, language))
+            factors.insert(0, _Outline(text, language))
         super().__init__(factors)
         boolean(self)
 
@@ -88,36 +96,24 @@ class JsonSchema(Product):
         """How verdicts are found: by a `"mask"`, with a check of the rest, or by a `"check"`."""
         return "check" if len(self.target.boolean) == 1 else "mask"
 
-    def __repr__(self) -> str:
-        return _name(self.schema_text)
-
 
 class _Part(BooleanPotential):
-    def __init__(self, text: str, name: str) -> None:
+    arguments = (Argument("text", shown=_shown, compared=lambda text: "…"),)
+
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.text = text
-        self.name = name
-
-    @property
-    def key(self) -> tuple[type, str]:
-        """Equal for equal schemas."""
-        return (type(self), self.text)
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{type(self).__name__} of JsonSchema"
 
 
 class _Outline(_Part):
     """The mask: documents as far as llguidance can tell. A state is the text so far."""
 
-    def __init__(self, text: str, name: str, language: Language) -> None:
-        super().__init__(text, name)
+    called = "outline of JsonSchema"
+
+    def __init__(self, text: str, language: Language) -> None:
+        super().__init__(text)
         self._language = language
         self.mask = language.mask
-
-    def __repr__(self) -> str:
-        return f"outline of {self.name}"
 
     def start(self) -> bytes:
         return b""
@@ -132,12 +128,11 @@ class _Outline(_Part):
 class _Check(_Part):
     """The check: JSON, and each value that closes. A state forgets the space between parts."""
 
-    def __init__(self, text: str, name: str, rules: Rules) -> None:
-        super().__init__(text, name)
-        self._rules = rules
+    called = "JsonSchema"
 
-    def __repr__(self) -> str:
-        return self.name
+    def __init__(self, text: str, rules: Rules) -> None:
+        super().__init__(text)
+        self._rules = rules
 
     def start(self) -> document.State:
         return document.start(self._rules)
@@ -149,13 +144,9 @@ class _Check(_Part):
         return document.is_document(self._rules, state)
 
 
-def _name(text: str) -> str:
-    return f"JsonSchema({text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'})"
-
-
 @lru_cache(maxsize=64)
 def _compile(text: str, engine: str) -> tuple[Rules, Language | None]:
-    name = _name(text)
+    name = f"JsonSchema({_shown(text)})"
     rules = Rules(text, name)
     if engine == "check":
         return rules, None

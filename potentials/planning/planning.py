@@ -22,6 +22,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from awrs_ppl.constraints.arguments import Argument, hidden
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.potentials._llguidance import Language
 from awrs_ppl.potentials.planning import pddl
@@ -45,21 +46,10 @@ Source = str | PathLike[str]
 class _About(BooleanPotential):
     """Goals about a problem. A value: its texts, and the name of the problem."""
 
+    arguments = (Argument("_name", str, str, key=None), hidden("_texts"))
+
     _texts: tuple[str, ...]
     _name: str
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """Equal for equal texts of domain and problem, and plan."""
-        return (type(self), *self._texts)
-
-    @property
-    def fingerprint(self) -> str:
-        """The name of the problem."""
-        return f"{type(self).__name__}({self._name})"
-
-    def __repr__(self) -> str:
-        return self.fingerprint
 
 
 class _Goals(_About):

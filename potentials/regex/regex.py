@@ -11,6 +11,7 @@ from typing import Any, Literal
 import regex
 
 from awrs_ppl.constraints.adapters import continuing, decode
+from awrs_ppl.constraints.arguments import Argument
 from awrs_ppl.constraints.potential import BooleanPotential, show
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials._llguidance import Language
@@ -53,6 +54,11 @@ class Regex(BooleanPotential):
     (Regex('\\d{4}-\\d\\d'), Regex('(a|b)\\1', engine='check'))
     """
 
+    arguments = (
+        Argument("pattern"),
+        Argument("engine", compared=None, option="engine", default="mask"),
+    )
+
     def __init__(self, pattern: str, *, engine: Literal["auto", "mask", "check"] = "auto") -> None:
         if not isinstance(pattern, str):
             raise TypeError(f"Regex got {pattern!r}: the pattern must be a str")
@@ -70,20 +76,6 @@ class Regex(BooleanPotential):
     def engine(self) -> Engine:
         """How verdicts are found: by `"mask"` or by `"check"`."""
         return "mask" if isinstance(self._language, Language) else "check"
-
-    @property
-    def key(self) -> tuple[type, str, str]:
-        """Equal for equal patterns."""
-        return (type(self), self.pattern, self.engine)
-
-    @property
-    def fingerprint(self) -> str:
-        """The pattern."""
-        return f"Regex({self.pattern!r})"
-
-    def __repr__(self) -> str:
-        engine = "" if self.engine == "mask" else ", engine='check'"
-        return f"Regex({self.pattern!r}{engine})"
 
     def start(self) -> bytes:
         """The state of the empty text: a state is the text so far."""

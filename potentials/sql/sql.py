@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from awrs_ppl._values import is_number
+from awrs_ppl.constraints.arguments import Argument, hidden
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.potentials.sql.automaton import automaton
 from awrs_ppl.potentials.sql.database import Database, Stamp, open_database, stamp
@@ -67,6 +68,8 @@ class Sql(BooleanPotential):
     [('Amy',)]
     """
 
+    arguments = (Argument("_file_name", key=None), hidden("_stamp"), hidden("_limits"))
+
     def __init__(
         self,
         database: str | os.PathLike[str],
@@ -92,22 +95,13 @@ class Sql(BooleanPotential):
         self._limits = (float(steps), float(seconds), float(max_rows))
         self._engine = _engine(self._stamp, *self._limits[:2])
 
-    @property
-    def key(self) -> tuple[type, Stamp, tuple[float, float, float]]:
-        """Equal for the same file, unchanged, under the same limits."""
-        return (type(self), self._stamp, self._limits)
-
-    @property
-    def fingerprint(self) -> str:
-        """The name of the file."""
-        return f"Sql({os.path.basename(self.database)!r})"
-
-    def __repr__(self) -> str:
-        return self.fingerprint
-
     def __reduce__(self) -> tuple[Any, ...]:
         steps, seconds, max_rows = self._limits
         return partial(Sql, steps=steps, seconds=seconds, max_rows=max_rows), (self.database,)
+
+    @property
+    def _file_name(self) -> str:
+        return os.path.basename(self.database)
 
     @property
     def schema(self) -> dict[str, tuple[str, ...]]:
