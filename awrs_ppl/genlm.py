@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from genlm.control.potential.base import Potential
 from genlm.control.potential.product import Product
 from genlm.control.sampler.token import TokenSampler
 
+from awrs_ppl._recent import Recent
 from awrs_ppl._values import quoted, whole
 from awrs_ppl.constraints.adapters import ByteFactor, Text, TokenFactor
 from awrs_ppl.constraints.next_verdicts import start
@@ -89,7 +89,7 @@ class HeadTailSampler(TokenSampler):
         self._proposal = AWRS() if proposal is None else proposal
         self._rng = np.random.default_rng(seed)
         self._memory = Memory()
-        self._begun: OrderedDict[tuple[int, ...], Progress] = OrderedDict()
+        self._begun = Recent(_CONTEXTS)
         self.checks = 0
 
     async def sample(self, context: Sequence[Any], draw: Any = None) -> tuple[Any, float, float]:
@@ -120,7 +120,7 @@ class HeadTailSampler(TokenSampler):
             token = self.target.eos
         else:
             token = self._symbols[drawn.outcome]
-            self._keep(after)
+            self._begun.put(after.text.tokens, after)
         self.checks += step.knowledge.asked
         return token, drawn.log_weight + total, np.nan
 
@@ -131,13 +131,8 @@ class HeadTailSampler(TokenSampler):
             if isinstance(states, str):
                 return None
             begun = Progress(text, states, ())
-            self._keep(begun)
+            self._begun.put(text.tokens, begun)
         return begun
-
-    def _keep(self, begun: Progress) -> None:
-        self._begun[begun.text.tokens] = begun
-        if len(self._begun) > _CONTEXTS:
-            self._begun.popitem(last=False)
 
 
 def _bytes(symbol: Any) -> bytes:

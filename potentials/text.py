@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -10,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from awrs_ppl._recent import Recent
 from awrs_ppl.constraints.adapters import decode
 from awrs_ppl.constraints.arguments import Argument
 from awrs_ppl.constraints.potential import BooleanPotential, show
@@ -151,20 +151,18 @@ class _Masks:
     """The masks of an automaton that were asked for last."""
 
     def __init__(self) -> None:
-        self._known: WeakKeyDictionary[Vocabulary, OrderedDict[Any, np.ndarray]]
-        self._known = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Vocabulary, Recent] = WeakKeyDictionary()
 
     def get(self, state: Any, vocabulary: Vocabulary, find: Any) -> np.ndarray:
-        known = self._known.setdefault(vocabulary, OrderedDict())
+        known = self._known.get(vocabulary)
+        if known is None:
+            known = self._known[vocabulary] = Recent(MASKS)
         mask = known.get(state)
         if mask is None:
             mask = np.zeros(vocabulary.size, dtype=bool)
             mask[find(state, vocabulary)] = True
             mask.flags.writeable = False
-            known[state] = mask
-            if len(known) > MASKS:
-                known.popitem(last=False)
-        known.move_to_end(state)
+            known.put(state, mask)
         return mask
 
 

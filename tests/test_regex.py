@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLTokenizer
 
+from awrs_ppl._recent import Recent
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import _llguidance
-from awrs_ppl.potentials._recent import Recent
 from awrs_ppl.potentials.regex import Regex
 from awrs_ppl.potentials.regex import regex as module
 from awrs_ppl.tokens.vocabulary import Vocabulary

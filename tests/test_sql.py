@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from awrs_ppl._recent import Recent
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.potentials._recent import Recent
 from awrs_ppl.potentials.sql import Sql, database, masks, place, reader, walk
 from awrs_ppl.potentials.sql.scan import Scanned
 from awrs_ppl.testing import assert_prefix_closed

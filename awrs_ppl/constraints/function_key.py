@@ -10,6 +10,8 @@ from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
+from awrs_ppl._recent import Recent
+
 __all__ = ["function_key"]
 
 # Tuples and frozensets of so many items are looked through once, not at each call.
@@ -169,15 +171,14 @@ class _Walk:
         key = _Parts(kind, keys if len(keys) == len(it) else _Same(it))
         # What a function does may change, all else in there may not.
         if self.met == met:
-            if len(_long) >= LONG:
-                _long.clear()
-            _long[id(it)] = (it, key)
+            _long.put(id(it), (it, key))
         return key
 
 
 _NOTHING: dict[str, Any] = {}
 _PLAIN = frozenset({str, bytes, int, bool, type(None), type(...)})
-_long: dict[int, tuple[Any, _Parts]] = {}
+# By the place of a tuple or frozenset: it, so that no other gets its place, and its key.
+_long = Recent(LONG)
 
 # By address: Python's own comparison of code objects includes their lines, and hashes slowly.
 _codes: dict[int, tuple[weakref.ref[CodeType], _Parts, tuple[str, ...]]] = {}

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import cloudpickle
 
+from awrs_ppl._recent import Recent
 from awrs_ppl.constraints.function_key import function_key
 
 __all__ = ["FUNCTIONS", "pickled_by_value"]
@@ -22,7 +23,7 @@ __all__ = ["FUNCTIONS", "pickled_by_value"]
 FUNCTIONS = 64
 
 _lock = threading.Lock()
-_functions: dict[Hashable, tuple[bytes, bytes]] = {}
+_functions = Recent(FUNCTIONS)
 
 
 def pickled_by_value(function: Callable[..., Any]) -> tuple[bytes, bytes]:
@@ -35,9 +36,8 @@ def pickled_by_value(function: Callable[..., Any]) -> tuple[bytes, bytes]:
     if found is None:
         with _lock, _by_value(function):
             data = cloudpickle.dumps(function)
-        if len(_functions) >= FUNCTIONS:
-            _functions.clear()
-        found = _functions[key] = (hashlib.sha256(data).digest(), data)
+        found = (hashlib.sha256(data).digest(), data)
+        _functions.put(key, found)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from threading import local
@@ -10,6 +9,7 @@ from typing import Any
 
 import regex
 
+from awrs_ppl._deadline import Deadline
 from awrs_ppl.potentials.json.patterns import source
 
 __all__ = ["TIME_LIMIT", "compiled", "search", "start_clock", "timed", "unrolled"]
@@ -22,7 +22,7 @@ _clock = local()
 
 def start_clock() -> None:
     """From now on the checks of this thread have their time; then they raise `TimeoutError`."""
-    _clock.deadline = time.monotonic() + TIME_LIMIT
+    _clock.deadline = Deadline(TIME_LIMIT)
 
 
 def timed(check: Callable[..., Iterable[Any] | None]) -> Callable[..., Any]:
@@ -30,7 +30,7 @@ def timed(check: Callable[..., Iterable[Any] | None]) -> Callable[..., Any]:
 
     @wraps(check)
     def limited(*arguments: Any) -> Iterable[Any] | None:
-        if time.monotonic() > _clock.deadline:
+        if _clock.deadline.passed:
             raise TimeoutError
         return check(*arguments)
 
@@ -39,7 +39,7 @@ def timed(check: Callable[..., Iterable[Any] | None]) -> Callable[..., Any]:
 
 def search(pattern: str, text: str) -> bool:
     """Whether a pattern is found in a text."""
-    left = _clock.deadline - time.monotonic()
+    left = _clock.deadline.left
     if left <= 0:
         raise TimeoutError
     return compiled(pattern).search(text, timeout=left) is not None

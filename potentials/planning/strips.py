@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from time import monotonic
 from typing import Any, NamedTuple
 
+from awrs_ppl._deadline import Deadline
 from awrs_ppl.errors import PotentialError
 
 __all__ = ["Operator", "Task"]
@@ -131,10 +131,10 @@ def _planner(task: Task, goal: int) -> tuple[Any, Any, Any]:
     from pyperplan.task import Task as PyperplanTask
 
     class Limited(PyperplanTask):
-        until = monotonic() + TIME_LIMIT
+        deadline = Deadline(TIME_LIMIT)
 
         def get_successor_states(self, state: Any) -> Any:
-            if monotonic() > self.until:
+            if self.deadline.passed:
                 wanted = " ".join(task.names[i] for i in _bits(goal))
                 raise PotentialError(
                     f"the planner found in {TIME_LIMIT:g} s neither a plan for {wanted} nor that "

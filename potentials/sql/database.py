@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
@@ -14,6 +13,7 @@ from stat import S_ISREG
 from typing import Any
 from urllib.parse import quote
 
+from awrs_ppl._deadline import Deadline
 from awrs_ppl.constraints.potential import show
 from awrs_ppl.errors import PotentialError
 
@@ -69,7 +69,7 @@ class Database:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._left = 0
-        self._deadline = 0.0
+        self._deadline = Deadline(seconds)
         self._connection = _connect(path, seconds)
         try:
             self.functions = _functions(self._connection)
@@ -123,7 +123,7 @@ class Database:
     def _limits(self, query: str) -> Iterator[None]:
         with self._lock:
             self._left = self._steps
-            self._deadline = time.monotonic() + self._seconds
+            self._deadline = Deadline(self._seconds)
             try:
                 yield
             except sqlite3.Error as error:
@@ -136,7 +136,7 @@ class Database:
 
     def _watch(self) -> int:
         self._left -= STRIDE
-        return self._left < 0 or time.monotonic() > self._deadline
+        return self._left < 0 or self._deadline.passed
 
     def _authorize(
         self, action: int, one: str | None, two: str | None, base: str | None, _: str | None

@@ -11,7 +11,7 @@ from itertools import count
 
 import numpy as np
 
-from awrs_ppl.potentials._recent import Recent
+from awrs_ppl._recent import Recent
 from awrs_ppl.potentials.sql.followers import Event, Found
 from awrs_ppl.potentials.sql.pieces import Pieces, pieces_of
 from awrs_ppl.potentials.sql.place import Rejected
