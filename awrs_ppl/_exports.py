@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from awrs_ppl import _values
+from awrs_ppl import _messages, _values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +94,7 @@ def require_picklable(posterior: Posterior) -> None:
             pickle.dumps(value)
         except Exception as error:
             raise pickle.PicklingError(
-                f"the posterior cannot be pickled: {place} is {_values.quoted(value)}, which "
+                f"the posterior cannot be pickled: {place} is {_messages.quoted(value)}, which "
                 f"cannot ({error}); have the model return data, such as text, numbers, tuples, "
                 "or an object of a class at the top of a module"
             ) from error

@@ -28,6 +28,9 @@ class Recent:
         self._known: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._lock = Lock()
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def get(self, key: Hashable) -> Any | None:
         """The value; None if it was never put, or is forgotten."""
         with self._lock:

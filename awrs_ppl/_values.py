@@ -1,19 +1,18 @@
-"""Values of any kind, as keys, as JSON, as columns and as text that is safe to show."""
+"""Values of any kind, as keys, as JSON, and as columns."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import operator
-import re
 import sys
-import unicodedata
 from decimal import Decimal
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from awrs_ppl._messages import quoted, safe_repr
 from awrs_ppl.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,15 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "count_of",
-    "escape",
     "is_number",
     "key",
     "plain",
-    "quoted",
-    "safe_repr",
     "same",
     "series",
-    "shorten",
     "whole",
 ]
 
@@ -189,38 +184,6 @@ def series(column: list[Any]) -> pd.Series:
     return series.infer_objects() if numbers else series
 
 
-def safe_repr(value: Any) -> str:
-    """The `repr`, whatever it does."""
-    try:
-        return repr(value)
-    except Exception as error:
-        return f"<{type(value).__name__}: its repr raised {type(error).__name__}>"
-
-
-def escape(text: str) -> str:
-    """Control characters, bidirectional marks, lone surrogates and the like made visible.
-
-    >>> print(escape("a\\u202eb\\n"))
-    a\\u202eb\\n
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
-
-
-def shorten(text: str, width: int) -> str:
-    """At most `width` cells of a terminal, the middle left out; a wide character takes two.
-
-    >>> shorten("abcdefghijkl", 7)
-    'abcd…kl'
-    """
-    if len(text) <= width and sum(map(_cells, text)) <= width:
-        return text
-    tail = _fitting(text[: -width - 1 : -1], (width - 1) // 3)[::-1]
-    return f"{_fitting(text[:width], width - 1 - (width - 1) // 3)}…{tail}"
-
-
 def is_number(value: Any) -> bool:
     """Whether it is a real number, numpy's included; True and False are none.
 
@@ -251,24 +214,3 @@ def whole(name: str, value: Any, *, least: int) -> int:
     if number is None:
         raise ModelError(f"{name}={quoted(value)}: it must be an int of at least {least}")
     return number
-
-
-def quoted(value: Any) -> str:
-    """How a message quotes any value: its repr in one line, the middle left out if it is long.
-
-    >>> quoted(["a"] * 99)
-    "['a', 'a', 'a', 'a', 'a', 'a', 'a', 'a',…'a', 'a', 'a', 'a']"
-    """
-    return shorten(re.sub(r"\s*\n\s*", " ", safe_repr(value)), 60)
-
-
-def _fitting(text: str, width: int) -> str:
-    for i, char in enumerate(text):
-        width -= _cells(char)
-        if width < 0:
-            return text[:i]
-    return text
-
-
-def _cells(char: str) -> int:
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

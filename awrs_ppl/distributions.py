@@ -16,7 +16,8 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from awrs_ppl._values import quoted, same
+from awrs_ppl._messages import quoted
+from awrs_ppl._values import same
 
 __all__ = ["Bernoulli", "Categorical", "Distribution", "Uniform", "as_number"]
 

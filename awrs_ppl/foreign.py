@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from awrs_ppl._values import key, quoted, shorten
+from awrs_ppl._messages import quoted, shorten
+from awrs_ppl._values import key
 from awrs_ppl.errors import ModelError
 
 __all__ = ["Foreign", "ScipyDistribution", "TorchDistribution", "adapted", "kind_of"]

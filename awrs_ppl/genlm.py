@@ -12,8 +12,9 @@ from genlm.control.potential.base import Potential
 from genlm.control.potential.product import Product
 from genlm.control.sampler.token import TokenSampler
 
+from awrs_ppl._messages import quoted
 from awrs_ppl._recent import Recent
-from awrs_ppl._values import quoted, whole
+from awrs_ppl._values import whole
 from awrs_ppl.constraints.adapters import ByteFactor, Text, TokenFactor
 from awrs_ppl.constraints.next_verdicts import start
 from awrs_ppl.constraints.potential import BooleanPotential

@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
+from awrs_ppl._messages import show
 from awrs_ppl._recent import Recent
-from awrs_ppl.constraints.potential import show
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.tokens.vocabulary import Vocabulary
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import regex
 
+from awrs_ppl._messages import shorten
 from awrs_ppl.constraints.arguments import Argument
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.potentials._lark import completed, without_comments
@@ -14,7 +15,7 @@ from awrs_ppl.potentials._llguidance import Language
 
 __all__ = ["Grammar"]
 
-SHOWN = 40
+SHOWN = 41
 
 # Strings, regular expressions and comments, which are passed over, and what cannot be read
 # byte by byte: tokens by their numbers, and counts of tokens.
@@ -39,8 +40,7 @@ _REMEDIES = {
 
 
 def _shown(lark: str) -> str:
-    shown = repr(lark.strip())
-    return shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
+    return shorten(repr(lark.strip()), SHOWN, tail=0)
 
 
 class Grammar(BooleanPotential):

@@ -9,10 +9,11 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
+from awrs_ppl._messages import show
 from awrs_ppl.constraints.adapters import continuing, decode
 from awrs_ppl.constraints.arguments import function, hidden
 from awrs_ppl.constraints.function_key import function_key
-from awrs_ppl.constraints.potential import BooleanPotential, check_workers, is_async, show
+from awrs_ppl.constraints.potential import BooleanPotential, check_workers, is_async
 from awrs_ppl.errors import PotentialError
 
 __all__ = ["Predicate", "predicate"]
@@ -158,7 +159,7 @@ class Predicate(BooleanPotential):
         except NoVerdict as error:
             # Not to have answered is no rejection, whatever `on_error` says.
             raise PotentialError(
-                f"{self!r} {error.why} on the text {show(text.encode())}; {error.remedy}"
+                f"{self!r} {error.why} on the text {show(text)}; {error.remedy}"
             ) from error
         except Exception as error:
             return self._failed(error, text)
@@ -168,14 +169,14 @@ class Predicate(BooleanPotential):
         if self._on_error == "reject":
             return False
         raise PotentialError(
-            f"{self!r} raised {type(error).__name__}: {error} on the text {show(text.encode())}; "
+            f"{self!r} raised {type(error).__name__}: {error} on the text {show(text)}; "
             "mend it, or write @predicate(on_error='reject')"
         ) from error
 
     def _bool(self, verdict: Any, text: str) -> bool:
         if not isinstance(verdict, bool | np.bool_):
             raise PotentialError(
-                f"{self!r} returned {verdict!r} on the text {show(text.encode())}: "
+                f"{self!r} returned {verdict!r} on the text {show(text)}: "
                 "it must return True or False"
             )
         return bool(verdict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from awrs_ppl._messages import show
 from awrs_ppl.constraints.adapters import decode
 from awrs_ppl.constraints.arguments import function, hidden
 from awrs_ppl.constraints.function_key import function_key
@@ -15,7 +16,6 @@ from awrs_ppl.constraints.potential import (
     check_workers,
     checked_weight,
     settle,
-    show,
 )
 from awrs_ppl.errors import PotentialError
 
@@ -96,5 +96,5 @@ class Soft(Multiplicative):
             return await check(f, text, workers=self._workers, time_limit=self._time_limit)
         except NoVerdict as error:
             raise PotentialError(
-                f"{self!r} {error.why} on the text {show(text.encode())}; {error.remedy}"
+                f"{self!r} {error.why} on the text {show(text)}; {error.remedy}"
             ) from error

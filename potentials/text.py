@@ -9,10 +9,11 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from awrs_ppl._messages import listed, show
 from awrs_ppl._recent import Recent
 from awrs_ppl.constraints.adapters import decode
 from awrs_ppl.constraints.arguments import Argument
-from awrs_ppl.constraints.potential import BooleanPotential, show
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Contains", "OneOf"]
@@ -22,7 +23,7 @@ MASKS = 64
 
 
 def _listed(choices: tuple[str, ...]) -> str:
-    return f"[{', '.join(map(repr, choices[:3]))}{', …' if len(choices) > 3 else ''}]"
+    return f"[{listed(choices, 3)}]"
 
 
 class OneOf(BooleanPotential):
@@ -90,7 +91,7 @@ class Contains(BooleanPotential):
     True
     """
 
-    arguments = (Argument("text", shown=lambda text: show(text.encode())),)
+    arguments = (Argument("text", shown=show),)
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):

@@ -31,7 +31,8 @@ from arsenal.maths import kl_divergence, logmeanexp
 from scipy import stats
 
 from awrs_ppl import Bernoulli, Categorical, Context, NoSurvivors, ToyLM, Trace, infer, predicate
-from awrs_ppl._values import escape, key, same, shorten
+from awrs_ppl._messages import escape, shorten
+from awrs_ppl._values import key, same
 from awrs_ppl.inference.population import Sync
 from awrs_ppl.posterior._svg import genealogy_svg
 from awrs_ppl.posterior.posterior import Posterior, Stats

@@ -35,7 +35,7 @@ class Refused(Exception):
 
 def one_line(error: BaseException) -> str:
     """The message and the notes of an exception; its type where the message needs it."""
-    from awrs_ppl._values import escape
+    from awrs_ppl._messages import escape
 
     lines = [*str(error).splitlines(), *getattr(error, "__notes__", ())]
     text = " ".join(line.strip() for line in lines if line.strip())

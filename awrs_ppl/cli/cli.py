@@ -248,7 +248,7 @@ _COMMANDS = {"generate": _generate, "run": _run}
 
 def _table(posterior: Posterior) -> str:
     """All values, as Python writes them, each on one line, the most probable first."""
-    from awrs_ppl._values import escape, safe_repr
+    from awrs_ppl._messages import escape, safe_repr
 
     rows = [f"{share:11.4f}  {escape(safe_repr(value))}" for _, value, share in posterior._results]
     return "\n".join(["probability  value", *rows])

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from awrs_ppl._messages import show
 from awrs_ppl.constraints.adapters import Factor, Text
 from awrs_ppl.constraints.checks_ahead import ChecksAhead
 from awrs_ppl.constraints.dead_ends import leads_to_dead_end, tokens_to_dead_ends
-from awrs_ppl.constraints.potential import State, show
+from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.product import Target
 from awrs_ppl.constraints.undecided_utf8 import Undecided
 from awrs_ppl.constraints.verdict_cache import Memory, Tail, Verdicts

@@ -17,6 +17,7 @@ from genlm.control.potential.base import Potential
 from genlm.control.typing import Atomic
 
 from awrs_ppl._concurrency import settle
+from awrs_ppl._messages import show
 from awrs_ppl._values import count_of
 from awrs_ppl.constraints.arguments import Argument
 from awrs_ppl.errors import PotentialError
@@ -196,9 +197,3 @@ def checked_weight(weight: Any, potential: Potential, text: bytes) -> float:
             "a log-weight must be a number or -inf"
         )
     return weight
-
-
-def show(text: bytes, limit: int = 60) -> str:
-    """A text for messages: as a string, its middle left out if it is long."""
-    shown = repr(text.decode("utf-8", "surrogateescape"))
-    return shown if len(shown) <= limit else f"{shown[: limit // 2]}…{shown[-limit // 2 :]}"

@@ -14,6 +14,7 @@ from genlm.control.potential.base import Potential
 from genlm.control.potential.built_in.llm import PromptedLLM
 
 from awrs_ppl._concurrency import together
+from awrs_ppl._messages import listed
 from awrs_ppl.constraints.adapters import (
     Alphabet,
     ByteFactor,
@@ -116,7 +117,7 @@ def common_alphabet(
                 f"one: leave out stop={[s.decode('utf-8', 'replace') for s in stops]!r}"
             )
     if vocabulary is not None and not _spells(factor, alphabet.kind, vocabulary):
-        shown = ", ".join(map(repr, factor.vocab[:5])) + (", …" if len(factor.vocab) > 5 else "")
+        shown = listed(factor.vocab, 5)
         raise VocabularyError(
             f"{factor!r} has no token in common with the language model, or means others by "
             f"the same ids: it is over {len(factor.vocab)} symbols ({shown})"

@@ -6,7 +6,7 @@ import types
 from collections.abc import Sequence
 from pathlib import Path
 
-from awrs_ppl.constraints.potential import show
+from awrs_ppl._messages import show
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.program.statements import Sample
 from awrs_ppl.program.text_statements import Generate
@@ -30,7 +30,7 @@ def report(failed: Sequence[Particle]) -> BaseException:
         preposition = "after" if records[-1].error is None else "at"
         where = f"{preposition} {records[-1].statement.name!r}"
     texts = [
-        f"{record.statement.name} = {show(str(record.value).encode('utf-8', 'surrogateescape'))}"
+        f"{record.statement.name} = {show(str(record.value))}"
         for record in records
         if isinstance(record.statement, Generate | Sample) and record.error is None
     ]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from awrs_ppl._values import escape
+from awrs_ppl._messages import escape
 from awrs_ppl.constraints.next_verdicts import Knowledge
 from awrs_ppl.inference.population import Loss, Sync
 from awrs_ppl.log_weights import ess, log_sum

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from awrs_ppl._values import quoted
+from awrs_ppl._messages import quoted
 from awrs_ppl.errors import PotentialError, VocabularyError
 from awrs_ppl.lm.arguments import end_ids, stops_of, temperature_of, token_ids
 from awrs_ppl.lm.conversation import chat_ids

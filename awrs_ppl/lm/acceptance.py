@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from awrs_ppl._values import quoted
+from awrs_ppl._messages import quoted
 from awrs_ppl.lm.context_window import ContextWindow, named_lengths, position_rows
 from awrs_ppl.lm.forward import Forward
 from awrs_ppl.lm.jobs import Job

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from awrs_ppl._values import is_number, quoted
+from awrs_ppl._messages import quoted
+from awrs_ppl._values import is_number
 from awrs_ppl.errors import VocabularyError
 
 __all__ = [

@@ -15,7 +15,7 @@ from huggingface_hub.utils import (
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from awrs_ppl._values import quoted
+from awrs_ppl._messages import quoted
 
 __all__ = ["load_checkpoint"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from awrs_ppl._values import quoted
+from awrs_ppl._messages import quoted
 from awrs_ppl.errors import VocabularyError
 from awrs_ppl.lm.arguments import messages_of, texts_in
 from awrs_ppl.lm.encoding import Encoder, special_ids

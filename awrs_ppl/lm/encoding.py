@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from awrs_ppl._values import quoted
+from awrs_ppl._messages import quoted
 from awrs_ppl.errors import VocabularyError
 from awrs_ppl.tokens.vocabulary import Vocabulary
 

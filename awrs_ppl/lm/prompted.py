@@ -10,7 +10,7 @@ import numpy as np
 from genlm.backend.tokenization import Token
 from genlm.control.potential.built_in.llm import PromptedLLM
 
-from awrs_ppl._values import quoted
+from awrs_ppl._messages import quoted
 from awrs_ppl.constraints.arguments import Argument, hidden
 from awrs_ppl.constraints.potential import Multiplicative
 from awrs_ppl.tokens.next_token import end_log_weight

@@ -9,7 +9,7 @@ from typing import Any
 
 from genlm.backend.tokenization.bytes import ByteVocabError, get_byte_vocab
 
-from awrs_ppl._values import quoted
+from awrs_ppl._messages import quoted
 from awrs_ppl.errors import VocabularyError
 
 __all__ = ["token_bytes"]

@@ -17,7 +17,7 @@ from genlm.backend.llm.base import AsyncLM
 from genlm.backend.tokenization import Token
 from transformers import AutoTokenizer
 
-from awrs_ppl._values import quoted
+from awrs_ppl._messages import quoted
 from awrs_ppl.errors import AwrsError, ContextLengthError
 from awrs_ppl.lm.acceptance import require_causal
 from awrs_ppl.lm.arguments import byte_limit, device_of, dtype_of

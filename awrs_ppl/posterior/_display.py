@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from html import escape as html_escape
 from typing import TYPE_CHECKING
 
-from awrs_ppl._values import safe_repr
+from awrs_ppl._messages import safe_repr
 from awrs_ppl.posterior import _explained
 from awrs_ppl.posterior._style import fold, page, percent, plural, safe
 from awrs_ppl.posterior._svg import ess_svg, genealogy_svg

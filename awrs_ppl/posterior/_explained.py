@@ -7,7 +7,7 @@ import textwrap
 from html import escape as html_escape
 from typing import TYPE_CHECKING
 
-from awrs_ppl._values import _cells
+from awrs_ppl._messages import cells_of, shorten
 from awrs_ppl.posterior._style import page, percent, plural, safe
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def text(explanation: Explanation) -> str:
     lines.append(f"  {'statement':<{_NAME}}{numbers}")
     for name, row in _rows(explanation, _NAME - 1):
         numbers = "".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True))
-        pad = _NAME - sum(map(_cells, name))
+        pad = _NAME - sum(map(cells_of, name))
         lines.append(f"  {name}{' ' * pad}{numbers}".rstrip())
     for title, sentences in _sections(explanation):
         lines += ["", f"{title}:"]
@@ -156,7 +156,7 @@ def _death(deaths: Deaths, n: int) -> str:
     told = f"{safe(deaths.killer, 60)} killed {number} {where}"
     if not deaths.text:
         return told
-    shown = deaths.text if len(deaths.text) <= _TEXT else f"…{deaths.text[-_TEXT:]}"
+    shown = shorten(deaths.text, _TEXT, tail=_TEXT - 1)
     return f"{told}, after {safe(repr(shown), 60)}"
 
 

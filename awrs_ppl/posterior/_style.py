@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from awrs_ppl._values import escape, shorten
+from awrs_ppl._messages import escape, shorten
 
 __all__ = ["CSS", "fold", "page", "percent", "plural", "safe"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from awrs_ppl import _exports, _values
+from awrs_ppl import _exports, _messages, _values
 from awrs_ppl.errors import NoSurvivors
 from awrs_ppl.log_weights import ess, log_sum, normalize
 from awrs_ppl.posterior import _display, _plots, _record
@@ -291,7 +291,7 @@ class Posterior:
         if self.kills:
             killer = max(self.kills, key=self.kills.__getitem__)
             message += (
-                f"{_values.shorten(_values.escape(killer), 120)} killed the most "
+                f"{_messages.shorten(_messages.escape(killer), 120)} killed the most "
                 f"({self.kills[killer]} of {sum(self.kills.values())} deaths). "
             )
         raise NoSurvivors(

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from awrs_ppl._concurrency import settle
-from awrs_ppl._values import quoted
+from awrs_ppl._messages import quoted
 from awrs_ppl.distributions import Distribution, as_number
 from awrs_ppl.errors import ModelError
 from awrs_ppl.foreign import adapted, kind_of

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from awrs_ppl._values import escape, safe_repr, shorten
+from awrs_ppl._messages import escape, safe_repr, shorten
 from awrs_ppl.program.statements import Statement
 
 __all__ = ["Log", "Record", "Trace", "copied"]

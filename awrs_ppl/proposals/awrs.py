@@ -10,7 +10,8 @@ from typing import Literal, cast
 
 import numpy as np
 
-from awrs_ppl._values import count_of, is_number, quoted
+from awrs_ppl._messages import quoted
+from awrs_ppl._values import count_of, is_number
 from awrs_ppl.constraints.next_verdicts import Knowledge
 from awrs_ppl.constraints.prefix_propagation import follow
 from awrs_ppl.proposals.head import Head

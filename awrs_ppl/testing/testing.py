@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from genlm.control.potential.base import Potential
 
-from awrs_ppl._values import is_number, quoted, whole
+from awrs_ppl._messages import quoted
+from awrs_ppl._values import is_number, whole
 from awrs_ppl.constraints.adapters import Alphabet, Text
 from awrs_ppl.constraints.next_verdicts import start
 from awrs_ppl.constraints.potential import BooleanPotential, settle

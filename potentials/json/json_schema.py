@@ -7,6 +7,7 @@ import reprlib
 from functools import lru_cache
 from typing import Any, Literal
 
+from awrs_ppl._messages import shorten
 from awrs_ppl.constraints.adapters import boolean
 from awrs_ppl.constraints.arguments import Argument
 from awrs_ppl.constraints.potential import BooleanPotential, Multiplicative
@@ -22,7 +23,7 @@ SHOWN = 40
 
 
 def _shown(text: str) -> str:
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    return shorten(text, SHOWN, tail=0)
 
 
 class JsonSchema(Product):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
-from awrs_ppl.constraints.potential import show
+from awrs_ppl._messages import show
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials.json import limits
 from awrs_ppl.potentials.json.inspection import Inspection, draft_of, parse, separate
@@ -151,7 +151,7 @@ class Rules:
         except TimeoutError as error:
             raise PotentialError(
                 f"{self.name}: the pattern {pattern!r} took more than {limits.TIME_LIMIT:g} s on "
-                f"the key {show(key.encode())}: write it with fewer nested repetitions"
+                f"the key {show(key)}: write it with fewer nested repetitions"
             ) from error
 
     def _expanded(self, places: tuple[Place, ...]) -> Iterator[tuple[Place, dict[str, Any]]]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from awrs_ppl._messages import shorten
+
 __all__ = ["Atom", "Binding", "Tree", "grounded", "show", "trees", "write"]
 
 Tree: TypeAlias = "str | list[Tree]"
@@ -59,7 +61,7 @@ def write(tree: Tree) -> str:
 def show(text: Tree) -> str:
     """A text or a tree as messages quote it: at most 60 characters."""
     shown = re.sub(r"[ \t\r\n]+", " ", text if isinstance(text, str) else write(text)).strip(" ")
-    return repr(shown) if len(shown) <= 60 else repr(f"{shown[:40]}…{shown[-20:]}")
+    return repr(shorten(shown, 60))
 
 
 def grounded(words: Iterable[Tree], binding: Binding) -> Atom:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import regex
 
+from awrs_ppl._messages import show
 from awrs_ppl.constraints.adapters import continuing, decode
 from awrs_ppl.constraints.arguments import Argument
-from awrs_ppl.constraints.potential import BooleanPotential, show
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials._llguidance import Language
 from awrs_ppl.potentials.regex.prefix import relax
@@ -130,12 +131,12 @@ class _Backtracking:
         except TimeoutError as error:
             raise PotentialError(
                 f"Regex({self.pattern!r}) took more than {TIME_LIMIT:g} s on the text "
-                f"{show(text.encode())}: write it with fewer nested repetitions"
+                f"{show(text)}: write it with fewer nested repetitions"
             ) from error
         except MemoryError as error:  # raised by a limit of `regex` itself
             raise PotentialError(
                 f"Regex({self.pattern!r}) took too much memory on the text "
-                f"{show(text.encode())}: let every recursion read a character first"
+                f"{show(text)}: let every recursion read a character first"
             ) from error
 
 

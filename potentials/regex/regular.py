@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import regex
 
+from awrs_ppl._messages import shorten
 from awrs_ppl.potentials.regex.tree import (
     Assertion,
     Characters,
@@ -114,7 +115,7 @@ class _Writer:
 
 def _not_regular(node: Node, why: str = "this may not be regular") -> NotRegular:
     text = node.text if isinstance(node, Reference) else write(node)
-    shown = text if len(text) <= 12 else f"{text[:12]}…"
+    shown = shorten(text, 13, tail=0)
     at = getattr(node, "at", 0)
     return NotRegular(f"{shown!r} at position {at}: {why}")
 

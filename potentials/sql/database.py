@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from awrs_ppl._deadline import Deadline
-from awrs_ppl.constraints.potential import show
+from awrs_ppl._messages import show
 from awrs_ppl.errors import PotentialError
 
 __all__ = ["Database", "Stamp", "open_database", "stamp"]
@@ -116,7 +116,7 @@ class Database:
                 except sqlite3.Error as error:
                     wrong = _fault(error)
         if wrong is not None:
-            raise ValueError(f"rows cannot run {_shown(query)}: {wrong}")
+            raise ValueError(f"rows cannot run {show(query)}: {wrong}")
         return rows
 
     @contextmanager
@@ -129,10 +129,10 @@ class Database:
             except sqlite3.Error as error:
                 if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
                     raise PotentialError(
-                        f"{_shown(query)} was stopped after {self._steps - self._left:.0f} steps: "
+                        f"{show(query)} was stopped after {self._steps - self._left:.0f} steps: "
                         f"the limits are steps={self._steps:.0f} and seconds={self._seconds:g}"
                     ) from error
-                raise PotentialError(f"{self.path!r} failed on {_shown(query)}: {error}") from error
+                raise PotentialError(f"{self.path!r} failed on {show(query)}: {error}") from error
 
     def _watch(self) -> int:
         self._left -= STRIDE
@@ -165,12 +165,8 @@ def _fetch(cursor: sqlite3.Cursor, rows: list[Any], query: str, limit: float) ->
         if len(rows) > limit or size > RESULT_BYTES:
             much = f"{limit:.0f} rows" if len(rows) > limit else f"{RESULT_BYTES} bytes"
             raise PotentialError(
-                f"{_shown(query)} has a result of more than {much}: add a LIMIT, or raise max_rows"
+                f"{show(query)} has a result of more than {much}: add a LIMIT, or raise max_rows"
             )
-
-
-def _shown(query: str) -> str:
-    return show(query.encode("utf-8", "surrogatepass"))
 
 
 def _fault(error: Exception) -> str:

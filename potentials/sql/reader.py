@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-from awrs_ppl.constraints.potential import show
+from awrs_ppl._messages import show
 from awrs_ppl.potentials.sql.automaton import OUT, Automaton, Edge
 from awrs_ppl.potentials.sql.grammar import RESERVED
 from awrs_ppl.potentials.sql.names import Names

@@ -7,7 +7,7 @@ from codecs import utf_8_decode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from awrs_ppl.constraints.potential import show
+from awrs_ppl._messages import show
 from awrs_ppl.potentials.sql.place import CALL, Place, Rejected
 from awrs_ppl.potentials.sql.place import START as BEGIN
 from awrs_ppl.potentials.sql.quotes import meant_as_names
