@@ -95,8 +95,23 @@ class Rule:
     def holds(self, text: str) -> bool:
         return len(text) > self.limit
 
+    def fails(self, text: str) -> bool:
+        return not self.holds(text)
+
 
 RULE, OTHER = Rule(3), Rule(3)
+
+
+class Wrapper:
+    """Callable, around a function that it may turn round."""
+
+    def __init__(self, function: Any, turns: bool) -> None:
+        self.__wrapped__, self.turns = function, turns
+
+    def __call__(self, text: str) -> bool:
+        return self.__wrapped__(text) is not self.turns
+
+
 NAN = float("nan")
 LISTED = ["a"]
 LONG = tuple(f"word {i}" for i in range(500))
@@ -224,6 +239,8 @@ DIFFERENT = {
     "mutual recursion with another step": (_mutual(1), _mutual(2)),
     "empty and full cells": (_unfilled(), _cell("def g(x): return lambda t: x(t)\nf = g(len)")),
     "methods of two instances": (RULE.holds, OTHER.holds),
+    "two methods of one instance": (RULE.holds, RULE.fails),
+    "two objects around one function": (Wrapper(RULE.holds, False), Wrapper(RULE.holds, True)),
     "two callable objects": (RULE, OTHER),
     "two classes": tuple(_cell("class f:\n x = 1") for _ in range(2)),
     "instances behind globals": (_with(RULE), _with(OTHER)),
