@@ -16,7 +16,7 @@ from awrs_ppl._messages import quoted
 from awrs_ppl._recent import Recent
 from awrs_ppl._values import whole
 from awrs_ppl.constraints.adapters import ByteFactor, Text, TokenFactor
-from awrs_ppl.constraints.next_verdicts import start
+from awrs_ppl.constraints.evaluation import start
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.constraints.product import Target, common_alphabet
 from awrs_ppl.constraints.verdict_cache import Memory

@@ -18,6 +18,7 @@ import statistical_broken as wrong
 from statistical_programs import Program
 
 from awrs_ppl import AWRS, Bernoulli, Categorical, Context, ToyLM, predicate, product
+from awrs_ppl.constraints import ends
 from awrs_ppl.constraints import prefix_propagation as closure
 from awrs_ppl.constraints.next_verdicts import Knowledge
 from awrs_ppl.constraints.product import Target
@@ -279,7 +280,7 @@ FAULTS = [
     ),
     Fault(
         "rejected end accepted",
-        of(Knowledge, "_ask_end", wrong.any_end),
+        of(ends, "_evaluate", wrong.any_end),
         text_of(EVEN * predicate(lambda text: True, complete=lambda text: text != "b")),
     ),
     Fault("end forced without its weight", of(AWRS, "draw", wrong.free_end), ONE_CHECK),

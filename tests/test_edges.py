@@ -29,7 +29,8 @@ from awrs_ppl import (
     predicate,
 )
 from awrs_ppl.constraints.adapters import Text
-from awrs_ppl.constraints.next_verdicts import Knowledge, start
+from awrs_ppl.constraints.evaluation import start
+from awrs_ppl.constraints.next_verdicts import Knowledge
 from awrs_ppl.potentials import Soft
 from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.testing import (

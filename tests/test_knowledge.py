@@ -20,7 +20,8 @@ from awrs_ppl.constraints import prefix_propagation as closure
 from awrs_ppl.constraints import verdict_cache as memory
 from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.dead_ends import is_dead_end
-from awrs_ppl.constraints.next_verdicts import Knowledge, start
+from awrs_ppl.constraints.evaluation import start
+from awrs_ppl.constraints.next_verdicts import Knowledge
 from awrs_ppl.constraints.verdict_cache import Memory, Verdicts
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import Predicate, Regex, predicates

@@ -124,7 +124,7 @@ async def _masked_sum(asked: Generate) -> float:
     paths: list[tuple[tuple[int, ...], Any, float]] = [((), b"", 0.0)]
     while paths:
         ids, state, weight = paths.pop()
-        row = (await lm.log_probs([ids]))[0].astype(np.float64)
+        row = (await lm.lm.log_probs([lm.prompt + ids], [lm.temperature]))[0].astype(np.float64)
         if await factor.accepts(state):
             total.append(weight + float(np.logaddexp.reduce(row[vocabulary.ends])))
         if len(ids) < asked.max_tokens - 1:

@@ -33,9 +33,9 @@ from scipy import stats
 from awrs_ppl import Bernoulli, Categorical, Context, NoSurvivors, ToyLM, Trace, infer, predicate
 from awrs_ppl._messages import escape, shorten
 from awrs_ppl._values import key, same
-from awrs_ppl.inference.population import Sync
 from awrs_ppl.posterior._svg import genealogy_svg
 from awrs_ppl.posterior.posterior import Posterior, Stats
+from awrs_ppl.posterior.records import Sync
 from awrs_ppl.potentials import Regex, Soft
 from awrs_ppl.program.statements import Factor, Sample
 from awrs_ppl.program.trace import Record
@@ -856,11 +856,7 @@ async def test_a_pickle_holds_no_vocabulary_and_no_engine() -> None:
             if code.name == "GLOBAL"
         }
         assert {name for name in named if name.startswith("awrs_ppl")} == {
-            *(
-                "awrs_ppl.inference.recorder",
-                "awrs_ppl.inference.population",
-                "awrs_ppl.posterior.posterior",
-            ),
+            *("awrs_ppl.posterior.posterior", "awrs_ppl.posterior.records"),
             *("awrs_ppl.stats", "awrs_ppl.program.trace"),
         }
         assert not any(name.startswith(("genlm", "torch", "transformers")) for name in named)

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
+from awrs_ppl.constraints.ends import end_verdict
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.tokens.vocabulary import stop_tail
 
@@ -72,7 +73,7 @@ def is_dead_end(knowledge: Knowledge) -> bool:
     """Whether every token and every end is known to be rejected, whatever its weight."""
     size, closings = knowledge.vocabulary.size, knowledge.closings
     ends = (j for j, ids in enumerate(closings.ids) if len(ids))
-    if any(knowledge.end_verdict(j, closings.ends[j]) is not False for j in ends):
+    if any(end_verdict(knowledge, j) is not False for j in ends):
         return False
     is_text = knowledge.vocabulary.is_text
     left = is_text if knowledge.allowed is None else knowledge.allowed

@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 
 from awrs_ppl._messages import show
-from awrs_ppl.constraints.adapters import Factor, Text
+from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.checks_ahead import ChecksAhead
 from awrs_ppl.constraints.dead_ends import leads_to_dead_end, tokens_to_dead_ends
+from awrs_ppl.constraints.ends import check_end, known_ends
+from awrs_ppl.constraints.evaluation import ask
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.product import Target
 from awrs_ppl.constraints.undecided_utf8 import Undecided
 from awrs_ppl.constraints.verdict_cache import Memory, Tail, Verdicts
-from awrs_ppl.errors import AwrsError, PotentialError
-from awrs_ppl.tokens.urn import Urn
-from awrs_ppl.tokens.vocabulary import Closing, Closings, Vocabulary
+from awrs_ppl.errors import PotentialError
+from awrs_ppl.tokens.vocabulary import Closings, Vocabulary
 
-__all__ = ["Knowledge", "ask", "start"]
-
-EMPTY = Text()
+__all__ = ["Knowledge"]
 
 # What was drawn at other states counts for so many draws at most.
 _ELSEWHERE = 64
@@ -60,8 +59,8 @@ class Knowledge:
     vocabulary: Vocabulary = field(init=False)
     undecided: Undecided = field(init=False)
     ahead: ChecksAhead[_Answer] = field(default_factory=ChecksAhead)
-    _ends: dict[int, bool] = field(default_factory=dict)
-    _masked: frozenset[int] = frozenset()
+    ends: dict[int, bool] = field(default_factory=dict)
+    masked: frozenset[int] = frozenset()
     # Draws from what is unknown: before, at all states and at this one, and now.
     _tails: tuple[Tail, Tail] = field(default_factory=lambda: (Tail(), Tail()))
     _drawn: Tail = field(default_factory=Tail)
@@ -103,7 +102,7 @@ class Knowledge:
                 masked.add(i)
                 allowed = knowledge.allowed
                 knowledge.allowed = mask if allowed is None else allowed & mask
-        knowledge._masked = frozenset(masked)
+        knowledge.masked = frozenset(masked)
         if (first := next(iter(knowledge.known), None)) is not None:
             # All factors together were asked: their draws are kept with the first.
             knowledge._tails = memory.tail(keys[first]), knowledge.known[first].tail
@@ -143,14 +142,14 @@ class Knowledge:
         first = next(iter(self.known.values()), None)
         candidates = () if first is None else first.accepted
         tokens = [t for t in candidates if t not in dead and self.is_accepted(t)]
-        return np.array([*tokens, *self._known_ends(True)], dtype=np.int32)
+        return np.array([*tokens, *known_ends(self, True)], dtype=np.int32)
 
     def rejected(self) -> np.ndarray:
         """The outcomes known to be refused by some factor, or to lead to a dead end."""
         if (shared := self._shared()) is not None:
             return shared[1]
         parts = [verdicts.arrays(self.vocabulary)[1] for verdicts in self.known.values()]
-        others = [*sorted(tokens_to_dead_ends(self)), *self._known_ends(False)]
+        others = [*sorted(tokens_to_dead_ends(self)), *known_ends(self, False)]
         return np.concatenate([*parts, np.array(others, dtype=np.int32)])
 
     def _shared(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -158,7 +157,7 @@ class Knowledge:
         if len(self.known) != 1 or tokens_to_dead_ends(self):
             return None
         (verdicts,) = self.known.values()
-        return verdicts.arrays(self.vocabulary, self._known_ends(True), self._known_ends(False))
+        return verdicts.arrays(self.vocabulary, known_ends(self, True), known_ends(self, False))
 
     def news(self, since: tuple[int, ...]) -> tuple[list[int], list[int]]:
         """The outcomes learned to be accepted, and to be rejected, `since` an earlier version."""
@@ -178,27 +177,8 @@ class Knowledge:
                     rejected.append(what)
         dead = tokens_to_dead_ends(self)
         accepted = [t for t in candidates if t not in dead and self.is_accepted(t)]
-        accepted += self._known_ends(True)
-        return accepted, [*rejected, *dead, *self._known_ends(False)]
-
-    def _known_ends(self, verdict: bool) -> list[int]:
-        """The ways to end whose verdict is known and is this one."""
-        return [
-            self.vocabulary.size + j
-            for j, end in enumerate(self.closings.ends)
-            if self.end_verdict(j, end) is verdict
-        ]
-
-    def end_verdict(self, j: int, end: Closing) -> bool | None:
-        """Of a way to end: by all factors, if they are all checked ones and have been asked."""
-        found = self._ends.get(self.vocabulary.size + j)
-        if found is None and not end.drop and self.known:
-            verdicts = [known.ends.get(end.keep) for known in self.known.values()]
-            if False in verdicts:
-                return False
-            if not self._masked and all(verdicts):
-                return True
-        return found
+        accepted += known_ends(self, True)
+        return accepted, [*rejected, *dead, *known_ends(self, False)]
 
     def is_accepted(self, token: int) -> bool:
         """Whether a token is known to be allowed by every factor that is checked."""
@@ -209,7 +189,7 @@ class Knowledge:
     async def check(self, outcome: int) -> bool:
         """Whether an outcome is allowed; remembered."""
         if outcome >= self.vocabulary.size:
-            return await self._check_end(outcome)
+            return await check_end(self, outcome)
         if self.allowed is not None and not self.allowed[outcome]:
             return False
         verdicts = [known.verdict(outcome, self.vocabulary) for known in self.known.values()]
@@ -259,16 +239,6 @@ class Knowledge:
             self.rejections[i] += 1
         return state
 
-    async def settle_ends(self, urn: Urn) -> None:
-        """Decide every way to end that has mass, and take out the others.
-
-        With masks alone this leaves nothing unknown: what is left in `urn` is allowed.
-        """
-        for j in range(len(self.closings.ends)):
-            outcome = self.vocabulary.size + j
-            if urn.weight(outcome) > 0.0 and not await self.check(outcome):
-                urn.remove(outcome)
-
     async def states_after(self, outcome: int) -> tuple[State, ...]:
         """The states of the factors after an allowed token."""
         data = bytes(self.vocabulary.tokens[outcome])
@@ -305,64 +275,17 @@ class Knowledge:
                 break
         return answer
 
-    async def _check_end(self, outcome: int) -> bool:
-        j = outcome - self.vocabulary.size
-        end = self.closings.ends[j]
-        verdict = self.end_verdict(j, end)
-        if verdict is None:
-            verdict = await self._ask_end(end)
-        self._ends[outcome] = verdict
-        return verdict
-
-    async def _ask_end(self, end: Closing) -> bool:
-        text = end.apply(self.text.data)
-        for i, factor in enumerate(self.target.boolean):
-            known = self.known.get(i)
-            if known is not None and not end.drop and end.keep in known.ends:
-                if known.ends[end.keep]:
-                    continue
-                return False
-            if known is not None:
-                self.checks[i] += 1
-            state: State | None = self.states[i]
-            if end.drop:
-                # The stop began in tokens whose bytes the states have already seen.
-                state = await self._timed(i, factor.begin(Text(text)), text)
-            elif end.keep:
-                state = await self._timed(i, factor.advance(state, None, end.keep), text)
-            verdict = state is not None and await self._timed(i, factor.accepts(state), text)
-            if known is not None and not end.drop:
-                known.ends[end.keep] = verdict
-                known.cost += 100 + len(end.keep)
-            if not verdict:
-                self.rejections[i] += 1
-                return False
-        return True
-
     async def _advance(self, i: int, token: int | None, data: bytes) -> State | None:
         factor = self.target.boolean[i]
         answer = factor.advance(self.states[i], token, data)
-        return await self._timed(i, answer, self.text.data + data)
+        return await self.timed(i, answer, self.text.data + data)
 
-    async def _timed(self, i: int, answer: Awaitable[Any], text: bytes) -> Any:
+    async def timed(self, i: int, answer: Awaitable[Any], text: bytes) -> Any:
         started = time.perf_counter()
         try:
             return await ask(self.target.boolean[i], answer, text)
         finally:
             self.seconds[i] += time.perf_counter() - started
-
-    # --- reports --------------------------------------------------------------------------
-
-    def killer(self, *, forced: bool) -> str:
-        """What is to blame if nothing could be drawn here."""
-        known = Counter({i: len(v.rejected) for i, v in self.known.items() if v.rejected})
-        if blamed := self.rejections or known:
-            name = repr(self.target.boolean[blamed.most_common(1)[0][0]].potential)
-        elif self.allowed is not None and not self.allowed.any():
-            name = " * ".join(repr(self.target.boolean[i].potential) for i in sorted(self._masked))
-        else:
-            name = "the language model"
-        return f"{name} (at max_tokens)" if forced else name
 
     def settle(self) -> None:
         """Charge the memory for what was learned."""
@@ -370,26 +293,3 @@ class Knowledge:
         for i in self.known:
             self.memory.settle(self.keys[i], self.states[i], self.vocabulary, tail)
             tail = Tail()
-
-
-async def ask(factor: Factor, answer: Awaitable[Any], text: bytes) -> Any:
-    """A factor's answer; what it raises becomes a `PotentialError` that names the text."""
-    try:
-        return await answer
-    except AwrsError:
-        raise
-    except Exception as error:
-        raise PotentialError(
-            f"{factor.potential!r} raised {type(error).__name__}: {error} on the text {show(text)}"
-        ) from error
-
-
-async def start(target: Target, text: Text = EMPTY) -> tuple[State, ...] | str:
-    """The states after a text, or the name of a Boolean factor that rejects it."""
-    states: list[State] = []
-    for factor in target.boolean:
-        state = await ask(factor, factor.begin(text), text.data)
-        if state is None:
-            return repr(factor.potential)
-        states.append(state)
-    return tuple(states)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from genlm.backend.tokenization import Token
 from genlm.control.potential.base import Potential
-from genlm.control.potential.built_in.llm import PromptedLLM
 
 from awrs_ppl._concurrency import together
 from awrs_ppl._messages import listed
@@ -23,10 +22,10 @@ from awrs_ppl.constraints.adapters import (
     TokenFactor,
     is_boolean,
 )
+from awrs_ppl.constraints.dense import Dense, adopted
 from awrs_ppl.constraints.potential import BYTE_TABLES, BYTES, BooleanPotential, Multiplicative
 from awrs_ppl.constraints.weighing import Weigher
 from awrs_ppl.errors import VocabularyError
-from awrs_ppl.lm.prompted import PromptedLM
 from awrs_ppl.tokens.next_token import end_log_weight
 from awrs_ppl.tokens.vocabulary import Vocabulary, first_stop
 
@@ -41,7 +40,7 @@ class Target:
     """
 
     factors: tuple[Potential, ...]
-    dense: tuple[PromptedLM, ...]
+    dense: tuple[Dense, ...]
     boolean: tuple[Factor, ...]
     weighted: tuple[Weigher, ...]
     vocabulary: Vocabulary | None
@@ -70,11 +69,8 @@ class Target:
                     f"a product got {factor!r}: its factors are potentials, such as Regex('a+') "
                     "or predicate(f)"
                 )
-        factors = tuple(
-            PromptedLM.from_genlm(factor) if isinstance(factor, PromptedLLM) else factor
-            for factor in factors
-        )
-        dense = tuple(factor for factor in factors if isinstance(factor, PromptedLM))
+        factors = tuple(adopted(factor) for factor in factors)
+        dense = tuple(factor for factor in factors if isinstance(factor, Dense))
         vocabulary = dense[0].lm.vocabulary if dense else None
         for lm in dense[1:]:
             if not dense[0].lm.shares_vocabulary(lm.lm):
@@ -86,7 +82,7 @@ class Target:
         boolean: list[Factor] = []
         weighted: list[Weigher] = []
         for factor in factors:
-            if isinstance(factor, PromptedLM):
+            if isinstance(factor, Dense):
                 continue
             if isinstance(factor, BooleanPotential):
                 boolean.append(ByteFactor(factor))

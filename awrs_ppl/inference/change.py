@@ -6,16 +6,18 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from awrs_ppl.constraints.verdict_cache import Memory
 from awrs_ppl.inference.population import Particle
-from awrs_ppl.inference.recorder import Meter
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.proposals.token_step import Progress
 from awrs_ppl.rng import Purpose
+
+if TYPE_CHECKING:
+    from awrs_ppl.inference.recorder import Recorder
 
 __all__ = ["Change", "Shared"]
 
@@ -26,7 +28,7 @@ class Shared:
     the log-weight `total` of the whole population. With `steer` critics twist."""
 
     stream: Callable[[Particle, Purpose], np.random.Generator]
-    meter: Meter
+    recorder: Recorder
     memory: Memory
     total: float
     steer: bool

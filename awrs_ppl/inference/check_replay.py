@@ -8,7 +8,7 @@ import numpy as np
 
 from awrs_ppl._messages import show
 from awrs_ppl.constraints.adapters import ByteFactor, Text
-from awrs_ppl.constraints.next_verdicts import ask
+from awrs_ppl.constraints.evaluation import ask
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.program.trace import Record

@@ -1,12 +1,17 @@
-"""The state of one inference, and its rounds: settle, answer, weigh, synchronize."""
+"""Sequential Monte Carlo over programs: the loop of one inference.
+
+1. *Advance programs*: every model runs until its next statement.
+2. *Resample*, if the last step left an effective sample size that is low.
+3. *Answer* statements that are not weighted; then go on with 1.
+4. *Step*: a token of each text, or the whole of another weighted statement.
+5. *Apply* what the step does to the particles.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import math
-import time
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +21,14 @@ from awrs_ppl._concurrency import together
 from awrs_ppl._values import whole
 from awrs_ppl.constraints.verdict_cache import Memory
 from awrs_ppl.errors import ModelError
-from awrs_ppl.inference._progress import Bar
-from awrs_ppl.inference.change import Shared
+from awrs_ppl.inference.change import Change, Shared
 from awrs_ppl.inference.failures import report
-from awrs_ppl.inference.population import Particle, Sync, continued
-from awrs_ppl.inference.recorder import Ledger, Meter
+from awrs_ppl.inference.population import Particle, continued
+from awrs_ppl.inference.recorder import Recorder
 from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.inference.step import play
 from awrs_ppl.log_weights import ess, log_sum, normalize
+from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.program.execution import Model, Run, require_model
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.program.trace import Log
@@ -31,8 +36,6 @@ from awrs_ppl.rng import Purpose, Streams
 
 if TYPE_CHECKING:
     from awrs_ppl.constraints.adapters import Factor
-    from awrs_ppl.lm import LM
-    from awrs_ppl.posterior.posterior import Posterior
 
 __all__ = ["Inference"]
 
@@ -40,7 +43,7 @@ MOST = 1_000_000  # particles: a slip of the keyboard shall not eat the memory
 
 
 class Inference:
-    """The state of one inference: particles, random streams, history, costs."""
+    """The state of one inference: particles, random streams, records."""
 
     def __init__(
         self,
@@ -63,11 +66,7 @@ class Inference:
             raise ModelError(f"resampling={resampling!r}: choose one of {sorted(SCHEMES)}")
         self.model, self.args = model, args
         self.particles = [Particle(slot) for slot in range(n_particles)]
-        self.history: list[Sync] = []
-        self.meter = Meter()
-        self.kills: Counter[str] = Counter()
-        self.is_proper = True
-        self.lms: dict[LM, dict[str, float]] = {}
+        self.recorder = Recorder(n_particles, progress)
         self._streams = streams
         self._memory = memory
         self._ess_threshold = ess_threshold
@@ -77,32 +76,29 @@ class Inference:
         self._lost: list[Run] = []
         # By the keys that they had when they were asked.
         self._constraints: dict[tuple[Hashable, ...], tuple[Factor, ...]] = {}
-        self._ledger = Ledger()
         self._wakeup = asyncio.Event()
-        self._started = time.perf_counter()
-        self._bar = Bar(progress, n_particles)
 
     async def run(self) -> None:
         """Go on until every particle has finished or has weight zero."""
-        while active := await self._settle():
-            # After settling: particles that have just ended need no resampling.
-            if self._due and self._synchronize():
+        while active := await self._advance():
+            # After the programs: particles that have just ended need no resampling.
+            if self._due and self._resample():
                 await self._unwind()
                 continue
-            asking = [p for p in active if p.statement and not p.statement.is_weighted]
-            if asking:
-                await self._answer(asking)
+            unweighted = [p for p in active if p.statement and not p.statement.is_weighted]
+            if unweighted:
+                await self._answer(unweighted)
                 continue
             self._round += 1
-            await self._weigh(active)
+            self._apply(await self._step(active))
             await self._unwind()
             # Where nothing else suspends, a timeout is seen here.
             await asyncio.sleep(0)
-        self._record(None)
+        self._sync()
 
     async def close(self) -> None:
         """Unwind all coroutines that are left."""
-        self._bar.close()
+        self.recorder.close()
         for particle in self.particles:
             if particle.run is not None:
                 self._lost.append(particle.run)
@@ -111,33 +107,19 @@ class Inference:
 
     def posterior(self, *, stopped: str | None) -> Posterior:
         """What the particles are now."""
-        from awrs_ppl.posterior.posterior import Posterior, Stats
-
         if self._due:
-            self._record(None)  # a timeout came between a round and its synchronization
-        used = {lm: _difference(lm, before) for lm, before in self.lms.items()}
-        total = time.perf_counter() - self._started
-        seconds = dict(self.meter.seconds)
-        seconds["model and engine"] = max(0.0, total - sum(seconds.values()))
-        stats = Stats(
-            tokens=self.meter.tokens,
-            lm_rows=int(sum(use["rows"] for use in used.values())),
-            lm_passes=int(sum(use["passes"] for use in used.values())),
-            checks=dict(self.meter.checks),
-            seconds=seconds,
-            refusals=dict(self.meter.refusals),
-            check_seconds=dict(self.meter.check_seconds),
-        )
+            self._sync()  # a timeout came between a step and its synchronization
+        recorder = self.recorder
         return Posterior(
             [particle.trace() for particle in self.particles],
-            history=self.history,
-            kills=dict(self.kills),
-            stats=stats,
+            history=recorder.history,
+            kills=dict(recorder.kills),
+            stats=recorder.stats(),
             seed=self._streams.seed,
             stopped=stopped,
-            is_proper=self.is_proper,
-            deaths=self._ledger.deaths,
-            efforts=self._ledger.efforts,
+            is_proper=recorder.is_proper,
+            deaths=recorder.deaths,
+            efforts=recorder.efforts,
         )
 
     def changed(self) -> list[str]:
@@ -153,11 +135,11 @@ class Inference:
 
     # --- user code ------------------------------------------------------------------------
 
-    async def _settle(self) -> list[Particle]:
+    async def _advance(self) -> list[Particle]:
         """Let models run until all particles that are least far are at a statement.
 
         Those ahead wait in the population with their weight; those finished stay in it. A
-        particle in I/O is waited for if it is least far: what happens next must not hang on
+        particle in I/O is waited for if it is least far: what happens next must not depend on
         when its I/O is done.
         """
         while True:
@@ -216,44 +198,36 @@ class Inference:
 
     # --- weights --------------------------------------------------------------------------
 
-    async def _weigh(self, active: list[Particle]) -> None:
-        """One step of each active particle's weighted statement."""
+    async def _step(self, active: list[Particle]) -> list[Change]:
+        """One step of each active particle's weighted statement; nothing is changed yet."""
         for particle in active:
-            statement = particle.statement
-            assert statement is not None
-            if isinstance(statement, Generate):
-                self.is_proper &= statement.proposal.is_proper
-                if particle.progress is None:
-                    self._constraints[statement.keys] = statement.target.boolean
-            for lm in statement.lms:
-                self.lms.setdefault(lm, _counts(lm))
+            if isinstance(particle.statement, Generate) and particle.progress is None:
+                generate = particle.statement
+                self._constraints[generate.keys] = generate.target.boolean
+        self.recorder.begin(active)
         weights = [p.total for p in self.particles]
-        started, checks = time.perf_counter(), self.meter.checks.total()
         steer = self._ess_threshold > 0
-        shared = Shared(self._stream, self.meter, self._memory, log_sum(weights), steer)
+        shared = Shared(self._stream, self.recorder, self._memory, log_sum(weights), steer)
         changes = await play(active, shared)
-        self._ledger.note(
-            len(self.history) + 1,
-            weights,
-            changes,
-            seconds=time.perf_counter() - started,
-            checks=self.meter.checks.total() - checks,
-        )
+        self.recorder.note(weights, changes)
+        return changes
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        """Change the particles; those of weight zero are never resumed."""
         for change in changes:
             change.apply()
         for particle in self.particles:
             if particle.log_weight == -math.inf and particle.killer is not None:
-                self.kills[particle.killer] += 1
+                self.recorder.kills[particle.killer] += 1
                 particle.killer = None
             if particle.log_weight == -math.inf and particle.run is not None:
-                # A particle of weight zero is never resumed.
                 self._lost.append(particle.run)
                 particle.run = None
         self._due = True
 
     # --- the population -------------------------------------------------------------------
 
-    def _synchronize(self) -> bool:
+    def _resample(self) -> bool:
         """Resample if the effective sample size is low; whether that was done.
 
         While texts go on, particles that are ahead of them keep their place and weight: the
@@ -265,12 +239,12 @@ class Inference:
         weights = [self.particles[slot].total for slot in slots]
         # A hair below the threshold: equal weights miss n by rounding.
         if not 0 < ess(weights) < self._ess_threshold * len(weights) * (1 - 1e-9):
-            self._record(None)
+            self._sync()
             return False
         rng = self._streams.at(self._round, 0, Purpose.RESAMPLE)
         ancestors = np.arange(len(self.particles))
         ancestors[slots] = slots[self._scheme(normalize(weights), rng)]
-        self._record(tuple(ancestors.tolist()), tuple(sorted(kept)))
+        self._sync(tuple(ancestors.tolist()), tuple(sorted(kept)))
         self.particles, lost = continued(self.particles, ancestors, kept)
         self._lost += lost
         return True
@@ -280,17 +254,7 @@ class Inference:
         await asyncio.gather(*(run.drop() for run in self._lost))
         self._lost.clear()
 
-    def _record(self, ancestors: tuple[int, ...] | None, kept: tuple[int, ...] = ()) -> None:
+    def _sync(self, *resampled: tuple[int, ...]) -> None:
+        """Record the synchronization that ends a step: ancestors and kept slots, if any."""
         self._due = False
-        sync = self._ledger.sync([p.total for p in self.particles], ancestors, kept)
-        self.history.append(sync)
-        self._bar.step(sync.ess, sync.alive)
-
-
-def _counts(lm: LM) -> dict[str, float]:
-    stats = lm.engine.stats
-    return {"rows": stats.rows, "passes": stats.passes, "tokens": stats.tokens}
-
-
-def _difference(lm: LM, before: dict[str, float]) -> dict[str, float]:
-    return {name: value - before[name] for name, value in _counts(lm).items()}
+        self.recorder.sync([p.total for p in self.particles], *resampled)

@@ -15,7 +15,7 @@ from awrs_ppl.program.statements import Statement
 from awrs_ppl.program.trace import Log, Record, Trace, copied
 from awrs_ppl.proposals.token_step import Progress
 
-__all__ = ["Loss", "Particle", "Sync", "continued"]
+__all__ = ["Particle", "continued"]
 
 
 @dataclass(slots=True)
@@ -82,37 +82,6 @@ class Particle:
     def trace(self) -> Trace:
         """The choices made so far."""
         return Trace(self.value, self.log_weight, Log.records(self.log), finished=self.finished)
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """By how much one part of a statement changed the logarithm of the mean weight in a round.
-
-    `part` names potentials; it is empty where the statement has no parts.
-    """
-
-    statement: str
-    part: str
-    log_evidence: float
-
-
-@dataclass(frozen=True, slots=True)
-class Sync:
-    """A synchronization: the ESS of all particles before resampling, those of some weight, and
-    the ancestor of each slot if there was a resampling, of which the slots `kept` had no part.
-
-    Of the round before it: `log_weights` are those of all slots, with twists and before
-    resampling; `added` what each slot has written, as text to show; `losses` what the statements
-    of the round did to the mean weight.
-    """
-
-    ess: float
-    alive: int
-    ancestors: tuple[int, ...] | None
-    log_weights: tuple[float, ...] = ()
-    added: tuple[str, ...] = ()
-    losses: tuple[Loss, ...] = ()
-    kept: tuple[int, ...] = ()
 
 
 def continued(

@@ -6,19 +6,17 @@ import asyncio
 import secrets
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from awrs_ppl._values import whole
 from awrs_ppl.constraints.verdict_cache import REMEMBERED, Memory
 from awrs_ppl.errors import ModelError, ReplayError
 from awrs_ppl.inference.check_replay import recheck
 from awrs_ppl.inference.inference import Inference
+from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.program.execution import Model, Run, alike
 from awrs_ppl.program.trace import Log
 from awrs_ppl.rng import Streams
-
-if TYPE_CHECKING:
-    from awrs_ppl.posterior.posterior import Posterior
 
 __all__ = ["check_replay", "infer", "run"]
 

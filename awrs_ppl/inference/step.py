@@ -36,9 +36,9 @@ async def play(active: Sequence[Particle], shared: Shared) -> list[Change]:
     changes = [Change(particle, progress=particle.progress) for particle in growing]
     if growing:
         await grow(changes, shared)
-        with shared.meter.part("critic"):
+        with shared.recorder.part("critic"):
             await _steer(changes, shared)
-    with shared.meter.part("observe"):
+    with shared.recorder.part("observe"):
         changes += await together(_judge(p, shared) for p in others)
     return changes
 
@@ -81,7 +81,7 @@ async def _end(texts: Sequence[Particle], shared: Shared) -> list[Change]:
         changes.append(change)
         if (critic := change.generate.critic) is not None:
             judged.append((change, critic, text))
-    with shared.meter.part("critic"):
+    with shared.recorder.part("critic"):
         weights = await weigh([(critic, text, True) for _, critic, text in judged])
     for (change, critic, _), weight in zip(judged, weights, strict=True):
         if isinstance(weight, ContextLengthError):

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 
 from awrs_ppl._concurrency import together
 from awrs_ppl.constraints.adapters import Text
-from awrs_ppl.constraints.next_verdicts import start
+from awrs_ppl.constraints.evaluation import start
 from awrs_ppl.constraints.weighing import known, weigh
 from awrs_ppl.errors import ContextLengthError
 from awrs_ppl.inference.change import Change, Shared
@@ -40,17 +40,17 @@ async def grow(changes: Sequence[Change], shared: Shared) -> None:
     going = [change for change in changes if change.progress is not None]
     begun = [change.log_weight for change in going]
     before = [change.progress for change in going]
-    with shared.meter.part("proposal"):
+    with shared.recorder.part("proposal"):
         steps = _steps(going, shared)
-    with shared.meter.part("language model"):
+    with shared.recorder.part("language model"):
         rows = await _rows(steps)
-    with shared.meter.part("proposal"):
+    with shared.recorder.part("proposal"):
         draws = await _draw({step: steps[step] for step in rows}, rows, shared)
         for step in rows:
             await _commit(step, steps[step], draws[step])
-        shared.meter.count(step.knowledge for step in rows)
-    shared.meter.tokens += len(going)
-    with shared.meter.part("potentials"):
+        shared.recorder.count(step.knowledge for step in rows)
+    shared.recorder.tokens += len(going)
+    with shared.recorder.part("potentials"):
         await _weigh(going, before)
     for change, log_weight in zip(going, begun, strict=True):
         change.log_weight = log_weight + change.log_weight
@@ -200,10 +200,24 @@ def _stacked(parts: list[tuple[torch.Tensor, int]]) -> torch.Tensor:
 async def _commit(step: TokenStep, members: Sequence[Change], draws: Sequence[Draw]) -> None:
     for change, draw, progress in zip(members, draws, await step.commit(draws), strict=True):
         if progress is None:
-            change.die(step.knowledge.killer(forced=step.forced))
+            change.die(_killer(step))
         else:
             change.log_weight, change.progress = draw.log_weight, progress
             change.twist = progress.twist
+
+
+def _killer(step: TokenStep) -> str:
+    """What is to blame if nothing could be drawn."""
+    knowledge = step.knowledge
+    boolean = knowledge.target.boolean
+    known = Counter({i: len(v.rejected) for i, v in knowledge.known.items() if v.rejected})
+    if blamed := knowledge.rejections or known:
+        name = repr(boolean[blamed.most_common(1)[0][0]].potential)
+    elif knowledge.allowed is not None and not knowledge.allowed.any():
+        name = " * ".join(repr(boolean[i].potential) for i in sorted(knowledge.masked))
+    else:
+        name = "the language model"
+    return f"{name} (at max_tokens)" if step.forced else name
 
 
 async def _weigh(going: Sequence[Change], before: Sequence[Progress | None]) -> None:

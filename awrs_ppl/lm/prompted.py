@@ -12,7 +12,7 @@ from genlm.control.potential.built_in.llm import PromptedLLM
 
 from awrs_ppl._messages import quoted
 from awrs_ppl.constraints.arguments import Argument, hidden
-from awrs_ppl.constraints.potential import Multiplicative
+from awrs_ppl.constraints.dense import Dense
 from awrs_ppl.tokens.next_token import end_log_weight
 from awrs_ppl.tokens.vocabulary import Closings, first_stop, stop_tail
 
@@ -37,8 +37,8 @@ _WEIGHING = (
 )
 
 
-class PromptedLM(Multiplicative):
-    """The next-token law of `lm` after a prompt; made by `lm(prompt)`.
+class PromptedLM(Dense):
+    """The next-token distribution of `lm` after a prompt; made by `lm(prompt)`.
 
     Its vocabulary are the model's text tokens. `complete` is the probability that the text is
     these tokens and ends there, by an end token or by a token that begins with a stop; a text

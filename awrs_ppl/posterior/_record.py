@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from awrs_ppl.log_weights import log_mean
 
 if TYPE_CHECKING:
-    from awrs_ppl.inference.population import Sync
+    from awrs_ppl.posterior.records import Sync
 
 __all__ = ["genlm_record"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from awrs_ppl.posterior._style import plural
 
 if TYPE_CHECKING:
-    from awrs_ppl.inference.population import Sync
+    from awrs_ppl.posterior.records import Sync
 
 __all__ = ["Genealogy", "ess_svg", "genealogy_svg"]
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from awrs_ppl import _exports, _messages, _values
+from awrs_ppl import _messages, _values
 from awrs_ppl.errors import NoSurvivors
 from awrs_ppl.log_weights import ess, log_sum, normalize
-from awrs_ppl.posterior import _display, _plots, _record
+from awrs_ppl.posterior import _display, _exports, _plots, _record
 from awrs_ppl.posterior.explanation import Explanation, explain
 from awrs_ppl.stats import Stats
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from awrs_ppl.inference.population import Sync
-    from awrs_ppl.inference.recorder import Death, Effort
+    from awrs_ppl.posterior.records import Death, Effort, Sync
     from awrs_ppl.program.trace import Trace
 
 __all__ = ["Posterior", "Stats"]

@@ -10,7 +10,7 @@ from genlm.control.potential.base import Potential
 
 from awrs_ppl._values import count_of
 from awrs_ppl.constraints.adapters import Text
-from awrs_ppl.constraints.next_verdicts import ask, start
+from awrs_ppl.constraints.evaluation import ask, start
 from awrs_ppl.constraints.product import (
     Product,
     Target,

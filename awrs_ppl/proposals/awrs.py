@@ -12,6 +12,7 @@ import numpy as np
 
 from awrs_ppl._messages import quoted
 from awrs_ppl._values import count_of, is_number
+from awrs_ppl.constraints.ends import settle_ends
 from awrs_ppl.constraints.next_verdicts import Knowledge
 from awrs_ppl.constraints.prefix_propagation import follow
 from awrs_ppl.proposals.head import Head
@@ -115,7 +116,7 @@ class AWRS:
         """One draw for each generator; see `Proposal`."""
         if knowledge.is_masked:
             urn = outcomes.urn()
-            await knowledge.settle_ends(urn)
+            await settle_ends(knowledge, urn)
             left = urn.mass
             draws = _draw_known(outcomes, urn, len(rngs), rngs[0])
         elif self.estimator == "head-tail":

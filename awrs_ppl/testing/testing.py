@@ -13,7 +13,7 @@ from genlm.control.potential.base import Potential
 from awrs_ppl._messages import quoted
 from awrs_ppl._values import is_number, whole
 from awrs_ppl.constraints.adapters import Alphabet, Text
-from awrs_ppl.constraints.next_verdicts import start
+from awrs_ppl.constraints.evaluation import start
 from awrs_ppl.constraints.potential import BooleanPotential, settle
 from awrs_ppl.constraints.verdict_cache import Memory
 from awrs_ppl.constraints.weighing import Weigher

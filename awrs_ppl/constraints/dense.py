@@ -1,0 +1,41 @@
+"""What constraints, products and proposals know of a language model."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from genlm.control.potential.base import Potential
+from genlm.control.potential.built_in.llm import PromptedLLM
+
+from awrs_ppl.constraints.potential import Multiplicative
+
+__all__ = ["Dense", "adopted"]
+
+
+class Dense(Multiplicative):
+    """A potential that weighs all next tokens at once: a language model after a prompt.
+
+    Of the model `lm` are used its `vocabulary` and `shares_vocabulary(other)`, and coroutines over
+    contexts, which are tuples of token ids: `logits(contexts, temperatures)` gives a tensor
+    `[n, size]`, `log_probs` an array alike, `scores(requests, temperature)` the log-probabilities
+    of tokens after prompts.
+    """
+
+    lm: Any
+    prompt: tuple[int, ...]
+    stops: tuple[bytes, ...]
+    temperature: float
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The tokens that a text has behind the prompt."""
+        raise NotImplementedError
+
+
+def adopted(potential: Potential) -> Potential:
+    """A `PromptedLLM` of genlm-control as one of ours; any other potential as it is."""
+    if not isinstance(potential, PromptedLLM):
+        return potential
+    # By its name, because language models stand above constraints: whoever multiplies one of
+    # genlm-control's has not imported ours.
+    return import_module("awrs_ppl.lm.prompted").PromptedLM.from_genlm(potential)

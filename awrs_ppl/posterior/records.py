@@ -1,0 +1,69 @@
+"""What an inference leaves behind for its posterior: synchronizations, losses, deaths, efforts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Death", "Effort", "Loss", "Sync"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """By how much one part of a statement changed the logarithm of the mean weight in a round.
+
+    `part` names potentials; it is empty where the statement has no parts.
+    """
+
+    statement: str
+    part: str
+    log_evidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """A synchronization: the ESS of all particles before resampling, those of some weight, and
+    the ancestor of each slot if there was a resampling, of which the slots `kept` had no part.
+
+    Of the round before it: `log_weights` are those of all slots, with twists and before
+    resampling; `added` what each slot has written, as text to show; `losses` what the statements
+    of the round did to the mean weight.
+    """
+
+    ess: float
+    alive: int
+    ancestors: tuple[int, ...] | None
+    log_weights: tuple[float, ...] = ()
+    added: tuple[str, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    kept: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A particle's way to weight zero.
+
+    At which synchronization (from 1), in which slot, statement and token of its text (from 1; 0
+    where it was no token), by what, and the end of the text before.
+    """
+
+    step: int
+    slot: int
+    statement: str
+    token: int
+    killer: str
+    text: str
+
+
+@dataclass(slots=True)
+class Effort:
+    """What a statement took, over all particles and dropped lineages: tokens, checks, seconds.
+
+    `filters`: it only lets through or stops, as a `condition` or a product of one language model
+    and Boolean potentials.
+    """
+
+    kind: str
+    filters: bool
+    tokens: int = 0
+    checks: float = 0.0
+    seconds: float = 0.0
