@@ -59,9 +59,9 @@ def write(tree: Tree) -> str:
 
 
 def show(text: Tree) -> str:
-    """A text or a tree as messages quote it: at most 60 characters."""
+    """A text or a tree as messages quote it, of 61 characters at most."""
     shown = re.sub(r"[ \t\r\n]+", " ", text if isinstance(text, str) else write(text)).strip(" ")
-    return repr(shorten(shown, 60))
+    return repr(shorten(shown, 61, tail=20))
 
 
 def grounded(words: Iterable[Tree], binding: Binding) -> Atom:
