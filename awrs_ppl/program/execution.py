@@ -242,6 +242,9 @@ def alike(first: Any, second: Any) -> bool:
         return len(first) == len(second) and all(map(alike, first, second))
     if isinstance(first, Bernoulli | Categorical | Uniform):
         return repr(first) == repr(second)
+    # Of distributions of torch and scipy: their parameters.
+    if (compared := getattr(first, "compared", None)) is not None:
+        return alike(compared, getattr(second, "compared", None))
     plain = str | bytes | int | float | bool | list | dict | set | frozenset
     return first == second if isinstance(first, plain) else True
 
