@@ -1,4 +1,4 @@
-"""The code of the README runs, and prints what it says."""
+"""The code of the README and of the pages beside it runs, and prints what it says."""
 
 from __future__ import annotations
 
@@ -18,8 +18,22 @@ from awrs_ppl.potentials import PddlGoal, Sql
 from awrs_ppl.testing import assert_prefix_closed
 
 DATA = Path(__file__).parent / "data"
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+def test_what_is_linked_is_there() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 async def _run(source: str, namespace: dict[str, Any]) -> None:
@@ -31,7 +45,8 @@ async def _run(source: str, namespace: dict[str, Any]) -> None:
 
 async def test_the_program(capsys: Any) -> None:
     namespace: dict[str, Any] = {}
-    await _run(BLOCKS[0], namespace)
+    (block,) = blocks("README.md")
+    await _run(block, namespace)
     posterior = namespace["posterior"]
     assert "France" in capsys.readouterr().out
     assert math.isfinite(posterior.log_ml)
@@ -43,7 +58,7 @@ async def test_the_program(capsys: Any) -> None:
 
 async def test_the_potentials() -> None:
     namespace: dict[str, Any] = {}
-    for block in BLOCKS[1:]:
+    for block in blocks("docs/potentials.md"):
         await _run(block, namespace)
     balanced, even = namespace["balanced"], namespace["EvenBytes"]()
     await assert_prefix_closed(balanced, ["(a)(", "())", "((b)"])
@@ -55,7 +70,7 @@ async def test_the_potentials() -> None:
 
 async def test_the_five_domains() -> None:
     namespace: dict[str, Any] = {"lm": LM.embedded()}
-    (block,) = (block for block in BLOCKS if "async def molecule" in block)
+    (block,) = blocks("docs/domains.md")
     await _run(block, namespace)
     for source in re.findall(r"^async def .*?(?=\n\n|\Z)", block, flags=re.DOTALL | re.MULTILINE):
         assert len(source.splitlines()) <= 5
