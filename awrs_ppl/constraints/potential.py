@@ -137,8 +137,11 @@ class BooleanPotential(Multiplicative):
     # not depend on it.
     speculation: int = 1
 
-    # A subclass with masks overrides this with a method
-    # `mask(state, vocabulary) -> ndarray[bool]` of shape `[vocabulary.size]`.
+    # A subclass with masks has here a method, or an attribute that its `__init__` sets:
+    # `mask(state, vocabulary) -> ndarray[bool]` of shape `[vocabulary.size]`, which may be more
+    # or less than `len(vocabulary.tokens)`. It must say of every text token what `advance` says;
+    # of other ids it does not matter. Ends are not in it: `accepts` decides them. It is called
+    # for each context anew, so what takes long is kept, and what is kept is not written to.
     mask: Any = None
 
     async def prefix(self, context: Sequence[int] | bytes) -> float:

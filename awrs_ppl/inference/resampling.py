@@ -1,7 +1,9 @@
 """Resampling schemes: which particle each slot of the next population continues.
 
-A scheme takes normalized weights (shape `[n]`, sum 1) and a generator, and returns `n`
-ancestor indices (shape `[n]`). All four are unbiased: slot counts have mean `n * weights`.
+A scheme takes normalized weights (shape `[n]`, sum 1) and a generator, and returns exactly `n`
+ancestor indices (shape `[n]`, in any order), for slots are fixed and all children get the mean
+weight: schemes with a random number of children, or with unequal weights afterwards, do not fit.
+All are unbiased: ancestor i is chosen `n * weights[i]` times in expectation.
 Source: Douc, Cappé, Moulines, "Comparison of resampling schemes for particle filtering", 2005.
 """
 

@@ -220,8 +220,10 @@ class AWRS:
         knowledge: Knowledge,
         rngs: Sequence[np.random.Generator],
     ) -> list[Draw]:
-        """The draws from the tail, all of them before any of their verdicts counts, and then
-        the outcomes of all particles from what was found."""
+        """The draws from the tail, all made before any verdict is used, and then the outcomes of
+        all particles from what was found."""
+        # Nothing is accepted into the head from here on: a token whose verdict is known because
+        # it was drawn would count by its own weight and by that of its draw.
         rng, found, worth = rngs[0], [], 0.0
         twist = head.twist()
         known, weights, twists = head.frozen()

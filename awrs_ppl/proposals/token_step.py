@@ -3,7 +3,8 @@
 1. `TokenStep.at`: what is known of the outcomes, the masks evaluated.
 2. `weigh`: the language models' weights on them, for many contexts at once.
 3. `TokenStep.draw`: outcomes and their weights, by a proposal.
-4. `TokenStep.commit`: the texts that follow; only now what the draws showed becomes knowledge.
+4. `TokenStep.commit`: the texts that follow; a dead end is noted, and the cache charged for what
+   was learned.
 """
 
 from __future__ import annotations
