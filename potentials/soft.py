@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from awrs_ppl._concurrency import settle
 from awrs_ppl._messages import show
 from awrs_ppl.constraints.adapters import decode
 from awrs_ppl.constraints.arguments import function, hidden
@@ -15,7 +16,6 @@ from awrs_ppl.constraints.potential import (
     Multiplicative,
     check_workers,
     checked_weight,
-    settle,
 )
 from awrs_ppl.errors import PotentialError
 

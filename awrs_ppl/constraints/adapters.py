@@ -21,13 +21,13 @@ from genlm.control.potential.built_in.json import FullValidatorJsonSchema, Parse
 from genlm.control.potential.coerce import Coerced
 from genlm.control.potential.product import Product as GenlmProduct
 
+from awrs_ppl._concurrency import settle
 from awrs_ppl._messages import quoted, show
 from awrs_ppl.constraints.potential import (
     BooleanPotential,
     Multiplicative,
     State,
     checked_weight,
-    settle,
 )
 from awrs_ppl.errors import PotentialError, VocabularyError
 from awrs_ppl.tokens.vocabulary import Vocabulary

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from genlm.control.potential.base import Potential
 
+from awrs_ppl._concurrency import settle
 from awrs_ppl._messages import quoted
 from awrs_ppl._values import is_number, whole
 from awrs_ppl.constraints.adapters import Alphabet, Text
 from awrs_ppl.constraints.evaluation import start
-from awrs_ppl.constraints.potential import BooleanPotential, settle
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.constraints.verdict_cache import Memory
 from awrs_ppl.constraints.weighing import Weigher
 from awrs_ppl.inference.smc import infer
