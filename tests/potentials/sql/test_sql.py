@@ -27,7 +27,7 @@ from awrs_ppl.potentials.sql.scan import Scanned
 from awrs_ppl.testing import assert_prefix_closed
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 FILE = DATA / "concert_singer.sqlite"
 GOLD = (DATA / "concert_singer.sql").read_text().splitlines()
 CONCERTS = Sql(FILE)

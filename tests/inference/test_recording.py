@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from recording import EMBEDDED, TOYS, Recorded, embedded, toy
 
-RECORDED = json.loads((Path(__file__).parent / "data" / "recording.json").read_text())
+RECORDED = json.loads((Path(__file__).parents[1] / "data" / "recording.json").read_text())
 
 
 def assert_same(found: Recorded, name: str, error: float) -> None:

@@ -1,8 +1,8 @@
 """What programs give for a seed, kept, so that a change of the code that should not change results
 can be seen not to.
 
-    python tests/recording.py FILE                 write what comes now
-    python tests/recording.py --compare FILE       what comes now is the same bit by bit, or exit 1
+    python tests/statistical/recording.py FILE             write what comes now
+    python tests/statistical/recording.py --compare FILE   exit 1 unless it is the same bit by bit
 
 40 random programs on toy language models and three on the embedded ones: their values, the bits of
 their log-weights and of the evidence. `test_recording.py` compares with the file in `data`, with
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from statistical_programs import random_program
+from random_programs import random_program
 
 from awrs_ppl import LM, Context, infer
 from awrs_ppl.models.capitals import capitals
@@ -46,7 +46,7 @@ def recorded(posterior: Posterior) -> Recorded:
 
 
 async def toy(number: int) -> Recorded:
-    """A random program, as `tests/statistical.py` makes them, that has a result."""
+    """A random program, as `tests/statistical/run.py` makes them, that has a result."""
     for attempt in range(100):
         program = random_program(np.random.default_rng([2026, number, attempt]))
         # A run that remembers draws what nobody could foresee.

@@ -1,4 +1,4 @@
-"""Broken versions of parts of the library, for `statistical_faults.py`."""
+"""Broken versions of parts of the library, for `planted_faults.py`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 
 from awrs_ppl.potentials import JsonSchema
 
-GROUPS = Path(__file__).parent / "data" / "json_schema_test_suite" / "groups.jsonl"
+GROUPS = Path(__file__).parents[2] / "data" / "json_schema_test_suite" / "groups.jsonl"
 NAMES = {
     "4": "http://json-schema.org/draft-04/schema#",
     "6": "http://json-schema.org/draft-06/schema#",

@@ -1,6 +1,6 @@
 """Faults to plant in the library, each with a program on which it shows.
 
-A fault is a context manager; inside it the library is wrong, by a part of `statistical_broken.py`.
+A fault is a context manager; inside it the library is wrong, by a part of `broken_twins.py`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import statistical_broken as wrong
-from statistical_programs import Program
+import broken_twins as wrong
+from random_programs import Program
 
 from awrs_ppl import AWRS, Bernoulli, Categorical, Context, ToyLM, predicate, product
 from awrs_ppl.constraints import ends

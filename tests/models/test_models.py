@@ -20,7 +20,7 @@ from awrs_ppl.models import (
 )
 from awrs_ppl.potentials import Qed, Reachable
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture(scope="module")

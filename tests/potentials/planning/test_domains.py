@@ -11,7 +11,7 @@ import pytest
 from awrs_ppl.potentials import PddlGoal, PlanAchieves, Reachable
 from awrs_ppl.potentials.planning.grounding import ground
 
-DATA = Path(__file__).parent / "data" / "planning"
+DATA = Path(__file__).parents[2] / "data" / "planning"
 SPACE_BEFORE_GOAL = re.compile(r"\(:goal\s*\(and")
 
 

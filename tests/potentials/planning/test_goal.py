@@ -24,7 +24,7 @@ from awrs_ppl.potentials.planning.strips import Operator, Task
 from awrs_ppl.testing import assert_prefix_closed
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
-DATA = Path(__file__).parent / "data" / "blocksworld"
+DATA = Path(__file__).parents[2] / "data" / "blocksworld"
 DOMAIN = (DATA / "domain.pddl").read_text()
 PROBLEMS = [
     json.loads(line)["problem"] for line in (DATA / "problems.jsonl").read_text().splitlines()

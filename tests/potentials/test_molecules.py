@@ -26,7 +26,7 @@ from awrs_ppl.potentials import _rdkit, molecules
 from awrs_ppl.potentials.molecules import MoleculeProperty, Qed, Smiles
 from awrs_ppl.testing import assert_prefix_closed
 
-MOLECULES = (Path(__file__).parent / "data" / "molecules.smi").read_text().split()
+MOLECULES = (Path(__file__).parents[1] / "data" / "molecules.smi").read_text().split()
 OTHERS = ["[Na+].[Cl-]", "N[C@@H](C)C(=O)O", r"F/C=C/F", "c1ccc2[nH]ccc2c1", "C%12CC%12", "[13CH4]"]
 
 

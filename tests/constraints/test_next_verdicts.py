@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from broken_twins import accepted_for_all, across_characters, dead_prefix, longer_accepted
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from statistical_broken import accepted_for_all, across_characters, dead_prefix, longer_accepted
 
 from awrs_ppl import AWRS, LM, BooleanPotential, Categorical, Context, ToyLM, infer, predicate
 from awrs_ppl.constraints import prefix_propagation as closure

@@ -37,7 +37,7 @@ from awrs_ppl.tokens.vocabulary import Vocabulary
 
 DATA = [
     json.loads(line)
-    for line in (Path(__file__).parent / "data" / "json_schemas.jsonl").read_text().splitlines()
+    for line in (Path(__file__).parents[2] / "data" / "json_schemas.jsonl").read_text().splitlines()
 ]
 
 

@@ -7,7 +7,7 @@ that it stands for accepts. *Sources* (a user finds them somewhere): `pattern`, 
 the same.
 
     pip install --group fuzz
-    python tests/coverage_fuzz.py TARGET [--seconds 60]
+    python tests/fuzz/by_coverage.py TARGET [--seconds 60]
 
 The exit status is 0 where nothing was found; else the input is shown, and kept in the folder
 that is named. It is not a part of the tests that pytest runs.
@@ -34,7 +34,7 @@ with atheris.instrument_imports(include=["awrs_ppl"]) if atheris else contextlib
     from awrs_ppl.errors import AwrsError
     from awrs_ppl.potentials import Grammar, JsonSchema, PddlGoal, Regex, Smiles, Sql
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 LONGEST = 200
 SCHEMA = {
     "type": "object",

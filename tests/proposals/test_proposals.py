@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from broken_twins import weighed_alone
 from scipy import stats
-from statistical_broken import weighed_alone
 
 from awrs_ppl import AWRS, BooleanPotential, Context, LocalAWRS, Prior, ToyLM, infer, predicate
 from awrs_ppl.potentials import Regex

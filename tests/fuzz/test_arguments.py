@@ -60,7 +60,7 @@ from awrs_ppl.testing import (
 )
 
 LM = ToyLM(["a", "b"], seed=1)
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 DATABASE = DATA / "concert_singer.sqlite"
 DOMAIN = (DATA / "blocksworld" / "domain.pddl").read_text()
 TABLE = """(define (problem two) (:domain blocksworld) (:objects b1 b2)

@@ -1,6 +1,6 @@
 """Statistical soundness at scale: random programs against exact enumeration, and planted faults.
 
-    python tests/statistical.py [--quick] [--programs 200] [--seed N] [--json FILE]
+    python tests/statistical/run.py [--quick] [--programs 200] [--seed N] [--json FILE]
 
 Not collected by pytest. Exit status 1 if a check fails.
 
@@ -32,7 +32,7 @@ tests, each with a chance of error of `ALPHA`: with a right library and a seed n
 script fails with a probability of at most 8 * ALPHA = 0.8 % (of the sharp family as far as its
 law is the limit). By default the seed is fixed, and so is the result.
 
-*The faults* (`statistical_faults.py`): each is planted in the library by a patch, and the same
+*The faults* (`planted_faults.py`): each is planted in the library by a patch, and the same
 machinery must find it on a suitable program, with min(1, 2 * the smaller of the two p-values)
 below `FOUND`. A fault that only changes variances cannot be found by means; copied random numbers
 are therefore looked for in the values of two particles together.
@@ -59,9 +59,9 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from planted_faults import FAULTS, Fault
+from random_programs import Program, random_program
 from scipy import stats
-from statistical_faults import FAULTS, Fault
-from statistical_programs import Program, random_program
 from tqdm import tqdm
 
 from awrs_ppl.constraints.verdict_cache import Memory
