@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from awrs_ppl.potentials.predicates import predicate
     from awrs_ppl.program.context import Context
     from awrs_ppl.program.trace import Trace
-    from awrs_ppl.proposals import AWRS, LocalAWRS, Prior
+    from awrs_ppl.proposals import AWRS, LocalAWRS, PaperAWRS, Prior
 
 __version__ = "0.2.0"
 
@@ -70,6 +70,7 @@ __all__ = [
     "LocalAWRS",
     "ModelError",
     "NoSurvivors",
+    "PaperAWRS",
     "Posterior",
     "PotentialError",
     "Prior",
@@ -108,7 +109,7 @@ _HOMES = {
     "awrs_ppl.potentials.predicates": ("predicate",),
     "awrs_ppl.constraints.product": ("product",),
     "awrs_ppl.program.context": ("Context",),
-    "awrs_ppl.proposals": ("AWRS", "LocalAWRS", "Prior"),
+    "awrs_ppl.proposals": ("AWRS", "LocalAWRS", "PaperAWRS", "Prior"),
     "awrs_ppl.inference.smc": ("check_replay", "infer", "run"),
     "awrs_ppl.program.trace": ("Trace",),
 }

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["settle", "together"]
+__all__ = ["resolve", "together"]
 
 T = TypeVar("T")
 
@@ -34,6 +34,6 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         raise
 
 
-async def settle(value: Any) -> Any:
+async def resolve(value: Any) -> Any:
     """The value, awaited if it must be."""
     return await value if inspect.isawaitable(value) else value

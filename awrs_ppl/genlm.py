@@ -19,7 +19,7 @@ from awrs_ppl.constraints.adapters import ByteFactor, Text, TokenFactor
 from awrs_ppl.constraints.evaluation import start
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.constraints.product import Target, common_alphabet
-from awrs_ppl.constraints.verdict_cache import Memory
+from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.proposals import AWRS, Proposal, is_proposal
 from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
 from awrs_ppl.tokens.vocabulary import Vocabulary
@@ -89,7 +89,7 @@ class HeadTailSampler(TokenSampler):
         super().__init__(target=Product(self.potential, condition))
         self._proposal = AWRS() if proposal is None else proposal
         self._rng = np.random.default_rng(seed)
-        self._memory = Memory()
+        self._memory = VerdictCache()
         self._begun = Recent(_CONTEXTS)
         self.checks = 0
 
@@ -122,7 +122,7 @@ class HeadTailSampler(TokenSampler):
         else:
             token = self._symbols[drawn.outcome]
             self._begun.put(after.text.tokens, after)
-        self.checks += step.knowledge.asked
+        self.checks += step.verdicts.n_checks
         return token, drawn.log_weight + total, np.nan
 
     async def _reach(self, text: Text) -> Progress | None:

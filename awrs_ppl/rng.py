@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import numpy as np
 
-__all__ = ["Purpose", "Streams"]
+__all__ = ["Purpose", "RandomStreams"]
 
 
 class Purpose(IntEnum):
@@ -19,7 +19,7 @@ class Purpose(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Streams:
+class RandomStreams:
     """Generators keyed by the seed, the run's `entropy`, the synchronization, the slot and the
     purpose.
 
@@ -31,7 +31,7 @@ class Streams:
     entropy: int = 0
 
     @classmethod
-    def fresh(cls) -> Streams:
+    def fresh(cls) -> RandomStreams:
         """Streams of a seed taken from the system."""
         return cls(int(np.random.SeedSequence().generate_state(1, np.uint64)[0]))
 

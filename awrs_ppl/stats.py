@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from awrs_ppl._renamed import renamed
+
 __all__ = ["Stats"]
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What an inference has cost: `checks` and `refusals` by potential, `seconds` by part.
+    """What an inference has cost: `checks` and `rejections` by potential, `seconds` by part.
 
     `check_seconds` is how long Boolean potentials took to answer, masks included: a part of
     the proposal's seconds, and with slow checks side by side more than the clock's.
@@ -25,8 +27,10 @@ class Stats:
     lm_passes: int
     checks: dict[str, int]
     seconds: dict[str, float]
-    refusals: dict[str, int] = field(default_factory=dict)
+    rejections: dict[str, int] = field(default_factory=dict)
     check_seconds: dict[str, float] = field(default_factory=dict)
+
+    refusals = renamed("refusals", "rejections")
 
     @property
     def checks_per_token(self) -> float:

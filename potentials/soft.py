@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from awrs_ppl._concurrency import settle
+from awrs_ppl._concurrency import resolve
 from awrs_ppl._messages import show
 from awrs_ppl.constraints.adapters import decode
 from awrs_ppl.constraints.arguments import function, hidden
@@ -89,7 +89,7 @@ class Soft(Multiplicative):
 
     async def _ask(self, f: Callable[[str], Any], text: str) -> Any:
         if self._workers is None:
-            return await settle(f(text))
+            return await resolve(f(text))
         from awrs_ppl.workers.workers import NoVerdict, check
 
         try:

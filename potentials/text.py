@@ -236,16 +236,16 @@ class _Words:
         return self._masks.get(state, vocabulary, self._tokens)
 
     def _tokens(self, state: int, vocabulary: Vocabulary) -> list[int]:
-        lexicon = vocabulary.lexicon
+        prefix_index = vocabulary.prefix_index
         found: list[int] = []
         waiting = [(state, b"")]
         while waiting:
             node, data = waiting.pop()
             for byte, after in self.nodes[node][1].items():
                 longer = data + bytes([byte])
-                first, last = lexicon.range(longer)
+                first, last = prefix_index.range(longer)
                 if first < last:
-                    found += lexicon.spelling(longer)
+                    found += prefix_index.spelling(longer)
                     waiting.append((after, longer))
         return found
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from genlm.control import SMC, BoolFSA, PromptedLLM
 
-from awrs_ppl import AWRS, LM, Context, ToyLM, predicate
+from awrs_ppl import AWRS, LM, Context, PaperAWRS, ToyLM, predicate
 from awrs_ppl.genlm import HeadTailSampler
 from awrs_ppl.testing import enumerate_posterior
 
@@ -29,7 +29,7 @@ CONDITIONS = {
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
-@pytest.mark.parametrize("proposal", [AWRS(), AWRS(max_checks=1), AWRS(estimator="geometric")])
+@pytest.mark.parametrize("proposal", [AWRS(), AWRS(_max_checks=1), PaperAWRS("geometric")])
 async def test_the_evidence_is_that_of_the_enumeration(condition: str, proposal: Any) -> None:
     async def model(ctx: Context) -> str:
         return await ctx.generate(TOY("x") * CONDITIONS[condition], max_tokens=4)

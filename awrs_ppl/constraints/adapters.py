@@ -21,7 +21,7 @@ from genlm.control.potential.built_in.json import FullValidatorJsonSchema, Parse
 from genlm.control.potential.coerce import Coerced
 from genlm.control.potential.product import Product as GenlmProduct
 
-from awrs_ppl._concurrency import settle
+from awrs_ppl._concurrency import resolve
 from awrs_ppl._messages import quoted, show
 from awrs_ppl.constraints.potential import (
     BooleanPotential,
@@ -39,7 +39,7 @@ __all__ = [
     "TokenFactor",
     "boolean",
     "is_boolean",
-    "is_inside",
+    "is_in_character",
 ]
 
 
@@ -100,13 +100,13 @@ class ByteFactor:
         return self.potential.key
 
     async def begin(self, text: Text) -> State | None:
-        return await settle(self.potential.advance(self.potential.start(), text.data))
+        return await resolve(self.potential.advance(self.potential.start(), text.data))
 
     async def advance(self, state: Any, token: int | None, data: bytes) -> State | None:
-        return await settle(self.potential.advance(state, data))
+        return await resolve(self.potential.advance(state, data))
 
     async def accepts(self, state: Any) -> bool:
-        verdict = await settle(self.potential.accepts(state))
+        verdict = await resolve(self.potential.accepts(state))
         if verdict is not True and verdict is not False and not isinstance(verdict, np.bool_):
             raise PotentialError(f"{self.potential!r}.accepts returned {verdict!r}, not a bool")
         return bool(verdict)
@@ -259,7 +259,7 @@ def continuing(data: bytes) -> range | None:
     return range(*_SECOND.get(pending[0] if len(pending) == 1 else 0, (0x80, 0xC0)))
 
 
-def is_inside(going_on: range | None) -> bool:
+def is_in_character(going_on: range | None) -> bool:
     """Whether these next bytes are known because a character is judged when it is whole."""
     return bool(going_on) and going_on[0] >= 0x80 and going_on[-1] < 0xC0
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from awrs_ppl.constraints.ends import end_verdict
 from awrs_ppl.constraints.potential import State
-from awrs_ppl.tokens.vocabulary import stop_tail
+from awrs_ppl.tokens.vocabulary import stop_prefix
 
 if TYPE_CHECKING:
-    from awrs_ppl.constraints.next_verdicts import Knowledge
+    from awrs_ppl.constraints.next_verdicts import NextVerdicts
 
-__all__ = ["DeadEnds", "is_dead_end", "leads_to_dead_end", "place_of", "tokens_to_dead_ends"]
+__all__ = ["DeadEnds", "is_dead_end", "joint_state", "leads_to_dead_end", "tokens_to_dead_ends"]
 
 _MOST = 65_536
 
@@ -57,50 +57,50 @@ class DeadEnds:
             self._tokens.popitem(last=False)
 
 
-def place_of(
-    knowledge: Knowledge, states: tuple[State, ...] | None = None, data: bytes | None = None
+def joint_state(
+    verdicts: NextVerdicts, states: tuple[State, ...] | None = None, data: bytes | None = None
 ) -> Hashable:
     """All that decides what is allowed at a context, or at these states after this text,
     whatever the language model says."""
-    states = knowledge.states if states is None else states
-    data = knowledge.text.data if data is None else data
-    stops = knowledge.target.stops
+    states = verdicts.states if states is None else states
+    data = verdicts.text.data if data is None else data
+    stops = verdicts.target.stops
     # What the prefix of a stop is taken from is read again at the end.
-    return knowledge.keys, states, knowledge.vocabulary, stops, stop_tail(data, stops) and data
+    return verdicts.keys, states, verdicts.vocabulary, stops, stop_prefix(data, stops) and data
 
 
-def is_dead_end(knowledge: Knowledge) -> bool:
+def is_dead_end(verdicts: NextVerdicts) -> bool:
     """Whether every token and every end is known to be rejected, whatever its weight."""
-    size, closings = knowledge.vocabulary.size, knowledge.closings
+    size, closings = verdicts.vocabulary.size, verdicts.closings
     ends = (j for j, ids in enumerate(closings.ids) if len(ids))
-    if any(end_verdict(knowledge, j) is not False for j in ends):
+    if any(end_verdict(verdicts, j) is not False for j in ends):
         return False
-    is_text = knowledge.vocabulary.is_text
-    left = is_text if knowledge.allowed is None else knowledge.allowed
+    is_text = verdicts.vocabulary.is_text
+    left = is_text if verdicts.allowed is None else verdicts.allowed
     left = left & is_text
     left[closings.tokens] = False
-    rejected = knowledge.rejected()
+    rejected = verdicts.rejected()
     left[rejected[rejected < size]] = False
     return not left.any()
 
 
-def tokens_to_dead_ends(knowledge: Knowledge) -> set[int]:
+def tokens_to_dead_ends(verdicts: NextVerdicts) -> set[int]:
     """The tokens that are known to lead from here to a dead end."""
-    dead_ends = knowledge.memory.dead_ends
-    return dead_ends.tokens(place_of(knowledge)) if dead_ends else set()
+    dead_ends = verdicts.cache.dead_ends
+    return dead_ends.tokens(joint_state(verdicts)) if dead_ends else set()
 
 
-async def leads_to_dead_end(knowledge: Knowledge, token: int) -> bool:
+async def leads_to_dead_end(verdicts: NextVerdicts, token: int) -> bool:
     """Whether an allowed token is known to lead to a dead end."""
-    dead_ends = knowledge.memory.dead_ends
+    dead_ends = verdicts.cache.dead_ends
     if not dead_ends:
         return False
-    place = place_of(knowledge)
+    place = joint_state(verdicts)
     if token in dead_ends.tokens(place):
         return True
-    states = await knowledge.states_after(token)
-    data = knowledge.text.data + bytes(knowledge.vocabulary.tokens[token])
-    if place_of(knowledge, states, data) not in dead_ends:
+    states = await verdicts.states_after(token)
+    data = verdicts.text.data + bytes(verdicts.vocabulary.tokens[token])
+    if joint_state(verdicts, states, data) not in dead_ends:
         return False
     dead_ends.forbid(place, token)
     return True

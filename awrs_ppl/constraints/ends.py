@@ -13,77 +13,77 @@ from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.potential import State
 
 if TYPE_CHECKING:
-    from awrs_ppl.constraints.next_verdicts import Knowledge
+    from awrs_ppl.constraints.next_verdicts import NextVerdicts
     from awrs_ppl.tokens.urn import Urn
     from awrs_ppl.tokens.vocabulary import Closing
 
-__all__ = ["check_end", "end_verdict", "known_ends", "settle_ends"]
+__all__ = ["check_end", "decide_ends", "end_verdict", "known_ends"]
 
 
-def known_ends(knowledge: Knowledge, verdict: bool) -> list[int]:
+def known_ends(verdicts: NextVerdicts, verdict: bool) -> list[int]:
     """The ways to end whose verdict is known and is this one."""
     return [
-        knowledge.vocabulary.size + j
-        for j in range(len(knowledge.closings.ends))
-        if end_verdict(knowledge, j) is verdict
+        verdicts.vocabulary.size + j
+        for j in range(len(verdicts.closings.ends))
+        if end_verdict(verdicts, j) is verdict
     ]
 
 
-def end_verdict(knowledge: Knowledge, j: int) -> bool | None:
+def end_verdict(verdicts: NextVerdicts, j: int) -> bool | None:
     """Of a way to end: by all factors, if they are all checked ones and were evaluated."""
-    end = knowledge.closings.ends[j]
-    found = knowledge.ends.get(knowledge.vocabulary.size + j)
-    if found is None and not end.drop and knowledge.known:
-        verdicts = [known.ends.get(end.keep) for known in knowledge.known.values()]
-        if False in verdicts:
+    end = verdicts.closings.ends[j]
+    found = verdicts.ends.get(verdicts.vocabulary.size + j)
+    if found is None and not end.drop and verdicts.known:
+        answers = [known.ends.get(end.keep) for known in verdicts.known.values()]
+        if False in answers:
             return False
-        if not knowledge.masked and all(verdicts):
+        if not verdicts.masked and all(answers):
             return True
     return found
 
 
-async def check_end(knowledge: Knowledge, outcome: int) -> bool:
+async def check_end(verdicts: NextVerdicts, outcome: int) -> bool:
     """Whether the text may end in a way; remembered."""
-    j = outcome - knowledge.vocabulary.size
-    verdict = end_verdict(knowledge, j)
+    j = outcome - verdicts.vocabulary.size
+    verdict = end_verdict(verdicts, j)
     if verdict is None:
-        verdict = await _evaluate(knowledge, knowledge.closings.ends[j])
-    knowledge.ends[outcome] = verdict
+        verdict = await _evaluate(verdicts, verdicts.closings.ends[j])
+    verdicts.ends[outcome] = verdict
     return verdict
 
 
-async def settle_ends(knowledge: Knowledge, urn: Urn) -> None:
+async def decide_ends(verdicts: NextVerdicts, urn: Urn) -> None:
     """Decide every way to end that has mass, and take out the others.
 
     With masks alone this leaves nothing unknown: what is left in `urn` is allowed.
     """
-    for j in range(len(knowledge.closings.ends)):
-        outcome = knowledge.vocabulary.size + j
-        if urn.weight(outcome) > 0.0 and not await knowledge.check(outcome):
+    for j in range(len(verdicts.closings.ends)):
+        outcome = verdicts.vocabulary.size + j
+        if urn.weight(outcome) > 0.0 and not await verdicts.check(outcome):
             urn.remove(outcome)
 
 
-async def _evaluate(knowledge: Knowledge, end: Closing) -> bool:
-    text = end.apply(knowledge.text.data)
-    for i, factor in enumerate(knowledge.target.boolean):
-        known = knowledge.known.get(i)
+async def _evaluate(verdicts: NextVerdicts, end: Closing) -> bool:
+    text = end.apply(verdicts.text.data)
+    for i, factor in enumerate(verdicts.target.boolean):
+        known = verdicts.known.get(i)
         if known is not None and not end.drop and end.keep in known.ends:
             if known.ends[end.keep]:
                 continue
             return False
         if known is not None:
-            knowledge.checks[i] += 1
-        state: State | None = knowledge.states[i]
+            verdicts.checks[i] += 1
+        state: State | None = verdicts.states[i]
         if end.drop:
             # The stop began in tokens whose bytes the states have already seen.
-            state = await knowledge.timed(i, factor.begin(Text(text)), text)
+            state = await verdicts.timed(i, factor.begin(Text(text)), text)
         elif end.keep:
-            state = await knowledge.timed(i, factor.advance(state, None, end.keep), text)
-        verdict = state is not None and await knowledge.timed(i, factor.accepts(state), text)
+            state = await verdicts.timed(i, factor.advance(state, None, end.keep), text)
+        verdict = state is not None and await verdicts.timed(i, factor.accepts(state), text)
         if known is not None and not end.drop:
             known.ends[end.keep] = verdict
             known.cost += 100 + len(end.keep)
         if not verdict:
-            knowledge.rejections[i] += 1
+            verdicts.rejections[i] += 1
             return False
     return True

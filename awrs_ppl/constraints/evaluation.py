@@ -11,12 +11,12 @@ from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.product import Target
 from awrs_ppl.errors import AwrsError, PotentialError
 
-__all__ = ["ask", "start"]
+__all__ = ["evaluate", "start"]
 
 EMPTY = Text()
 
 
-async def ask(factor: Factor, answer: Awaitable[Any], text: bytes) -> Any:
+async def evaluate(factor: Factor, answer: Awaitable[Any], text: bytes) -> Any:
     """A factor's answer; what it raises becomes a `PotentialError` that names the text."""
     try:
         return await answer
@@ -32,7 +32,7 @@ async def start(target: Target, text: Text = EMPTY) -> tuple[State, ...] | str:
     """The states after a text, or the name of a Boolean factor that rejects it."""
     states: list[State] = []
     for factor in target.boolean:
-        state = await ask(factor, factor.begin(text), text.data)
+        state = await evaluate(factor, factor.begin(text), text.data)
         if state is None:
             return repr(factor.potential)
         states.append(state)

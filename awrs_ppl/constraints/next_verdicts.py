@@ -15,15 +15,15 @@ from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.checks_ahead import ChecksAhead
 from awrs_ppl.constraints.dead_ends import leads_to_dead_end, tokens_to_dead_ends
 from awrs_ppl.constraints.ends import check_end, known_ends
-from awrs_ppl.constraints.evaluation import ask
+from awrs_ppl.constraints.evaluation import evaluate
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.product import Target
 from awrs_ppl.constraints.undecided_utf8 import Undecided
-from awrs_ppl.constraints.verdict_cache import Memory, Tail, Verdicts
+from awrs_ppl.constraints.verdict_cache import StateVerdicts, TailDraws, VerdictCache
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.tokens.vocabulary import Closings, Vocabulary
 
-__all__ = ["Knowledge"]
+__all__ = ["NextVerdicts"]
 
 # What was drawn at other states counts for so many draws at most.
 _ELSEWHERE = 64
@@ -33,11 +33,11 @@ _Answer = list[tuple[int, State | None]]
 
 
 @dataclass(slots=True)
-class Knowledge:
+class NextVerdicts:
     """The verdicts on the outcomes at one context.
 
     Masks are asked first and are complete for the tokens; a factor without a mask is checked
-    one outcome at a time, and its verdicts are kept in `memory`, by its key in `keys` and its
+    one outcome at a time, and its verdicts are kept in `cache`, by its key in `keys` and its
     state, for all that come to the same state. `checks` and `rejections` count questions and
     refusals, and `seconds` the time that answers took, by the place of the factor in
     `target.boolean`.
@@ -47,23 +47,23 @@ class Knowledge:
     text: Text
     states: tuple[State, ...]
     closings: Closings
-    memory: Memory
+    cache: VerdictCache
     keys: tuple[Hashable, ...]
     allowed: np.ndarray | None = None
     checks: Counter[int] = field(default_factory=Counter)
     rejections: Counter[int] = field(default_factory=Counter)
     seconds: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
-    known: dict[int, Verdicts] = field(default_factory=dict)
-    # Beginnings of tokens that were asked about.
-    beginnings: int = 0
+    known: dict[int, StateVerdicts] = field(default_factory=dict)
+    # Prefixes of tokens that were checked.
+    prefix_checks: int = 0
     vocabulary: Vocabulary = field(init=False)
     undecided: Undecided = field(init=False)
     ahead: ChecksAhead[_Answer] = field(default_factory=ChecksAhead)
     ends: dict[int, bool] = field(default_factory=dict)
     masked: frozenset[int] = frozenset()
     # Draws from what is unknown: before, at all states and at this one, and now.
-    _tails: tuple[Tail, Tail] = field(default_factory=lambda: (Tail(), Tail()))
-    _drawn: Tail = field(default_factory=Tail)
+    _tails: tuple[TailDraws, TailDraws] = field(default_factory=lambda: (TailDraws(), TailDraws()))
+    _drawn: TailDraws = field(default_factory=TailDraws)
 
     def __post_init__(self) -> None:
         assert self.target.vocabulary is not None
@@ -77,36 +77,36 @@ class Knowledge:
         text: Text,
         states: tuple[State, ...],
         closings: Closings,
-        memory: Memory | None = None,
+        cache: VerdictCache | None = None,
         keys: tuple[Hashable, ...] | None = None,
         twist: float = 0.0,
-    ) -> Knowledge:
+    ) -> NextVerdicts:
         """The knowledge at a context, the masks asked. `keys` are those of the factors, `twist`
         that of the draw that led here."""
-        memory = Memory() if memory is None else memory
+        cache = VerdictCache() if cache is None else cache
         keys = target.keys if keys is None else keys
-        knowledge = cls(target, text, states, closings, memory, keys)
+        verdicts = cls(target, text, states, closings, cache, keys)
         masked = set()
         for i, factor in enumerate(target.boolean):
             started = time.perf_counter()
-            mask = factor.mask(states[i], knowledge.vocabulary)
+            mask = factor.mask(states[i], verdicts.vocabulary)
             if mask is None:
-                found = memory.verdicts(keys[i], states[i], knowledge.vocabulary)
-                knowledge.known[i] = found
+                found = cache.verdicts(keys[i], states[i], verdicts.vocabulary)
+                verdicts.known[i] = found
                 next_bytes = factor.next_bytes(states[i])
-                knowledge.undecided.enter(next_bytes, twist, found, knowledge.vocabulary)
+                verdicts.undecided.enter(next_bytes, twist, found, verdicts.vocabulary)
                 ahead = getattr(factor.potential, "speculation", 1)
-                knowledge.ahead.speculation = max(knowledge.ahead.speculation, ahead)
+                verdicts.ahead.speculation = max(verdicts.ahead.speculation, ahead)
             else:
-                knowledge.seconds[i] = time.perf_counter() - started
+                verdicts.seconds[i] = time.perf_counter() - started
                 masked.add(i)
-                allowed = knowledge.allowed
-                knowledge.allowed = mask if allowed is None else allowed & mask
-        knowledge.masked = frozenset(masked)
-        if (first := next(iter(knowledge.known), None)) is not None:
+                allowed = verdicts.allowed
+                verdicts.allowed = mask if allowed is None else allowed & mask
+        verdicts.masked = frozenset(masked)
+        if (first := next(iter(verdicts.known), None)) is not None:
             # All factors together were asked: their draws are kept with the first.
-            knowledge._tails = memory.tail(keys[first]), knowledge.known[first].tail
-        return knowledge
+            verdicts._tails = cache.tail(keys[first]), verdicts.known[first].tail
+        return verdicts
 
     @property
     def is_masked(self) -> bool:
@@ -114,23 +114,23 @@ class Knowledge:
         return not self.known
 
     @property
-    def asked(self) -> int:
-        """How many questions were asked."""
+    def n_checks(self) -> int:
+        """How many checks were made."""
         return sum(self.checks.values())
 
     @property
     def version(self) -> tuple[int, ...]:
-        """How much is known by each factor that is checked: see `news`."""
-        return tuple(len(verdicts.journal) for verdicts in self.known.values())
+        """How much is known by each factor that is checked: see `learned_since`."""
+        return tuple(len(known.journal) for known in self.known.values())
 
-    def share(self, before: float) -> float:
+    def allowed_share(self, before: float) -> float:
         """What share of the unknown outcomes is allowed: by those that were drawn at this state,
         and at others of the constraint, up to the last step. With nothing seen it is `before`."""
         return self._tails[1].share(self._tails[0].share(before, _ELSEWHERE))
 
     def note_drawn(self, drawn: int, allowed: int) -> None:
         """Count outcomes drawn from the unknown ones; that is seen from the next step on."""
-        self._drawn += Tail(drawn, allowed)
+        self._drawn += TailDraws(drawn, allowed)
 
     # --- what is known --------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class Knowledge:
         """The outcomes known to be refused by some factor, or to lead to a dead end."""
         if (shared := self._shared()) is not None:
             return shared[1]
-        parts = [verdicts.arrays(self.vocabulary)[1] for verdicts in self.known.values()]
+        parts = [known.arrays(self.vocabulary)[1] for known in self.known.values()]
         others = [*sorted(tokens_to_dead_ends(self)), *known_ends(self, False)]
         return np.concatenate([*parts, np.array(others, dtype=np.int32)])
 
@@ -156,22 +156,20 @@ class Knowledge:
         """Both, where they are the same for all contexts at this state: the usual case."""
         if len(self.known) != 1 or tokens_to_dead_ends(self):
             return None
-        (verdicts,) = self.known.values()
-        return verdicts.arrays(self.vocabulary, known_ends(self, True), known_ends(self, False))
+        (known,) = self.known.values()
+        return known.arrays(self.vocabulary, known_ends(self, True), known_ends(self, False))
 
-    def news(self, since: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    def learned_since(self, since: tuple[int, ...]) -> tuple[list[int], list[int]]:
         """The outcomes learned to be accepted, and to be rejected, `since` an earlier version."""
         if since == self.version:
             return [], []
         candidates: dict[int, None] = {}
         rejected: list[int] = []
-        for verdicts, seen in zip(
-            self.known.values(), since or (0,) * len(self.known), strict=True
-        ):
-            for what in verdicts.journal[seen:]:
+        for known, seen in zip(self.known.values(), since or (0,) * len(self.known), strict=True):
+            for what in known.journal[seen:]:
                 if isinstance(what, tuple):
-                    rejected += self.vocabulary.lexicon.ids[slice(*what)].tolist()
-                elif what in verdicts.accepted:
+                    rejected += self.vocabulary.prefix_index.ids[slice(*what)].tolist()
+                elif what in known.accepted:
                     candidates[what] = None
                 else:
                     rejected.append(what)
@@ -182,9 +180,9 @@ class Knowledge:
 
     def is_accepted(self, token: int) -> bool:
         """Whether a token is known to be allowed by every factor that is checked."""
-        return all(token in verdicts.accepted for verdicts in self.known.values())
+        return all(token in known.accepted for known in self.known.values())
 
-    # --- asking ---------------------------------------------------------------------------
+    # --- checking -------------------------------------------------------------------------
 
     async def check(self, outcome: int) -> bool:
         """Whether an outcome is allowed; remembered."""
@@ -192,11 +190,11 @@ class Knowledge:
             return await check_end(self, outcome)
         if self.allowed is not None and not self.allowed[outcome]:
             return False
-        verdicts = [known.verdict(outcome, self.vocabulary) for known in self.known.values()]
-        if None in verdicts and False not in verdicts:
+        answers = [known.verdict(outcome, self.vocabulary) for known in self.known.values()]
+        if None in answers and False not in answers:
             answer = self.ahead.take(outcome)
             if answer is None:
-                answer = await self._ask(outcome)
+                answer = await self._evaluate(outcome)
             for i, state in answer:
                 if state is None:
                     self.known[i].reject(outcome)
@@ -206,8 +204,8 @@ class Knowledge:
                     next_bytes = self.target.boolean[i].next_bytes(state)
                     self.undecided.note(outcome, next_bytes, known)
                     known.accept(outcome, state)
-            verdicts = [answer[-1][1] is not None]
-        if not all(verdicts):
+            answers = [answer[-1][1] is not None]
+        if not all(answers):
             return False
         return not await leads_to_dead_end(self, outcome)
 
@@ -219,7 +217,7 @@ class Knowledge:
     async def fetch(self, outcomes: Sequence[int]) -> None:
         """Check several outcomes at once, if that is worth it; what is not needed in the end is
         not learned."""
-        await self.ahead.fetch(outcomes, self._is_open, self._ask)
+        await self.ahead.fetch(outcomes, self._is_open, self._evaluate)
 
     def _is_open(self, outcome: int) -> bool:
         """Whether an outcome is a token whose verdict depends on a check."""
@@ -227,14 +225,14 @@ class Knowledge:
             return False
         if self.allowed is not None and not self.allowed[outcome]:
             return False
-        found = [verdicts.verdict(outcome, self.vocabulary) for verdicts in self.known.values()]
+        found = [known.verdict(outcome, self.vocabulary) for known in self.known.values()]
         return None in found and False not in found
 
-    async def ask_beginning(self, i: int, beginning: bytes) -> State | None:
-        """The state of a factor after a beginning of tokens, None if it refuses it."""
+    async def check_prefix(self, i: int, prefix: bytes) -> State | None:
+        """The state of a factor after a prefix of tokens, None if it rejects it."""
         self.checks[i] += 1
-        self.beginnings += 1
-        state = await self._advance(i, None, beginning)
+        self.prefix_checks += 1
+        state = await self._advance(i, None, prefix)
         if state is None:  # a count of 0 would be blamed, too
             self.rejections[i] += 1
         return state
@@ -262,12 +260,12 @@ class Knowledge:
             states.append(state)
         return tuple(states)
 
-    async def _ask(self, outcome: int) -> _Answer:
+    async def _evaluate(self, outcome: int) -> _Answer:
         """Ask the factors that have not been asked, up to the first that refuses."""
         data = bytes(self.vocabulary.tokens[outcome])
         answer: _Answer = []
-        for i, verdicts in self.known.items():
-            if outcome in verdicts.accepted:
+        for i, known in self.known.items():
+            if outcome in known.accepted:
                 continue
             self.checks[i] += 1
             answer.append((i, await self._advance(i, outcome, data)))
@@ -283,13 +281,13 @@ class Knowledge:
     async def timed(self, i: int, answer: Awaitable[Any], text: bytes) -> Any:
         started = time.perf_counter()
         try:
-            return await ask(self.target.boolean[i], answer, text)
+            return await evaluate(self.target.boolean[i], answer, text)
         finally:
             self.seconds[i] += time.perf_counter() - started
 
-    def settle(self) -> None:
-        """Charge the memory for what was learned."""
+    def charge(self) -> None:
+        """Charge the cache for what was learned."""
         tail = self._drawn
         for i in self.known:
-            self.memory.settle(self.keys[i], self.states[i], self.vocabulary, tail)
-            tail = Tail()
+            self.cache.charge(self.keys[i], self.states[i], self.vocabulary, tail)
+            tail = TailDraws()

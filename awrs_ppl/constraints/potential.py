@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from genlm.control.potential.base import Potential
 from genlm.control.typing import Atomic
 
-from awrs_ppl._concurrency import settle
+from awrs_ppl._concurrency import resolve
 from awrs_ppl._messages import show
 from awrs_ppl._values import count_of
 from awrs_ppl.constraints.arguments import Argument
@@ -153,10 +153,10 @@ class BooleanPotential(Multiplicative):
         state = await self._reached(context)
         if state is None:
             return -math.inf
-        return 0.0 if await settle(self.accepts(state)) else -math.inf
+        return 0.0 if await resolve(self.accepts(state)) else -math.inf
 
     async def _reached(self, context: Sequence[int] | bytes) -> State | None:
-        return await settle(self.advance(self.start(), bytes(context)))
+        return await resolve(self.advance(self.start(), bytes(context)))
 
 
 def check_workers(

@@ -1,96 +1,98 @@
 """What follows from one verdict: every beginning of an allowed token is allowed, and all that
-begins like a rejected beginning is rejected."""
+begins like a rejected prefix is rejected."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from awrs_ppl.constraints.adapters import ByteFactor
-from awrs_ppl.constraints.next_verdicts import Knowledge
-from awrs_ppl.constraints.verdict_cache import Verdicts
-from awrs_ppl.tokens.prefix_index import Lexicon, boundaries
+from awrs_ppl.constraints.next_verdicts import NextVerdicts
+from awrs_ppl.constraints.verdict_cache import StateVerdicts
+from awrs_ppl.tokens.prefix_index import PrefixIndex, boundaries
 from awrs_ppl.tokens.urn import Urn
 
-__all__ = ["follow"]
+__all__ = ["propagate"]
 
 _FEW = 32  # so many tokens are cheaper kept one by one than as a range
 
 
-async def follow(
-    knowledge: Knowledge, outcome: int, allowed: bool, urn: Urn, worth: float
+async def propagate(
+    verdicts: NextVerdicts, outcome: int, allowed: bool, urn: Urn, threshold: float
 ) -> list[int]:
     """Learn what follows from a verdict, and take it out of `urn`; tokens newly accepted.
 
     An accepted token: every token it begins with is accepted. A rejected one: its beginnings
-    are asked about, shortest first, while the tokens that begin so hold at least `worth`; all
+    are asked about, shortest first, while the tokens that begin so hold at least `threshold`; all
     tokens that begin like the shortest rejected one are rejected. Only where the factor is
     over bytes; ends follow from nothing.
     """
-    if outcome >= knowledge.vocabulary.size:
+    if outcome >= verdicts.vocabulary.size:
         return []
-    data = bytes(knowledge.vocabulary.tokens[outcome])
-    boolean = knowledge.target.boolean
-    over_bytes = [i for i in knowledge.known if isinstance(boolean[i], ByteFactor)]
+    data = bytes(verdicts.vocabulary.tokens[outcome])
+    boolean = verdicts.target.boolean
+    over_bytes = [i for i in verdicts.known if isinstance(boolean[i], ByteFactor)]
     if allowed:
-        return _accept_beginnings(knowledge, over_bytes, data, urn)
+        return _accept_prefixes(verdicts, over_bytes, data, urn)
     for i in over_bytes:
-        if outcome in knowledge.known[i].rejected:
-            return await _reject_alike(knowledge, i, data, urn, worth)
+        if outcome in verdicts.known[i].rejected:
+            return await _reject_by_prefix(verdicts, i, data, urn, threshold)
     return []
 
 
-def _accept_beginnings(
-    knowledge: Knowledge, factors: Sequence[int], data: bytes, urn: Urn
+def _accept_prefixes(
+    verdicts: NextVerdicts, factors: Sequence[int], data: bytes, urn: Urn
 ) -> list[int]:
     """Learn that `factors` accept all tokens that begin what they have accepted."""
-    vocabulary = knowledge.vocabulary
+    vocabulary = verdicts.vocabulary
     found = []
-    for token in vocabulary.lexicon.within(data) if factors else ():
-        for verdicts in (knowledge.known[i] for i in factors):
-            if verdicts.verdict(token, vocabulary) is None:
-                verdicts.accept(token, None)
-        if urn.weight(token) > 0.0 and knowledge.is_accepted(token):
+    for token in vocabulary.prefix_index.within(data) if factors else ():
+        for known in (verdicts.known[i] for i in factors):
+            if known.verdict(token, vocabulary) is None:
+                known.accept(token, None)
+        if urn.weight(token) > 0.0 and verdicts.is_accepted(token):
             found.append(token)
     return found
 
 
-async def _reject_alike(
-    knowledge: Knowledge, i: int, data: bytes, urn: Urn, worth: float
+async def _reject_by_prefix(
+    verdicts: NextVerdicts, i: int, data: bytes, urn: Urn, threshold: float
 ) -> list[int]:
-    verdicts, vocabulary = knowledge.known[i], knowledge.vocabulary
-    lexicon = vocabulary.lexicon
+    known, vocabulary = verdicts.known[i], verdicts.vocabulary
+    prefix_index = vocabulary.prefix_index
     found: list[int] = []
     for cut in boundaries(data):
-        beginning = data[:cut]
-        spelled = tuple(lexicon.spelling(beginning))
-        known = [verdicts.verdict(token, vocabulary) for token in spelled]
-        if beginning in verdicts.begun or True in known:
+        prefix = data[:cut]
+        spelled = tuple(prefix_index.spelling(prefix))
+        answers = [known.verdict(token, vocabulary) for token in spelled]
+        if prefix in known.prefixes or True in answers:
             continue
-        first, last = lexicon.range(beginning)
-        if False not in known:
-            if urn.mass_of(lexicon.ids[first:last]) < worth:
+        first, last = prefix_index.range(prefix)
+        if False not in answers:
+            if urn.mass_of(prefix_index.ids[first:last]) < threshold:
                 break
-            state = await knowledge.ask_beginning(i, beginning)
+            state = await verdicts.check_prefix(i, prefix)
             if state is not None:
-                verdicts.begin(beginning)
+                known.accept_prefix(prefix)
                 for token in spelled:
-                    verdicts.accept(token, state)
+                    known.accept(token, state)
                 # No other factor was asked.
-                found += _accept_beginnings(knowledge, [i], beginning, urn)
+                found += _accept_prefixes(verdicts, [i], prefix, urn)
                 continue
-        _reject_range(verdicts, lexicon, (first, last), urn)
+        _reject_range(known, prefix_index, (first, last), urn)
         return found
-    _reject_range(verdicts, lexicon, lexicon.range(data), urn)
+    _reject_range(known, prefix_index, prefix_index.range(data), urn)
     return found
 
 
-def _reject_range(verdicts: Verdicts, lexicon: Lexicon, ranks: tuple[int, int], urn: Urn) -> None:
+def _reject_range(
+    known: StateVerdicts, prefix_index: PrefixIndex, ranks: tuple[int, int], urn: Urn
+) -> None:
     first, last = ranks
-    alike = lexicon.ids[first:last]
+    alike = prefix_index.ids[first:last]
     if last - first > _FEW:
-        verdicts.reject_range(first, last)
+        known.reject_range(first, last)
         urn.remove_all(alike)
         return
     for token in alike.tolist():
-        verdicts.reject(token)
+        known.reject(token)
         urn.remove(token)

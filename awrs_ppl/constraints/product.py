@@ -26,7 +26,7 @@ from awrs_ppl.constraints.dense import Dense, adopted
 from awrs_ppl.constraints.potential import BYTE_TABLES, BYTES, BooleanPotential, Multiplicative
 from awrs_ppl.constraints.weighing import Weigher
 from awrs_ppl.errors import VocabularyError
-from awrs_ppl.tokens.next_token import end_log_weight
+from awrs_ppl.tokens.underflow import end_log_weight
 from awrs_ppl.tokens.vocabulary import Vocabulary, first_stop
 
 __all__ = ["Product", "Target", "product"]

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from awrs_ppl.constraints.adapters import is_inside
+from awrs_ppl.constraints.adapters import is_in_character
 
 if TYPE_CHECKING:
-    from awrs_ppl.constraints.verdict_cache import Verdicts
+    from awrs_ppl.constraints.verdict_cache import StateVerdicts
     from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Undecided"]
@@ -29,24 +29,24 @@ class Undecided:
 
     __slots__ = ("_known", "begun", "uses_twists")
 
-    def __init__(self, known: Iterable[Verdicts]) -> None:
+    def __init__(self, known: Iterable[StateVerdicts]) -> None:
         self._known = known
         self.uses_twists = True
         self.begun: float | None = None
 
     def enter(
-        self, next_bytes: range | None, twist: float, known: Verdicts, vocabulary: Vocabulary
+        self, next_bytes: range | None, twist: float, known: StateVerdicts, vocabulary: Vocabulary
     ) -> None:
         """Come to a state whose next bytes are known, by a draw of this twist."""
-        if is_inside(next_bytes):
+        if is_in_character(next_bytes):
             self.begun = twist
         if next_bytes is not None and not known.journal:
-            known.go_on_with(next_bytes, vocabulary)
+            known.restrict_first_bytes(next_bytes, vocabulary)
 
-    def note(self, token: int, next_bytes: range | None, known: Verdicts) -> None:
+    def note(self, token: int, next_bytes: range | None, known: StateVerdicts) -> None:
         """A token is about to be accepted, after which these bytes come."""
         # Others may have learned meanwhile that it is a prefix of an allowed token.
-        if token not in known.accepted and is_inside(next_bytes):
+        if token not in known.accepted and is_in_character(next_bytes):
             known.wait(token)
 
     def waiting(self) -> list[int]:

@@ -15,7 +15,7 @@ from awrs_ppl.constraints.dead_ends import DeadEnds
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
-__all__ = ["REMEMBERED", "Memory", "Verdicts"]
+__all__ = ["REMEMBERED", "StateVerdicts", "VerdictCache"]
 
 LIMIT = 64 * 2**20
 # What one entry takes, in bytes: measured, dictionaries' room to grow included.
@@ -24,15 +24,15 @@ _CONSTRAINTS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Tail:
+class TailDraws:
     """How many outcomes of unknown verdict were drawn somewhere, and how many of them were
     allowed."""
 
     drawn: int = 0
     allowed: int = 0
 
-    def __add__(self, other: Tail) -> Tail:
-        return Tail(self.drawn + other.drawn, self.allowed + other.allowed)
+    def __add__(self, other: TailDraws) -> TailDraws:
+        return TailDraws(self.drawn + other.drawn, self.allowed + other.allowed)
 
     def share(self, before: float, most: float = math.inf) -> float:
         """What share of them is allowed, if the guess was `before`; they count for `most` draws
@@ -41,25 +41,25 @@ class Tail:
         return (weight * self.allowed + before) / (weight * self.drawn + 1.0)
 
 
-class Verdicts:
+class StateVerdicts:
     """What is known of the next tokens at one state of one constraint.
 
     `accepted` maps tokens to the state after them, or None where it was not computed; those
     `waiting` were accepted because they end inside a character, which is judged when it is whole;
-    `rejected` are single tokens, `ranges` ranks in the vocabulary's `lexicon` all of whose tokens
-    are rejected; `begun` beginnings of tokens that are allowed; `ends` whether the text may end
-    after some last bytes. `journal` has the tokens and ranges in the order they were learned,
-    `tail` counts the draws from the tokens and ends that were not known.
+    `rejected` are single tokens, `ranges` ranks in the vocabulary's `prefix_index` all of whose
+    tokens are rejected; `prefixes` are prefixes of tokens that are allowed; `ends` whether the text
+    may end after some last bytes. `journal` has the tokens and ranges in the order in which they
+    were learned, `tail` counts the draws from the tokens and ends that were not known.
     """
 
     __slots__ = (
         "_arrays",
         "accepted",
-        "begun",
         "cost",
         "ends",
         "journal",
         "paid",
+        "prefixes",
         "ranges",
         "rejected",
         "tail",
@@ -71,10 +71,10 @@ class Verdicts:
         self.waiting: set[int] = set()
         self.rejected: set[int] = set()
         self.ranges: list[tuple[int, int]] = []
-        self.begun: set[bytes] = set()
+        self.prefixes: set[bytes] = set()
         self.ends: dict[bytes, bool] = {}
         self.journal: list[int | tuple[int, int]] = []
-        self.tail = Tail()
+        self.tail = TailDraws()
         self.cost, self.paid = _TABLE, 0
         self._arrays: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 
@@ -85,7 +85,7 @@ class Verdicts:
         if token in self.rejected:
             return False
         if self.ranges:
-            rank = int(vocabulary.lexicon.ranks[token])
+            rank = int(vocabulary.prefix_index.ranks[token])
             if any(first <= rank < last for first, last in self.ranges):
                 return False
         return None
@@ -115,14 +115,14 @@ class Verdicts:
         self.ranges.append((first, last))
         self._learned((first, last), _RANGE)
 
-    def go_on_with(self, first_bytes: range, vocabulary: Vocabulary) -> None:
+    def restrict_first_bytes(self, first_bytes: range, vocabulary: Vocabulary) -> None:
         """Learn that no token is allowed that begins with another byte."""
-        for ranks in vocabulary.lexicon.outside(first_bytes):
+        for ranks in vocabulary.prefix_index.outside(first_bytes):
             self.reject_range(*ranks)
 
-    def begin(self, beginning: bytes) -> None:
-        """Learn that a beginning of tokens is allowed."""
-        self.begun.add(beginning)
+    def accept_prefix(self, prefix: bytes) -> None:
+        """Learn that a prefix of tokens is allowed."""
+        self.prefixes.add(prefix)
         self.cost += _TOKEN
 
     def _learned(self, what: int | tuple[int, int], cost: int) -> None:
@@ -141,7 +141,7 @@ class Verdicts:
         key = (*more, -1, *less)
         if key not in self._arrays:
             parts = [np.fromiter(self.rejected, np.int32, len(self.rejected))]
-            parts += [vocabulary.lexicon.ids[first:last] for first, last in self.ranges]
+            parts += [vocabulary.prefix_index.ids[first:last] for first, last in self.ranges]
             rejected = np.concatenate([*parts, np.array(less, np.int32)])
             accepted = np.fromiter((*self.accepted, *more), np.int32)
             self._arrays[key] = accepted, rejected
@@ -152,7 +152,7 @@ class Verdicts:
         self._arrays.clear()
 
 
-class Memory:
+class VerdictCache:
     """Verdicts of the `constraints` used last, by their keys, each within `limit` bytes; the
     states that were not used for longest go first. One that `lasts` is used by later runs too.
 
@@ -166,7 +166,7 @@ class Memory:
         self._shelves: OrderedDict[Hashable, _Shelf] = OrderedDict()
         self.dead_ends = DeadEnds()
 
-    def verdicts(self, key: Hashable, state: State, vocabulary: Vocabulary) -> Verdicts:
+    def verdicts(self, key: Hashable, state: State, vocabulary: Vocabulary) -> StateVerdicts:
         """What is known at a state of the constraint with this key."""
         shelf = self._shelves.get(key)
         if shelf is None:
@@ -176,19 +176,19 @@ class Memory:
         self._shelves.move_to_end(key)
         return shelf.find((state, vocabulary))
 
-    def tail(self, key: Hashable) -> Tail:
+    def tail(self, key: Hashable) -> TailDraws:
         """The draws at all states of a constraint together."""
         shelf = self._shelves.get(key)
-        return shelf.tail if shelf else Tail()
+        return shelf.tail if shelf else TailDraws()
 
-    def settle(
-        self, key: Hashable, state: State, vocabulary: Vocabulary, tail: Tail | None = None
+    def charge(
+        self, key: Hashable, state: State, vocabulary: Vocabulary, tail: TailDraws | None = None
     ) -> None:
         """Charge for what was learned at a state, and forget others if it is too much; count
         the draws from its `tail`."""
         shelf = self._shelves.get(key)
         if shelf is not None:
-            shelf.charge((state, vocabulary), tail or Tail())
+            shelf.charge((state, vocabulary), tail or TailDraws())
 
     def cost(self, key: Hashable) -> int:
         """The bytes that the verdicts of a constraint take, about."""
@@ -201,27 +201,27 @@ class _Shelf:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._known: OrderedDict[tuple[State, Vocabulary], Verdicts] = OrderedDict()
+        self._known: OrderedDict[tuple[State, Vocabulary], StateVerdicts] = OrderedDict()
         self.cost = 0
-        self.tail = Tail()
+        self.tail = TailDraws()
 
-    def find(self, key: tuple[State, Vocabulary]) -> Verdicts:
+    def find(self, key: tuple[State, Vocabulary]) -> StateVerdicts:
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = Verdicts()
+            found = self._known[key] = StateVerdicts()
             found.cost += size_of(key[0])
         self._known.move_to_end(key)
         return found
 
-    def charge(self, key: tuple[State, Vocabulary], tail: Tail) -> None:
+    def charge(self, key: tuple[State, Vocabulary], tail: TailDraws) -> None:
         self.tail += tail
-        verdicts = self._known.get(key)
-        if verdicts is None:
+        known = self._known.get(key)
+        if known is None:
             return
-        verdicts.tail += tail
-        verdicts.forget_arrays()
-        self.cost += verdicts.cost - verdicts.paid
-        verdicts.paid = verdicts.cost
+        known.tail += tail
+        known.forget_arrays()
+        self.cost += known.cost - known.paid
+        known.paid = known.cost
         while self.cost > self._limit and self._known:
             self.cost -= self._known.popitem(last=False)[1].paid
 
@@ -237,4 +237,4 @@ def size_of(state: Any) -> int:
 
 
 # What `remember=True` keeps for later runs, and shares with others at the same time.
-REMEMBERED = Memory(lasts=True)
+REMEMBERED = VerdictCache(lasts=True)

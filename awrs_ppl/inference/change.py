@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from awrs_ppl.constraints.verdict_cache import Memory
+from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.proposals.token_step import Progress
@@ -29,7 +29,7 @@ class Shared:
 
     stream: Callable[[Particle, Purpose], np.random.Generator]
     recorder: Recorder
-    memory: Memory
+    cache: VerdictCache
     total: float
     steer: bool
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from awrs_ppl._messages import show
 from awrs_ppl.constraints.adapters import ByteFactor, Text
-from awrs_ppl.constraints.evaluation import ask
+from awrs_ppl.constraints.evaluation import evaluate
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.program.trace import Record
@@ -38,12 +38,12 @@ async def recheck(records: Sequence[Record], seed: int) -> None:
         for factor in asked.target.boolean:
             if isinstance(factor, ByteFactor):
                 for cut in [*cuts, *cuts]:
-                    state = await ask(factor, factor.begin(Text(data[:cut])), data[:cut])
+                    state = await evaluate(factor, factor.begin(Text(data[:cut])), data[:cut])
                     if state is None:
                         raise _contradiction(factor, data[:cut], f"as a beginning of {show(data)}")
-                state = await ask(factor, factor.begin(Text(data)), data)
+                state = await evaluate(factor, factor.begin(Text(data)), data)
                 for _ in range(2):
-                    if state is None or not await ask(factor, factor.accepts(state), data):
+                    if state is None or not await evaluate(factor, factor.accepts(state), data):
                         raise _contradiction(factor, data, "as a whole")
 
 

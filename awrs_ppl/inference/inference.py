@@ -19,20 +19,20 @@ import numpy as np
 
 from awrs_ppl._concurrency import together
 from awrs_ppl._values import whole
-from awrs_ppl.constraints.verdict_cache import Memory
+from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.errors import ModelError
 from awrs_ppl.inference.change import Change, Shared
 from awrs_ppl.inference.failures import report
 from awrs_ppl.inference.population import Particle, continued
 from awrs_ppl.inference.recorder import Recorder
 from awrs_ppl.inference.resampling import SCHEMES
-from awrs_ppl.inference.step import play
+from awrs_ppl.inference.step import make_step
 from awrs_ppl.log_weights import ess, log_sum, normalize
 from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.program.execution import Model, Run, require_model
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.program.trace import Log
-from awrs_ppl.rng import Purpose, Streams
+from awrs_ppl.rng import Purpose, RandomStreams
 
 if TYPE_CHECKING:
     from awrs_ppl.constraints.adapters import Factor
@@ -52,9 +52,9 @@ class Inference:
         n_particles: int,
         ess_threshold: float,
         resampling: str,
-        streams: Streams,
+        streams: RandomStreams,
         progress: bool,
-        memory: Memory,
+        cache: VerdictCache,
     ) -> None:
         require_model(model)
         n_particles = whole("n_particles", n_particles, least=1)
@@ -68,7 +68,7 @@ class Inference:
         self.particles = [Particle(slot) for slot in range(n_particles)]
         self.recorder = Recorder(n_particles, progress)
         self._streams = streams
-        self._memory = memory
+        self._cache = cache
         self._ess_threshold = ess_threshold
         self._scheme = SCHEMES[resampling]
         self._round = 0
@@ -207,8 +207,8 @@ class Inference:
         self.recorder.begin(active)
         weights = [p.total for p in self.particles]
         steer = self._ess_threshold > 0
-        shared = Shared(self._stream, self.recorder, self._memory, log_sum(weights), steer)
-        changes = await play(active, shared)
+        shared = Shared(self._stream, self.recorder, self._cache, log_sum(weights), steer)
+        changes = await make_step(active, shared)
         self.recorder.note(weights, changes)
         return changes
 

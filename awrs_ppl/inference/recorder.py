@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from awrs_ppl._messages import escape
-from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.inference._progress import Bar
 from awrs_ppl.inference.losses import Losses
 from awrs_ppl.inference.population import Particle
@@ -70,21 +70,21 @@ class Recorder:
             spent = time.perf_counter() - started
             self._seconds[name] = self._seconds.get(name, 0.0) + spent
 
-    def count(self, steps: Iterable[Knowledge]) -> None:
+    def count(self, steps: Iterable[NextVerdicts]) -> None:
         """Charge the checks of some contexts to the potentials, which are named once: names may
         be long."""
         names: dict[int, str] = {}
-        for knowledge in steps:
+        for verdicts in steps:
             # Whoever was asked has taken time.
-            for i, seconds in knowledge.seconds.items():
-                potential = knowledge.target.boolean[i].potential
+            for i, seconds in verdicts.seconds.items():
+                potential = verdicts.target.boolean[i].potential
                 name = names.get(id(potential))
                 if name is None:
                     name = names[id(potential)] = repr(potential)
                 self._check_seconds[name] = self._check_seconds.get(name, 0.0) + seconds
                 for asked, total in (
-                    (knowledge.checks, self._checks),
-                    (knowledge.rejections, self._rejections),
+                    (verdicts.checks, self._checks),
+                    (verdicts.rejections, self._rejections),
                 ):
                     if i in asked:
                         total[name] += asked[i]
@@ -101,7 +101,7 @@ class Recorder:
             lm_passes=int(sum(now["passes"] - before["passes"] for now, before in used)),
             checks=dict(self._checks),
             seconds=seconds,
-            refusals=dict(self._rejections),
+            rejections=dict(self._rejections),
             check_seconds=dict(self._check_seconds),
         )
 

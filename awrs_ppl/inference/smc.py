@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from awrs_ppl._values import whole
-from awrs_ppl.constraints.verdict_cache import REMEMBERED, Memory
+from awrs_ppl.constraints.verdict_cache import REMEMBERED, VerdictCache
 from awrs_ppl.errors import ModelError, ReplayError
 from awrs_ppl.inference.check_replay import recheck
 from awrs_ppl.inference.inference import Inference
 from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.program.execution import Model, Run, alike
 from awrs_ppl.program.trace import Log
-from awrs_ppl.rng import Streams
+from awrs_ppl.rng import RandomStreams
 
 __all__ = ["check_replay", "infer", "run"]
 
@@ -79,9 +79,9 @@ async def infer(
         raise ModelError(f"timeout={timeout!r}: it must be seconds, or None")
     # Weights hang on what is known: the random numbers that made it must not be used again.
     streams = replace(_streams(seed), entropy=secrets.randbits(64)) if remember else _streams(seed)
-    memory = REMEMBERED if remember else Memory()
+    cache = REMEMBERED if remember else VerdictCache()
     inference = Inference(
-        model, args, n_particles, ess_threshold, resampling, streams, progress, memory
+        model, args, n_particles, ess_threshold, resampling, streams, progress, cache
     )
     stopped = None
     scope = asyncio.timeout(timeout)
@@ -159,7 +159,7 @@ async def check_replay(model: Model, *args: Any, seed: int = 0) -> None:
     Traceback (most recent call last):
     awrs_ppl.errors.ReplayError: ...
     """
-    inference = Inference(model, args, 1, 0.0, "stratified", _streams(seed), False, Memory())
+    inference = Inference(model, args, 1, 0.0, "stratified", _streams(seed), False, VerdictCache())
     try:
         await inference.run()
     finally:
@@ -186,7 +186,7 @@ async def check_replay(model: Model, *args: Any, seed: int = 0) -> None:
         await again.drop()
 
 
-def _streams(seed: int | None) -> Streams:
+def _streams(seed: int | None) -> RandomStreams:
     if seed is None:
-        return Streams.fresh()
-    return Streams(whole("seed", seed, least=0))
+        return RandomStreams.fresh()
+    return RandomStreams(whole("seed", seed, least=0))

@@ -17,16 +17,16 @@ from awrs_ppl.constraints.weighing import Weigher, weigh
 from awrs_ppl.errors import ContextLengthError
 from awrs_ppl.inference.change import Change, Shared
 from awrs_ppl.inference.population import Particle
-from awrs_ppl.inference.text_step import grow
+from awrs_ppl.inference.text_step import draw_tokens
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.proposals.token_step import Progress
 from awrs_ppl.rng import Purpose
-from awrs_ppl.tokens.vocabulary import stop_tail
+from awrs_ppl.tokens.vocabulary import stop_prefix
 
-__all__ = ["play"]
+__all__ = ["make_step"]
 
 
-async def play(active: Sequence[Particle], shared: Shared) -> list[Change]:
+async def make_step(active: Sequence[Particle], shared: Shared) -> list[Change]:
     """One step of particles that are at weighted statements."""
     texts = [p for p in active if isinstance(p.statement, Generate)]
     growing = [p for p in texts if p.progress is None or not p.progress.ended]
@@ -35,7 +35,7 @@ async def play(active: Sequence[Particle], shared: Shared) -> list[Change]:
         return await _end(texts, shared)
     changes = [Change(particle, progress=particle.progress) for particle in growing]
     if growing:
-        await grow(changes, shared)
+        await draw_tokens(changes, shared)
         with shared.recorder.part("critic"):
             await _steer(changes, shared)
     with shared.recorder.part("observe"):
@@ -66,7 +66,7 @@ async def _steer(changes: Sequence[Change], shared: Shared) -> None:
 def _lasting(progress: Progress, generate: Generate) -> Text:
     """The part of a text that no stop can take away: what it ends as has this prefix."""
     text = progress.text
-    tail = b"" if progress.ended else stop_tail(text.data, generate.target.stops)
+    tail = b"" if progress.ended else stop_prefix(text.data, generate.target.stops)
     return replace(text, data=text.data[: len(text.data) - len(tail)])
 
 

@@ -26,7 +26,7 @@ from awrs_ppl.proposals import Draw, token_step
 from awrs_ppl.proposals.token_step import Progress, TokenStep
 from awrs_ppl.rng import Purpose
 
-__all__ = ["grow"]
+__all__ = ["draw_tokens"]
 
 # The steps of a round, each with the particles that are there.
 _Steps = dict[TokenStep, list[Change]]
@@ -34,7 +34,7 @@ _Steps = dict[TokenStep, list[Change]]
 _Rows = dict[TokenStep, list[tuple[torch.Tensor, int]]]
 
 
-async def grow(changes: Sequence[Change], shared: Shared) -> None:
+async def draw_tokens(changes: Sequence[Change], shared: Shared) -> None:
     """Draw one outcome for each; texts that reach `max_tokens` are ended."""
     await _begin([change for change in changes if change.progress is None])
     going = [change for change in changes if change.progress is not None]
@@ -48,7 +48,7 @@ async def grow(changes: Sequence[Change], shared: Shared) -> None:
         draws = await _draw({step: steps[step] for step in rows}, rows, shared)
         for step in rows:
             await _commit(step, steps[step], draws[step])
-        shared.recorder.count(step.knowledge for step in rows)
+        shared.recorder.count(step.verdicts for step in rows)
     shared.recorder.tokens += len(going)
     with shared.recorder.part("potentials"):
         await _weigh(going, before)
@@ -104,7 +104,7 @@ def _steps(going: Sequence[Change], shared: Shared) -> _Steps:
             step = found[key] = TokenStep.at(
                 generate.target,
                 progress,
-                shared.memory,
+                shared.cache,
                 generate.proposal,
                 forced=forced,
                 keys=generate.keys,
@@ -120,7 +120,7 @@ async def _rows(steps: _Steps) -> _Rows:
     wanted: dict[Any, list[tuple[TokenStep, int, tuple[int, ...], float]]] = defaultdict(list)
     rows: _Rows = {}
     for step in steps:
-        dense = step.knowledge.target.dense
+        dense = step.verdicts.target.dense
         rows[step] = [(torch.empty(0), 0)] * len(dense)
         for j, lm in enumerate(dense):
             context = lm.prompt + step.progress.text.tokens
@@ -158,7 +158,7 @@ async def _draw(steps: _Steps, rows: _Rows, shared: Shared) -> dict[TokenStep, l
     """Weigh the outcomes of all steps at once, and draw."""
     kinds: dict[Any, list[TokenStep]] = defaultdict(list)
     for step in steps:
-        target = step.knowledge.target
+        target = step.verdicts.target
         kinds[target.vocabulary, len(target.dense)].append(step)
     for (_, count), alike in kinds.items():
         stacked = [_stacked([rows[step][j] for step in alike]) for j in range(count)]
@@ -180,7 +180,7 @@ def _chains(steps: Sequence[TokenStep]) -> list[list[TokenStep]]:
     does not depend on whose checks are done first; others draw side by side."""
     chains: list[tuple[set[int], list[TokenStep]]] = []
     for step in steps:
-        states = {id(verdicts) for verdicts in step.knowledge.known.values()}
+        states = {id(known) for known in step.verdicts.known.values()}
         alike = [chain for chain in chains if chain[0] & states]
         merged = set[int]().union(states, *(chain[0] for chain in alike))
         links = [link for chain in alike for link in chain[1]]
@@ -208,13 +208,13 @@ async def _commit(step: TokenStep, members: Sequence[Change], draws: Sequence[Dr
 
 def _killer(step: TokenStep) -> str:
     """What is to blame if nothing could be drawn."""
-    knowledge = step.knowledge
-    boolean = knowledge.target.boolean
-    known = Counter({i: len(v.rejected) for i, v in knowledge.known.items() if v.rejected})
-    if blamed := knowledge.rejections or known:
+    verdicts = step.verdicts
+    boolean = verdicts.target.boolean
+    known = Counter({i: len(v.rejected) for i, v in verdicts.known.items() if v.rejected})
+    if blamed := verdicts.rejections or known:
         name = repr(boolean[blamed.most_common(1)[0][0]].potential)
-    elif knowledge.allowed is not None and not knowledge.allowed.any():
-        name = " * ".join(repr(boolean[i].potential) for i in sorted(knowledge.masked))
+    elif verdicts.allowed is not None and not verdicts.allowed.any():
+        name = " * ".join(repr(boolean[i].potential) for i in sorted(verdicts.masked))
     else:
         name = "the language model"
     return f"{name} (at max_tokens)" if step.forced else name

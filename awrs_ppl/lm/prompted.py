@@ -13,8 +13,8 @@ from genlm.control.potential.built_in.llm import PromptedLLM
 from awrs_ppl._messages import quoted
 from awrs_ppl.constraints.arguments import Argument, hidden
 from awrs_ppl.constraints.dense import Dense
-from awrs_ppl.tokens.next_token import end_log_weight
-from awrs_ppl.tokens.vocabulary import Closings, first_stop, stop_tail
+from awrs_ppl.tokens.underflow import end_log_weight
+from awrs_ppl.tokens.vocabulary import Closings, first_stop, stop_prefix
 
 if TYPE_CHECKING:
     from awrs_ppl.lm import LM
@@ -156,7 +156,7 @@ class PromptedLM(Dense):
         weights = np.full((len(texts), len(vocabulary.text_ids) + 1), -np.inf)
         for weight, given, text in zip(weights, rows, texts, strict=True):
             data = b"".join(bytes(vocabulary.tokens[i]) for i in text)
-            tail = stop_tail(data, self.stops)
+            tail = stop_prefix(data, self.stops)
             row = np.array(given, dtype=np.float64)
             row[vocabulary.closings(self.stops, tail).tokens] = -np.inf
             weight[:-1] = row[vocabulary.text_ids]

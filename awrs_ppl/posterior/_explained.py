@@ -132,16 +132,15 @@ def _sections(explanation: Explanation) -> list[tuple[str, list[str]]]:
             told.append(f"{count:,} more in {len(rest):,} other place{plural(len(rest))}")
         found.append(("What killed particles", told))
     if explanation.checks:
-        asked = list(explanation.checks.items())
+        checks, rejections = list(explanation.checks.items()), explanation.rejections
         told = [
-            f"{safe(name, 60)} was asked {count:,} time{plural(count)} and refused "
-            f"{explanation.refusals.get(name, 0):,}, in {explanation.seconds.get(name, 0.0):.2f} s"
-            for name, count in asked[:_LINES]
+            f"{safe(name, 60)} was evaluated {count:,} time{plural(count)} and rejected "
+            f"{rejections.get(name, 0):,}, in {explanation.seconds.get(name, 0.0):.2f} s"
+            for name, count in checks[:_LINES]
         ]
-        if rest := asked[_LINES:]:
-            told.append(
-                f"{len(rest):,} others were asked {sum(count for _, count in rest):,} times"
-            )
+        if rest := checks[_LINES:]:
+            total = sum(count for _, count in rest)
+            told.append(f"{len(rest):,} others were evaluated {total:,} times")
         found.append(("Checks", told))
     found.append(("Particles", _comparisons(explanation)))
     return found

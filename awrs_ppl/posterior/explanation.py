@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from awrs_ppl._renamed import renamed
 from awrs_ppl.log_weights import normalize
 from awrs_ppl.posterior import _explained
 
@@ -95,8 +96,8 @@ class Importance:
 class Explanation:
     """What `Posterior.explain()` gives: as text, as HTML in a notebook, and as data.
 
-    `checks` and `refusals` count questions to potentials without a mask, and refusals, by
-    potential, and `seconds` is how long their answers took; `deaths` are the largest groups
+    `checks` and `rejections` count evaluations of potentials without a mask, and those that
+    rejected, by potential, and `seconds` is how long they took; `deaths` are the largest groups
     first. `lineages` is how many of the first particles those with weight descend from.
     `accepted` is the share of runs of the program by the language model alone that would have
     ended with weight, where statements only filter, else None. `importance` is None where this
@@ -108,7 +109,7 @@ class Explanation:
     statements: list[StatementCost]
     deaths: list[Deaths]
     checks: dict[str, int]
-    refusals: dict[str, int]
+    rejections: dict[str, int]
     seconds: dict[str, float]
     resamplings: int
     lineages: int
@@ -116,6 +117,8 @@ class Explanation:
     accepted: float | None
     importance: Importance | None
     why_not: str
+
+    refusals = renamed("refusals", "rejections")
 
     def __str__(self) -> str:
         return _explained.text(self)
@@ -139,7 +142,7 @@ def explain(posterior: Posterior) -> Explanation:
         statements=statements,
         deaths=_deaths(posterior),
         checks=dict(Counter(posterior.stats.checks).most_common()),
-        refusals=dict(posterior.stats.refusals),
+        rejections=dict(posterior.stats.rejections),
         seconds=dict(posterior.stats.check_seconds),
         resamplings=sum(sync.ancestors is not None for sync in posterior.history),
         lineages=len({root for root, t in _rooted(posterior) if t.log_weight > -math.inf}),

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from awrs_ppl._concurrency import settle
+from awrs_ppl._concurrency import resolve
 from awrs_ppl._messages import quoted
 from awrs_ppl.distributions import Distribution, as_number
 from awrs_ppl.errors import ModelError
@@ -195,7 +195,7 @@ class Call(Statement):
         value = context.run(self.function, *self.args)
         if asyncio.iscoroutine(value):
             value = asyncio.get_running_loop().create_task(value, context=context)
-        return await settle(value)
+        return await resolve(value)
 
 
 def log_prob(distribution: Distribution, value: Any) -> float:

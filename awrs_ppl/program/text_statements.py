@@ -10,7 +10,7 @@ from genlm.control.potential.base import Potential
 
 from awrs_ppl._values import count_of
 from awrs_ppl.constraints.adapters import Text
-from awrs_ppl.constraints.evaluation import ask, start
+from awrs_ppl.constraints.evaluation import evaluate, start
 from awrs_ppl.constraints.product import (
     Product,
     Target,
@@ -77,7 +77,8 @@ class Generate(Statement):
             proposal = _AWRS
         elif not is_proposal(proposal):
             raise ModelError(
-                f"ctx.generate got proposal={proposal!r}: give it AWRS(), LocalAWRS() or Prior()"
+                f"ctx.generate got proposal={proposal!r}: give it AWRS(), PaperAWRS(), LocalAWRS() "
+                "or Prior()"
             )
         weigher = None
         if critic is not None:
@@ -197,7 +198,7 @@ async def _score(target: Target, value: str, ends: bool) -> float:
         return -math.inf
     if ends:
         for factor, state in zip(target.boolean, states, strict=True):
-            if not await ask(factor, factor.accepts(state), text.data):
+            if not await evaluate(factor, factor.accepts(state), text.data):
                 return -math.inf
     weight = await dense_log_weight(target, text, ends=ends)
     if weight == -math.inf:

@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 
-from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.tokens.next_token import Outcomes
 from awrs_ppl.tokens.urn import Urn
 
 __all__ = ["Head"]
 
-_LEAST = 0.01  # nobody knows that less of a tail is allowed
-_FAINTEST = 0.03  # whatever its twist says, no token weighs more than 33 times what it would
+_LEAST_SHARE = 0.01  # nobody knows that less of a tail is allowed
+_LEAST_TWIST = 0.03  # whatever its twist says, no token weighs more than 33 times what it would
 
 
 class Head:
@@ -23,12 +23,12 @@ class Head:
     weighs with its twist.
     """
 
-    def __init__(self, unknown: Urn, outcomes: Outcomes, knowledge: Knowledge) -> None:
-        self.unknown, self._all, self._knowledge = unknown, outcomes.mass, knowledge
+    def __init__(self, unknown: Urn, outcomes: Outcomes, verdicts: NextVerdicts) -> None:
+        self.unknown, self._all, self._verdicts = unknown, outcomes.mass, verdicts
         self._accepted, self._weights = outcomes.accepted, outcomes.accepted_weights
         self._more: list[int] = []
         self._more_weights: list[float] = []
-        self._waits = np.isin(self._accepted, knowledge.undecided.waiting())
+        self._waits = np.isin(self._accepted, verdicts.undecided.waiting())
         self._more_waits: list[bool] = []
         self._waiting = float(self._weights[self._waits].sum())
         self._whole = max(float(self._weights.sum()) - self._waiting, 0.0)
@@ -37,7 +37,7 @@ class Head:
     @property
     def lasts(self) -> bool:
         """Whether later runs will know what is learned here."""
-        return self._knowledge.memory.lasts
+        return self._verdicts.cache.lasts
 
     @property
     def mass(self) -> float:
@@ -47,12 +47,12 @@ class Head:
     def twist(self) -> float:
         """What part of their weight those that wait are drawn by: a guess of their verdicts, by
         the others here. Inside a character nothing new is known of it."""
-        begun = self._knowledge.undecided.begun
-        return max(self._allowed(), _FAINTEST) if begun is None else math.exp(begun)
+        begun = self._verdicts.undecided.begun
+        return max(self._allowed(), _LEAST_TWIST) if begun is None else math.exp(begun)
 
-    def share(self) -> float:
+    def allowed_share(self) -> float:
         """What share of U is allowed: a guess, by the verdicts so far and by earlier draws."""
-        return max(self._knowledge.share(self._allowed()), _LEAST)
+        return max(self._verdicts.allowed_share(self._allowed()), _LEAST_SHARE)
 
     def _allowed(self) -> float:
         """The allowed share of the mass that is not waiting, half of what is unknown."""
@@ -70,7 +70,7 @@ class Head:
         weight = self.unknown.remove(outcome)
         self._more.append(outcome)
         self._more_weights.append(weight)
-        waits = self._knowledge.undecided.is_waiting(outcome)
+        waits = self._verdicts.undecided.is_waiting(outcome)
         self._more_waits.append(waits)
         if waits:
             self._waiting += weight

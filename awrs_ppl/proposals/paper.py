@@ -10,15 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl._messages import quoted
+from awrs_ppl.constraints.next_verdicts import NextVerdicts
+from awrs_ppl.proposals.masked import draw_masked
 from awrs_ppl.proposals.proposal import DEAD, Draw
 from awrs_ppl.tokens.next_token import Outcomes
+from awrs_ppl.tokens.underflow import Underflow, require_digits, rescaled, underflows
 from awrs_ppl.tokens.urn import Urn
 
-__all__ = ["ESTIMATORS", "LocalAWRS"]
+__all__ = ["ESTIMATORS", "LocalAWRS", "PaperAWRS"]
 
 _RARE = -36.0  # about 2^-52: below it one trial more or less changes no digit of a float
 
@@ -57,27 +61,27 @@ class _Rest:
         return self._outcomes.log_scale + math.log(weight) if weight > 0.0 else -math.inf
 
     def _refine(self) -> None:
-        if self._outcomes.is_faint(self._urn.mass):
-            finer = self._outcomes.rescaled(np.array(self._removed, dtype=np.int64))
+        if underflows(self._urn.mass):
+            finer = rescaled(self._outcomes, np.array(self._removed, dtype=np.int64))
             if finer is not None:
                 self._outcomes, self._urn = finer, finer.urn()
 
 
 async def _until_accepted(
-    urn: Urn | _Rest, knowledge: Knowledge, rng: np.random.Generator
+    urn: Urn | _Rest, verdicts: NextVerdicts, rng: np.random.Generator
 ) -> tuple[int | None, int]:
     """Draw and remove until an outcome is accepted: it (left in the urn) and the rejections."""
     rejections = 0
     while urn.mass > 0.0:
         outcome = urn.draw(rng)
-        if await knowledge.check(outcome):
+        if await verdicts.check(outcome):
             return outcome, rejections
         urn.remove(outcome)
         rejections += 1
     return None, rejections
 
 
-async def two_loop(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Generator) -> Draw:
+async def two_loop(outcomes: Outcomes, verdicts: NextVerdicts, rng: np.random.Generator) -> Draw:
     """Definition 2: W = (mass left after the first loop) / (1 + rejections in both loops).
 
     The second loop goes on with what the first one left. Where that is zero on this scale, all
@@ -85,32 +89,32 @@ async def two_loop(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Gene
     on a first draw that never comes.
     """
     urn = outcomes.urn().copy()
-    accepted, first = await _until_accepted(urn, knowledge, rng)
+    accepted, first = await _until_accepted(urn, verdicts, rng)
     if accepted is None:
         return DEAD
     left = urn.mass
-    _, second = await _until_accepted(urn, knowledge, rng)
+    _, second = await _until_accepted(urn, verdicts, rng)
     return Draw(accepted, outcomes.log_scale + math.log(left) - math.log1p(first + second))
 
 
-async def recursive(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Generator) -> Draw:
+async def recursive(outcomes: Outcomes, verdicts: NextVerdicts, rng: np.random.Generator) -> Draw:
     """W = (mass left) times 1 or the share of the accepted outcome x, by one further draw.
 
     Of the mass left when x is drawn, x is allowed for certain; a draw from what is left
     without x decides about the rest.
     """
     rest = _Rest(outcomes)
-    accepted, _ = await _until_accepted(rest, knowledge, rng)
+    accepted, _ = await _until_accepted(rest, verdicts, rng)
     if accepted is None:
         return DEAD
     left = rest.log_mass
     log_weight = rest.remove(accepted)
-    if rest.mass > 0.0 and await knowledge.check(rest.draw(rng)):
+    if rest.mass > 0.0 and await verdicts.check(rest.draw(rng)):
         log_weight = left
     return Draw(accepted, log_weight)
 
 
-async def geometric(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Generator) -> Draw:
+async def geometric(outcomes: Outcomes, verdicts: NextVerdicts, rng: np.random.Generator) -> Draw:
     """W = mass / (trials - 1) of rejection sampling with replacement until two acceptances.
 
     Trials that would have hit an outcome already rejected are not made but counted: before
@@ -125,7 +129,7 @@ async def geometric(outcomes: Outcomes, knowledge: Knowledge, rng: np.random.Gen
         missed = _log_missed(rest.log_mass - log_mass, rng)
         log_trials = float(np.logaddexp(log_trials, missed))
         outcome = rest.draw(rng)
-        if not await knowledge.check(outcome):
+        if not await verdicts.check(outcome):
             rest.remove(outcome)
             log_trials = float(np.logaddexp(log_trials, 0.0))
         elif first is None:
@@ -146,13 +150,52 @@ def _log_missed(log_hit: float, rng: np.random.Generator) -> float:
     return math.log(rng.standard_exponential()) - log_hit
 
 
-Estimator = Callable[[Outcomes, Knowledge, np.random.Generator], Awaitable[Draw]]
+Estimator = Callable[[Outcomes, NextVerdicts, np.random.Generator], Awaitable[Draw]]
 
 ESTIMATORS: dict[str, Estimator] = {
     "two-loop": two_loop,
     "recursive": recursive,
     "geometric": geometric,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class PaperAWRS:
+    """An estimator of the paper: it knows nothing but masks, and learns nothing for others.
+
+    `estimator` is `"two-loop"`, the paper's Definition 2, or one of its authors' later refinements
+    `"recursive"` and `"geometric"`, without a cut-off at small mass. Where all factors have masks
+    the weight is the mass. Raises `ValueError` for any other.
+
+    >>> PaperAWRS("geometric")
+    PaperAWRS(estimator='geometric')
+    """
+
+    estimator: Literal["two-loop", "recursive", "geometric"] = "two-loop"
+
+    uses_masks = True
+    uses_verdicts = False
+    is_proper = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.estimator, str) or self.estimator not in ESTIMATORS:
+            raise ValueError(
+                f"PaperAWRS got estimator={quoted(self.estimator)}: choose one of "
+                f"{list(ESTIMATORS)}"
+            )
+
+    async def draw(
+        self, outcomes: Outcomes, verdicts: NextVerdicts, rngs: Sequence[np.random.Generator]
+    ) -> list[Draw]:
+        """One draw for each generator; see `Proposal`."""
+        if verdicts.is_masked:
+            return await draw_masked(outcomes, verdicts, rngs)
+        estimate = ESTIMATORS[self.estimator]
+        draws = [await estimate(outcomes, verdicts, rng) for rng in rngs]
+        if all(draw is DEAD for draw in draws):
+            raise Underflow  # or nothing is left: they stop where all with mass is rejected
+        require_digits(outcomes.mass)
+        return draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +210,15 @@ class LocalAWRS:
     """
 
     uses_masks = True
-    uses_knowledge = False
+    uses_verdicts = False
     is_proper = False
 
     async def draw(
-        self, outcomes: Outcomes, knowledge: Knowledge, rngs: Sequence[np.random.Generator]
+        self, outcomes: Outcomes, verdicts: NextVerdicts, rngs: Sequence[np.random.Generator]
     ) -> list[Draw]:
         """One draw for each generator; see `Proposal`."""
         draws = []
         for rng in rngs:
-            accepted, _ = await _until_accepted(_Rest(outcomes), knowledge, rng)
+            accepted, _ = await _until_accepted(_Rest(outcomes), verdicts, rng)
             draws.append(DEAD if accepted is None else Draw(accepted, 0.0))
         return draws

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.proposals.proposal import DEAD, Draw
 from awrs_ppl.tokens.next_token import Outcomes
+from awrs_ppl.tokens.underflow import require_digits
 
 __all__ = ["Prior"]
 
@@ -26,25 +27,20 @@ class Prior:
     """
 
     uses_masks = False
-    uses_knowledge = False
+    uses_verdicts = False
     is_proper = True
 
     async def draw(
-        self, outcomes: Outcomes, knowledge: Knowledge, rngs: Sequence[np.random.Generator]
+        self, outcomes: Outcomes, verdicts: NextVerdicts, rngs: Sequence[np.random.Generator]
     ) -> list[Draw]:
         """One draw for each generator; see `Proposal`."""
         urn = outcomes.urn()
         mass = urn.mass
-        if outcomes.is_faint(mass):  # the end that `max_tokens` forces may be unlikely
-            rescaled = outcomes.rescaled(np.empty(0, dtype=np.int64))
-            if rescaled is not None:
-                return await self.draw(rescaled, knowledge, rngs)
-        if mass == 0.0:
-            return [DEAD] * len(rngs)
+        require_digits(mass)  # the end that `max_tokens` forces may be unlikely
         log_weight = outcomes.log_scale + math.log(mass)
         drawn = [urn.draw(rng) for rng in rngs]
-        verdicts = await knowledge.check_all(drawn)
+        answers = await verdicts.check_all(drawn)
         return [
             Draw(outcome, log_weight) if allowed else DEAD
-            for outcome, allowed in zip(drawn, verdicts, strict=True)
+            for outcome, allowed in zip(drawn, answers, strict=True)
         ]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.tokens.next_token import Outcomes
 
 __all__ = ["DEAD", "Draw", "Proposal", "is_proposal"]
@@ -36,7 +36,7 @@ DEAD = Draw(-1, -math.inf)
 class Proposal(Protocol):
     """A frozen, hashable object that draws for particles that are at the same context.
 
-    `uses_masks`: masks are taken out of the outcomes before the draw. `uses_knowledge`: so are
+    `uses_masks`: masks are taken out of the outcomes before the draw. `uses_verdicts`: so are
     those whose verdicts are known, and `outcomes.accepted` are the allowed ones of them.
     `is_proper`: the weights are proper, so that the evidence is unbiased.
     """
@@ -44,14 +44,14 @@ class Proposal(Protocol):
     @property
     def uses_masks(self) -> bool: ...
     @property
-    def uses_knowledge(self) -> bool: ...
+    def uses_verdicts(self) -> bool: ...
     @property
     def is_proper(self) -> bool: ...
 
     async def draw(
-        self, outcomes: Outcomes, knowledge: Knowledge, rngs: Sequence[np.random.Generator]
+        self, outcomes: Outcomes, verdicts: NextVerdicts, rngs: Sequence[np.random.Generator]
     ) -> list[Draw]:
-        """One draw for each of `rngs`. `knowledge` may be asked, and is shared by the draws;
+        """One draw for each of `rngs`. `verdicts` may be asked, and is shared by the draws;
         the numbers for what they decide together come from the first of `rngs`."""
         ...
 

@@ -17,14 +17,15 @@ import numpy as np
 import torch
 
 from awrs_ppl.constraints.adapters import Text
-from awrs_ppl.constraints.dead_ends import is_dead_end, place_of
-from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.constraints.dead_ends import is_dead_end, joint_state
+from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.product import Target
-from awrs_ppl.constraints.verdict_cache import Memory
-from awrs_ppl.proposals import Draw, Proposal
-from awrs_ppl.tokens.next_token import Outcomes, Place, weigh_outcomes
-from awrs_ppl.tokens.vocabulary import stop_tail
+from awrs_ppl.constraints.verdict_cache import VerdictCache
+from awrs_ppl.proposals import DEAD, Draw, Proposal
+from awrs_ppl.tokens.next_token import NOTHING, Outcomes, Restriction, weigh_outcomes
+from awrs_ppl.tokens.underflow import Underflow, rescaled
+from awrs_ppl.tokens.vocabulary import stop_prefix
 
 __all__ = ["Progress", "TokenStep", "weigh"]
 
@@ -52,13 +53,13 @@ class TokenStep:
     `forced`: only the plain end is left, as at `max_tokens`.
     """
 
-    __slots__ = ("forced", "knowledge", "outcomes", "progress", "proposal")
+    __slots__ = ("forced", "outcomes", "progress", "proposal", "verdicts")
 
     def __init__(
-        self, progress: Progress, proposal: Proposal, knowledge: Knowledge, forced: bool
+        self, progress: Progress, proposal: Proposal, verdicts: NextVerdicts, forced: bool
     ) -> None:
         self.progress, self.proposal, self.forced = progress, proposal, forced
-        self.knowledge = knowledge
+        self.verdicts = verdicts
         self.outcomes: Outcomes | None = None
 
     @classmethod
@@ -66,7 +67,7 @@ class TokenStep:
         cls,
         target: Target,
         progress: Progress,
-        memory: Memory,
+        cache: VerdictCache,
         proposal: Proposal,
         *,
         forced: bool = False,
@@ -77,59 +78,66 @@ class TokenStep:
         `twisted`: what follows the draw looks at its twist."""
         assert target.vocabulary is not None
         text = progress.text
-        closings = target.vocabulary.closings(target.stops, stop_tail(text.data, target.stops))
-        knowledge = Knowledge.at(
-            target, text, progress.states, closings, memory, keys, progress.twist
+        closings = target.vocabulary.closings(target.stops, stop_prefix(text.data, target.stops))
+        verdicts = NextVerdicts.at(
+            target, text, progress.states, closings, cache, keys, progress.twist
         )
-        knowledge.undecided.uses_twists = twisted
-        return cls(progress, proposal, knowledge, forced)
+        verdicts.undecided.uses_twists = twisted
+        return cls(progress, proposal, verdicts, forced)
 
-    def place(self, share: float = 1.0) -> Place:
+    def restriction(self, share: float = 1.0) -> Restriction:
         """What the outcomes are restricted by, as far as the proposal uses it. `share` is the
         part of the population's weight that is here."""
-        knowledge = self.knowledge
-        allowed = knowledge.allowed if self.proposal.uses_masks else None
-        place = Place(knowledge.closings, allowed, self.forced, share=share)
-        if not self.proposal.uses_knowledge:
-            return place
+        verdicts = self.verdicts
+        allowed = verdicts.allowed if self.proposal.uses_masks else None
+        restriction = Restriction(verdicts.closings, allowed, self.forced, share=share)
+        if not self.proposal.uses_verdicts:
+            return restriction
         return replace(
-            place,
-            accepted=knowledge.accepted(),
-            rejected=knowledge.rejected(),
-            version=knowledge.version,
+            restriction,
+            accepted=verdicts.accepted(),
+            rejected=verdicts.rejected(),
+            version=verdicts.version,
         )
 
     async def draw(self, rngs: Sequence[np.random.Generator]) -> list[Draw]:
         """One draw for each generator; the outcomes must have been weighed."""
-        assert self.outcomes is not None
-        return await self.proposal.draw(self.outcomes, self.knowledge, rngs)
+        outcomes = self.outcomes
+        while outcomes is not None:
+            try:
+                return await self.proposal.draw(outcomes, self.verdicts, rngs)
+            except Underflow:
+                # What looks at the constraint draws no more from what it rejects.
+                rejected = self.verdicts.rejected() if self.proposal.uses_masks else NOTHING
+                outcomes = rescaled(outcomes, rejected)
+        return [DEAD] * len(rngs)
 
     async def commit(self, draws: Sequence[Draw]) -> list[Progress | None]:
         """The text after each draw, None where its weight is 0; what was learned is kept."""
-        knowledge = self.knowledge
+        verdicts = self.verdicts
         after = [await self._after(draw) for draw in draws]
         # Now and not before: what others meet must not depend on who is done first.
-        if None in after and not self.forced and is_dead_end(knowledge):
-            knowledge.memory.dead_ends.add(place_of(knowledge), self.progress.origin)
-        knowledge.settle()
+        if None in after and not self.forced and is_dead_end(verdicts):
+            verdicts.cache.dead_ends.add(joint_state(verdicts), self.progress.origin)
+        verdicts.charge()
         return after
 
     async def _after(self, draw: Draw) -> Progress | None:
         if draw.log_weight == -math.inf:
             return None
-        knowledge, text = self.knowledge, self.progress.text
-        size = knowledge.vocabulary.size
+        verdicts, text = self.verdicts, self.progress.text
+        size = verdicts.vocabulary.size
         if draw.outcome < size:
-            data = bytes(knowledge.vocabulary.tokens[draw.outcome])
-            states = await knowledge.states_after(draw.outcome)
+            data = bytes(verdicts.vocabulary.tokens[draw.outcome])
+            states = await verdicts.states_after(draw.outcome)
             return Progress(
                 text.then(draw.outcome, data),
                 states,
                 self.progress.weights,
-                origin=(place_of(knowledge), draw.outcome),
+                origin=(joint_state(verdicts), draw.outcome),
                 twist=draw.twist,
             )
-        closing = knowledge.closings.ends[draw.outcome - size]
+        closing = verdicts.closings.ends[draw.outcome - size]
         ended = Text(closing.apply(text.data), text.tokens)
         return replace(self.progress, text=ended, ended=True, twist=0.0)
 
@@ -144,7 +152,7 @@ def weigh(
     """
     if shares is None:
         shares = [1.0] * len(steps)
-    places = [step.place(share) for step, share in zip(steps, shares, strict=True)]
-    vocabulary = steps[0].knowledge.vocabulary
-    for step, outcomes in zip(steps, weigh_outcomes(rows, vocabulary, places), strict=True):
+    restrictions = [step.restriction(share) for step, share in zip(steps, shares, strict=True)]
+    vocabulary = steps[0].verdicts.vocabulary
+    for step, outcomes in zip(steps, weigh_outcomes(rows, vocabulary, restrictions), strict=True):
         step.outcomes = outcomes

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from genlm.control.potential.base import Potential
 
-from awrs_ppl._concurrency import settle
+from awrs_ppl._concurrency import resolve
 from awrs_ppl._messages import quoted
 from awrs_ppl._values import is_number, whole
 from awrs_ppl.constraints.adapters import Alphabet, Text
 from awrs_ppl.constraints.evaluation import start
 from awrs_ppl.constraints.potential import BooleanPotential
-from awrs_ppl.constraints.verdict_cache import Memory
+from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.constraints.weighing import Weigher
 from awrs_ppl.inference.smc import infer
 from awrs_ppl.program.execution import Model
@@ -117,7 +117,7 @@ async def assert_prefix_closed(potential: Potential, samples: Iterable[str | byt
             if not allowed and rejected is None:
                 rejected = text
             if allowed and isinstance(potential, BooleanPotential):
-                state = await settle(potential.advance(potential.start(), text))
+                state = await resolve(potential.advance(potential.start(), text))
                 going_on = potential.next_bytes(state)
             if not allowed and (await reads.completes([Text(text)]))[0] > -math.inf:
                 raise AssertionError(
@@ -184,12 +184,14 @@ async def assert_properly_weighted(
     rounds = -(-draws // together)
     mass = mass_squares = 0.0
     steps: list[TokenStep] = []
-    memory = Memory()
+    cache = VerdictCache()
     for number in range(rounds):
         if not steps:  # many at once: weighing them is what takes long
             count = 1 if warm else min(rounds - number, 256)
             steps = [
-                TokenStep.at(target, begun, memory if warm else Memory(), proposal, forced=forced)
+                TokenStep.at(
+                    target, begun, cache if warm else VerdictCache(), proposal, forced=forced
+                )
                 for _ in range(count)
             ]
             weigh(steps, [row.repeat(count, 1) for row in rows])
@@ -205,7 +207,7 @@ async def assert_properly_weighted(
                 else:
                     what = (
                         None,
-                        step.knowledge.closings.ends[draw.outcome - vocabulary.size].apply(
+                        step.verdicts.closings.ends[draw.outcome - vocabulary.size].apply(
                             here.data
                         ),
                     )

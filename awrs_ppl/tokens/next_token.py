@@ -10,23 +10,21 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from awrs_ppl.tokens.urn import BLOCK, Urn, block_sums, likeliest
-from awrs_ppl.tokens.vocabulary import Closings, Vocabulary, stop_tail
+from awrs_ppl.tokens.vocabulary import Closings, Vocabulary
 
-__all__ = ["Outcomes", "Place", "end_log_weight", "weigh_outcomes"]
+__all__ = ["NOTHING", "Batch", "Outcomes", "Restriction", "blocks", "weigh_outcomes"]
 
-# Below this share of a row's largest weight float32 loses digits: a row is then scaled anew.
-_TINY = 1e-30
-_NONE = np.empty(0, dtype=np.int64)
+NOTHING = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Restriction:
     """What restricts the outcomes at one context.
 
     `allowed` (bool, shape `[size]`) is the mask; `forced` leaves the plain end alone;
@@ -37,8 +35,8 @@ class Place:
     closings: Closings
     allowed: np.ndarray | None = None
     forced: bool = False
-    accepted: np.ndarray = field(default_factory=lambda: _NONE)
-    rejected: np.ndarray = field(default_factory=lambda: _NONE)
+    accepted: np.ndarray = field(default_factory=lambda: NOTHING)
+    rejected: np.ndarray = field(default_factory=lambda: NOTHING)
     share: float = 1.0
     version: tuple[int, ...] = ()
 
@@ -55,48 +53,25 @@ class Outcomes:
     mass: float
     accepted: np.ndarray
     accepted_weights: np.ndarray
-    place: Place
-    _batch: _Batch
-    _row: int
+    restriction: Restriction
+    batch: Batch
+    row: int
 
     def urn(self) -> Urn:
         """The outcomes of unknown verdict. It holds the weights themselves: `copy()` it to draw
         from them again."""
-        return self._batch.urn(self._row)
+        return self.batch.urn(self.row)
 
-    def is_faint(self, mass: float) -> bool:
-        """Whether so little is left that its digits cannot be trusted: then see `rescaled`."""
-        return mass < _TINY
-
-    def is_trifle(self, mass: float, limit: float) -> bool:
+    def is_negligible(self, mass: float, limit: float) -> bool:
         """Whether so much weight is below `limit` beside that of the other particles."""
-        share = self.place.share
+        share = self.restriction.share
         if share >= 1.0 or mass <= 0.0:
             return False
         here = math.log(mass) + self.log_scale + math.log(share) if share > 0.0 else -math.inf
         return limit > 0.0 and here < math.log(limit) + math.log1p(-share)
 
-    def rescaled(self, rejected: np.ndarray) -> Outcomes | None:
-        """What is left without `rejected` (all that is known to be), on a scale of its own.
 
-        None if nothing is left, however small.
-        """
-        rows, vocabulary = self._batch.log_rows(self._row), self._batch.vocabulary
-        log_p = _log_weights(rows, vocabulary, self.place)
-        log_p[rejected] = -math.inf
-        peak = float(log_p.max())
-        if peak == -math.inf:
-            return None
-        weights = torch.from_numpy(np.exp(log_p - peak))[None]
-        rows_here = [row[None] for row in self._batch.rows_of(self._row)]
-        batch = _Batch(vocabulary, _padded(weights), rows_here)
-        mass = float(block_sums(batch.weights).sum())
-        empty = np.empty(0)
-        place = replace(self.place, accepted=_NONE, rejected=_NONE, version=())
-        return Outcomes(peak, mass, _NONE, empty, place, batch, 0)
-
-
-class _Batch:
+class Batch:
     """The weights of the outcomes at several contexts, `[n, width]`, and what they came from.
 
     `rows` are the language models' logits over temperature, `[n, size]` each.
@@ -127,47 +102,46 @@ class _Batch:
     def rows_of(self, row: int) -> list[torch.Tensor]:
         return [rows[row] for rows in self.rows]
 
-    def log_rows(self, row: int) -> list[np.ndarray]:
-        return [torch.log_softmax(one.double(), -1).cpu().numpy() for one in self.rows_of(row)]
-
 
 def weigh_outcomes(
-    rows: list[torch.Tensor], vocabulary: Vocabulary, places: Sequence[Place]
+    rows: list[torch.Tensor], vocabulary: Vocabulary, restrictions: Sequence[Restriction]
 ) -> list[Outcomes]:
     """The outcomes at several contexts.
 
     `rows` are the logits over temperature of each of a product's language models, `[n, size]`
-    with a row for each of `places`.
+    with a row for each of `restrictions`.
     """
     size = vocabulary.size
-    width = size + max(len(place.closings.ends) for place in places)
+    width = size + max(len(restriction.closings.ends) for restriction in restrictions)
     normal = [row.log_softmax(-1) for row in rows] if len(rows) > 1 else []
     logs = torch.stack(normal).sum(0) if normal else rows[0]
     peak = logs.amax(-1)
     peak = torch.where(peak.isfinite(), peak, 0.0)
-    weights = torch.empty(len(places), _blocks(width), dtype=logs.dtype, device=logs.device)
+    weights = torch.empty(len(restrictions), blocks(width), dtype=logs.dtype, device=logs.device)
     torch.sub(logs, peak[:, None], out=weights[:, :size]).exp_()
     weights[:, size:] = 0.0
     # Of one model the sum over the vocabulary is at hand; of several each has its own.
     log_scales = peak.double().cpu().numpy() if normal else -np.log(block_sums(weights).sum(-1))
-    _close(weights, peak, normal, vocabulary, places)
-    for i, place in enumerate(places):
-        if place.forced:
+    _close(weights, peak, normal, vocabulary, restrictions)
+    for i, restriction in enumerate(restrictions):
+        if restriction.forced:
             end = weights[i, size].clone()
             weights[i] = 0.0
             weights[i, size] = end
-        elif place.allowed is not None:
-            _mask(weights[i, :size], place.allowed)
+        elif restriction.allowed is not None:
+            _mask(weights[i, :size], restriction.allowed)
     sums = block_sums(weights)
     masses = sums.sum(-1)
-    known = _take(weights, [place.accepted for place in places])
-    _take(weights, [place.rejected for place in places])
-    untouched = not any(len(place.accepted) or len(place.rejected) for place in places)
-    batch = _Batch(vocabulary, weights, rows, sums if untouched else None)
+    known = _take(weights, [one.accepted for one in restrictions])
+    _take(weights, [one.rejected for one in restrictions])
+    untouched = not any(
+        len(restriction.accepted) or len(restriction.rejected) for restriction in restrictions
+    )
+    batch = Batch(vocabulary, weights, rows, sums if untouched else None)
     return [
-        Outcomes(float(log_scale), float(mass), place.accepted, taken, place, batch, i)
-        for i, (log_scale, mass, taken, place) in enumerate(
-            zip(log_scales, masses, known, places, strict=True)
+        Outcomes(float(log_scale), float(mass), restriction.accepted, taken, restriction, batch, i)
+        for i, (log_scale, mass, taken, restriction) in enumerate(
+            zip(log_scales, masses, known, restrictions, strict=True)
         )
     ]
 
@@ -186,22 +160,22 @@ def _close(
     peak: torch.Tensor,
     normal: list[torch.Tensor],
     vocabulary: Vocabulary,
-    places: Sequence[Place],
+    restrictions: Sequence[Restriction],
 ) -> None:
     """Move the weights of the tokens that end texts to the outcomes that stand for them."""
     device = weights.device
     alike: dict[int, list[int]] = defaultdict(list)
-    for i, place in enumerate(places):
-        alike[id(place.closings)].append(i)
+    for i, restriction in enumerate(restrictions):
+        alike[id(restriction.closings)].append(i)
     found = []
     for members in alike.values():
-        closings = places[members[0]].closings
+        closings = restrictions[members[0]].closings
         rows = torch.tensor(members, device=device)[:, None]
         tokens = torch.from_numpy(closings.tokens).to(device)
         closing = weights[rows, tokens].double().cpu().numpy()
         if normal and len(vocabulary.ends):
             # The end of a product is the product of the ends, however many tokens each model has
-            # for it; it stands in the place of the first, which leads `tokens`.
+            # for it; it stands in the restriction of the first, which leads `tokens`.
             ends = torch.from_numpy(vocabulary.ends).to(device)
             log_end = sum(row[rows, ends].double().logsumexp(-1) for row in normal) - peak[members]
             closing[:, : len(vocabulary.ends)] = 0.0
@@ -237,45 +211,5 @@ def _take(weights: torch.Tensor, outcomes: Sequence[np.ndarray]) -> list[np.ndar
     return np.split(taken, np.cumsum([len(ids) for ids in outcomes])[:-1])
 
 
-def _blocks(width: int) -> int:
+def blocks(width: int) -> int:
     return -(-width // BLOCK) * BLOCK
-
-
-def _padded(weights: torch.Tensor) -> torch.Tensor:
-    missing = _blocks(weights.shape[1]) - weights.shape[1]
-    return torch.nn.functional.pad(weights, (0, missing))
-
-
-def _log_weights(rows: Sequence[np.ndarray], vocabulary: Vocabulary, place: Place) -> np.ndarray:
-    """The log-weights of all outcomes, `[size + ends]`, of log-probabilities `[size]`: slower,
-    and without underflow."""
-    closings, size = place.closings, vocabulary.size
-    row = rows[0] if len(rows) == 1 else np.sum(rows, axis=0)
-    closing = row[closings.tokens].astype(np.float64)
-    if len(vocabulary.ends):
-        closing[: len(vocabulary.ends)] = -math.inf
-        closing[0] = sum(
-            float(np.logaddexp.reduce(r[vocabulary.ends].astype(np.float64))) for r in rows
-        )
-    log_p = np.full(size + len(closings.ends), -math.inf)
-    if not place.forced:
-        keep = vocabulary.is_text if place.allowed is None else vocabulary.is_text & place.allowed
-        log_p[:size] = np.where(keep, row, -math.inf)
-        log_p[closings.tokens] = -math.inf
-    at = 0
-    for j, ids in enumerate(closings.ids):
-        if len(ids) and not (place.forced and j):
-            log_p[size + j] = np.logaddexp.reduce(closing[at : at + len(ids)])
-        at += len(ids)
-    return log_p
-
-
-def end_log_weight(
-    rows: Sequence[np.ndarray], vocabulary: Vocabulary, stops: tuple[bytes, ...], data: bytes
-) -> float:
-    """The log-weight with which the LMs of a product end the text `data` right there.
-
-    By an end token, or by a token that begins with a stop; rows are log-probabilities `[size]`.
-    """
-    closings = vocabulary.closings(stops, stop_tail(data, stops))
-    return float(_log_weights(rows, vocabulary, Place(closings, forced=True))[vocabulary.size])

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-__all__ = ["Lexicon", "boundaries"]
+__all__ = ["PrefixIndex", "boundaries"]
 
 
 _WITHIN = 65_536  # tokens whose beginnings are kept
 
 
-class Lexicon:
+class PrefixIndex:
     """Text tokens in lexicographic order of their bytes.
 
     `ids[r]` is the id of the token of rank `r`; `ranks[i]` the rank of token `i`, or -1.

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from awrs_ppl.errors import VocabularyError
-from awrs_ppl.tokens.prefix_index import Lexicon
+from awrs_ppl.tokens.prefix_index import PrefixIndex
 
 if TYPE_CHECKING:
     import torch
@@ -129,10 +129,10 @@ class Vocabulary:
         return np.flatnonzero(self.is_text)
 
     @cached_property
-    def lexicon(self) -> Lexicon:
+    def prefix_index(self) -> PrefixIndex:
         """The text tokens in the order of a dictionary."""
         tokens = [*self.tokens, *[b""] * (self.size - len(self.tokens))][: self.size]
-        return Lexicon(tokens, self.text_ids.tolist())
+        return PrefixIndex(tokens, self.text_ids.tolist())
 
     def hidden_on(self, device: Any) -> torch.Tensor:
         """The ids that are no text, on a device of torch."""
@@ -206,7 +206,7 @@ def first_stop(text: bytes, stops: tuple[bytes, ...]) -> int | None:
     return min(places)[1] if places else None
 
 
-def stop_tail(text: bytes, stops: tuple[bytes, ...]) -> bytes:
+def stop_prefix(text: bytes, stops: tuple[bytes, ...]) -> bytes:
     """The longest end of `text` that is a proper beginning of a stop.
 
     >>> stop_tail(b"one EN", (b"END",))

@@ -24,7 +24,7 @@ import torch
 from genlm.control import AWRS as GenlmAWRS
 from genlm.control import SMC, BoolFSA, PromptedLLM
 
-from awrs_ppl import AWRS, LM, Context, infer
+from awrs_ppl import AWRS, LM, Context, PaperAWRS, infer
 from awrs_ppl.potentials import Regex, predicate
 
 # The bars: relative standard errors below, and differences of at most so many of them.
@@ -108,7 +108,7 @@ def main() -> None:
         "genlm-control SMC(AWRS)": genlm(lm, n),
         "ours, mask": ours(lm, Regex(PATTERN), AWRS(), n),
         "ours, predicate, head-tail": ours(lm, black_box, AWRS(), n),
-        "ours, predicate, two-loop": ours(lm, black_box, AWRS(estimator="two-loop"), n),
+        "ours, predicate, two-loop": ours(lm, black_box, PaperAWRS("two-loop"), n),
     }
     results = asyncio.run(measure(runs, seeds))
 

@@ -46,7 +46,7 @@ from genlm.control import AWRS as GenlmAWRS
 from genlm.control import SMC, PromptedLLM
 from genlm.control.potential.built_in.llm import TokenMappings
 
-from awrs_ppl import AWRS, LM, Context, infer
+from awrs_ppl import AWRS, LM, Context, PaperAWRS, infer
 from awrs_ppl.potentials import BooleanPotential, predicate
 
 PARTICLES, MAX_TOKENS, SEEDS = 5, 32, 100
@@ -287,12 +287,12 @@ async def our_run(
     return result(cost, posterior.log_ml)
 
 
-def ours(**fixed: Any) -> Method:
+def ours(estimator: Any = None) -> Method:
     """Our engine with a proposal; options from the command line come on top where it has them."""
 
     async def runs(bench: Bench, pattern: str, seeds: Sequence[int], options: Any) -> list[Result]:
-        more = {} if "estimator" in fixed else options
-        allowed, proposal = constraint(pattern), AWRS(**(fixed | more))
+        allowed = constraint(pattern)
+        proposal = AWRS(**options) if estimator is None else PaperAWRS(estimator)
         each = (our_run(bench, pattern, allowed, seed, proposal) for seed in seeds)
         return await timed(asyncio.gather(*each))
 
@@ -321,9 +321,9 @@ METHODS: dict[str, Method] = {
     "genlm-control": genlm_control,
     "ours": ours(),
     "ours, remembered": remembered,
-    "two-loop": ours(estimator="two-loop"),
-    "recursive": ours(estimator="recursive"),
-    "geometric": ours(estimator="geometric"),
+    "two-loop": ours("two-loop"),
+    "recursive": ours("recursive"),
+    "geometric": ours("geometric"),
 }
 # Those that take the options of the command line.
 TUNED = ("ours", "ours, remembered")
@@ -444,7 +444,7 @@ async def enumerated(bench: Bench, pattern: str) -> float:
             return float(p[vocabulary.ends.tolist()].sum())
         found = 0.0
         for cut in range(1, len(rest) + 1):
-            for token in vocabulary.lexicon.spelling(rest[:cut]):
+            for token in vocabulary.prefix_index.spelling(rest[:cut]):
                 found += float(p[token]) * await spelled((*ids, int(token)), rest[cut:])
         return found
 

@@ -21,8 +21,8 @@ from awrs_ppl.constraints import verdict_cache as memory
 from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.dead_ends import is_dead_end
 from awrs_ppl.constraints.evaluation import start
-from awrs_ppl.constraints.next_verdicts import Knowledge
-from awrs_ppl.constraints.verdict_cache import Memory, Verdicts
+from awrs_ppl.constraints.next_verdicts import NextVerdicts
+from awrs_ppl.constraints.verdict_cache import StateVerdicts, VerdictCache
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import Predicate, Regex, predicates
 from awrs_ppl.program.text_statements import target_of
@@ -49,8 +49,8 @@ SETTINGS = {
     "all": AWRS(),
     "closure": AWRS(effort=100.0),
     "roulette": AWRS(effort=0.1),
-    "budget": AWRS(max_checks=1),
-    "small budget": AWRS(max_checks=3, effort=0.5),
+    "budget": AWRS(_max_checks=1),
+    "small budget": AWRS(_max_checks=3, effort=0.5),
 }
 
 
@@ -121,21 +121,21 @@ async def test_programs(setting: str, remember: bool) -> None:
 
 
 async def learned(
-    product: Any, text: bytes, proposal: Any, seed: int, memory: Memory | None = None
-) -> Knowledge:
+    product: Any, text: bytes, proposal: Any, seed: int, memory: VerdictCache | None = None
+) -> NextVerdicts:
     """What one joint draw leaves in the memory."""
     target = target_of(product)
     assert target.vocabulary is not None
     here = Text(text)
     states = await start(target, here)
     assert isinstance(states, tuple)
-    step = TokenStep.at(target, Progress(here, states, ()), memory or Memory(), proposal)
+    step = TokenStep.at(target, Progress(here, states, ()), memory or VerdictCache(), proposal)
     weigh([step], [await lm.lm.logits([(*lm.prompt, seed)], [1.0]) for lm in target.dense])
     await step.draw([np.random.default_rng([seed, i]) for i in range(3)])
-    return step.knowledge
+    return step.verdicts
 
 
-async def wrong_verdicts(found: Knowledge) -> list[bytes]:
+async def wrong_verdicts(found: NextVerdicts) -> list[bytes]:
     """The tokens about which something false is known."""
     wrong = []
     vocabulary = found.vocabulary
@@ -184,7 +184,7 @@ async def test_a_beginning_that_one_factor_accepts_says_nothing_of_the_other(
     product = lm("b") * none_of({"1", "2"}) * none_of({"a"})
     assert await _wrong(product, b"", AWRS(), 0) == []
     await assert_properly_weighted(AWRS(), product, draws=1500)
-    monkeypatch.setattr(closure, "_accept_beginnings", accepted_for_all)
+    monkeypatch.setattr(closure, "_accept_prefixes", accepted_for_all)
     assert await _wrong(product, b"", AWRS(), 0) == [b"a"]
 
 
@@ -202,7 +202,7 @@ async def test_a_rejected_beginning_stands_for_all_that_begin_so() -> None:
         return " " not in text
 
     found = await learned(lm("1") * no_space, b"", AWRS(), 0)
-    assert found.asked < 40
+    assert found.n_checks < 40
     assert found.known[0].ranges
     refused = [v for v in range(3200) if found.known[0].verdict(v, lm.vocabulary) is False]
     assert len(refused) == 3000
@@ -216,15 +216,17 @@ async def test_an_accepted_token_stands_for_its_beginnings() -> None:
 
 def stale(patch: pytest.MonkeyPatch) -> None:
     """Take what is known of one state for known of another."""
-    right = Memory.verdicts
+    right = VerdictCache.verdicts
     patch.setattr(
-        Memory, "verdicts", lambda self, key, state, vocabulary: right(self, key, 0, vocabulary)
+        VerdictCache,
+        "verdicts",
+        lambda self, key, state, vocabulary: right(self, key, 0, vocabulary),
     )
 
 
 @pytest.mark.parametrize(
     ("part", "fault"),
-    [("_reject_alike", across_characters), ("_accept_beginnings", longer_accepted)],
+    [("_reject_by_prefix", across_characters), ("_accept_prefixes", longer_accepted)],
 )
 async def test_wrong_closure_is_caught(
     part: str, fault: Any, monkeypatch: pytest.MonkeyPatch
@@ -239,7 +241,7 @@ async def test_wrong_closure_is_caught(
 
 async def test_an_allowed_beginning_is_not_counted_as_a_refusal() -> None:
     found = await learned(ToyLM(["ab", "b"])("a") * predicate(str.isascii), b"", AWRS(), 0)
-    assert await found.ask_beginning(0, b"a") is not None
+    assert await found.check_prefix(0, b"a") is not None
     assert not found.rejections
 
 
@@ -301,8 +303,8 @@ async def test_knowledge_that_lasts_is_bought_at_half_the_price() -> None:
     even = predicate(lambda text: all(ord(c) % 2 == 0 for c in text))
 
     async def asked(effort: float, *, lasts: bool) -> int:
-        memory, proposal = Memory(lasts=lasts), AWRS(effort=effort)
-        return (await learned(lm("丁") * even, b"", proposal, 5, memory)).asked
+        memory, proposal = VerdictCache(lasts=lasts), AWRS(effort=effort)
+        return (await learned(lm("丁") * even, b"", proposal, 5, memory)).n_checks
 
     assert await asked(4.0, lasts=True) == await asked(2.0, lasts=False)
     assert await asked(4.0, lasts=True) < await asked(4.0, lasts=False)
@@ -336,7 +338,7 @@ class OneDraw(AWRS):
 async def second_runs(seeds: int) -> tuple[float, float, float]:
     """Evidence of a run after one with the same seed: mean, its error, and the true value."""
     lm = ToyLM(["a", "b", "c"], weights=lambda context: [0.3, 0.4, 0.2, 0.1])
-    proposal = OneDraw(effort=0.1, max_checks=1)
+    proposal = OneDraw(effort=0.1, _max_checks=1)
     found = []
     target = 0.0
     for seed in range(seeds):
@@ -488,7 +490,7 @@ async def test_dead_ends_are_met_once_and_leave_the_law_as_it_is() -> None:
 
 async def test_a_dead_end_is_no_rejected_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     # All tokens that begin like the one that led to the dead end are rejected.
-    monkeypatch.setattr(Knowledge, "accepted", dead_prefix)
+    monkeypatch.setattr(NextVerdicts, "accepted", dead_prefix)
     with pytest.raises(AssertionError, match="mean over"):
         await assert_unbiased(narrow, runs=150, n_particles=8)
 
@@ -516,7 +518,7 @@ INSIDE = ToyLM(
 async def test_inside_a_character_a_dead_end_is_known_for_certain() -> None:
     found = await learned(INSIDE("a") * predicate(str.isascii), "丁".encode()[:2], AWRS(), 0)
     # The 64 ways to go on, and the end.
-    assert found.asked <= 65
+    assert found.n_checks <= 65
     assert is_dead_end(found)
     assert await wrong_verdicts(found) == []
 
@@ -585,7 +587,7 @@ async def test_what_is_accepted_and_masked_here_does_not_end_learning() -> None:
 async def test_weights_too_small_for_squares() -> None:
     lm = ToyLM(["a", "b", "c"], weights=lambda context: [1.0, 1e-170, 1e-171, 1e-172])
     product = lm("b") * predicate(lambda text: "a" not in text)
-    for proposal in (AWRS(), AWRS(max_checks=1)):
+    for proposal in (AWRS(), AWRS(_max_checks=1)):
 
         async def model(ctx: Context, proposal: AWRS = proposal) -> str:
             return await ctx.generate(product, max_tokens=2, proposal=proposal)
@@ -621,7 +623,7 @@ async def test_a_budget_does_not_count_what_was_asked_ahead() -> None:
         return rule(text)
 
     async def model(ctx: Context, constraint: Any) -> str:
-        proposal = AWRS(max_checks=4)
+        proposal = AWRS(_max_checks=4)
         return await ctx.generate(TOY("x") * constraint, max_tokens=4, proposal=proposal)
 
     quick = await infer(model, predicate(rule), n_particles=6, seed=1, progress=False)
@@ -706,13 +708,13 @@ async def test_what_another_run_learns_meanwhile_does_not_change_a_draw() -> Non
     states = await start(target, Text())
     assert isinstance(states, tuple)
     rows = [await lm.lm.logits([lm.prompt], [1.0]) for lm in target.dense]
-    proposal, total, runs = AWRS(max_checks=1), 0.0, 1500
+    proposal, total, runs = AWRS(_max_checks=1), 0.0, 1500
     for seed in range(runs):
         answered.clear()
-        shared = Memory()
+        shared = VerdictCache()
         begun = Progress(Text(), states, ())
         other, one = (TokenStep.at(target, begun, shared, proposal) for _ in range(2))
-        question = asyncio.create_task(other.knowledge.check(1))
+        question = asyncio.create_task(other.verdicts.check(1))
         await asyncio.sleep(0)
         weigh([one], rows)
         (drawn,) = await one.draw([np.random.default_rng(seed)])
@@ -729,7 +731,7 @@ def test_memory_stays_under_its_bound() -> None:
     """Ten thousand states of a vocabulary of 262,144 tokens."""
     vocabulary = Vocabulary([str(i).encode() for i in range(2**18)], ends=[0])
     limit = 2**21
-    kept = Memory(limit)
+    kept = VerdictCache(limit)
     for number in range(10_000):
         state = b"state %d" % number
         verdicts = kept.verdicts("constraint", state, vocabulary)
@@ -738,7 +740,7 @@ def test_memory_stays_under_its_bound() -> None:
             verdicts.reject(1000 + token)
         verdicts.reject_range(5000, 200_000)
         verdicts.arrays(vocabulary)
-        kept.settle("constraint", state, vocabulary)
+        kept.charge("constraint", state, vocabulary)
         assert kept.cost("constraint") <= limit
     assert kept.verdicts("constraint", b"state 9999", vocabulary).accepted
     assert not kept.verdicts("constraint", b"state 0", vocabulary).accepted
@@ -753,7 +755,7 @@ def test_the_cost_of_verdicts_is_about_what_they_take() -> None:
         before = tracemalloc.get_traced_memory()[0]
         kept = []
         for number in range(200):
-            verdicts = Verdicts()
+            verdicts = StateVerdicts()
             for token in range(30):
                 verdicts.accept(300 + token + 7 * number, b"a text of some length %d" % token)
                 verdicts.reject(2000 + token + 7 * number)
@@ -768,7 +770,7 @@ def test_the_cost_of_verdicts_is_about_what_they_take() -> None:
 async def test_a_forgotten_state_is_learned_again() -> None:
     """A memory that keeps next to nothing changes costs, not results."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory.Memory.__init__, "__defaults__", (1500, 64))
+        patch.setattr(memory.VerdictCache.__init__, "__defaults__", (1500, 64))
         await assert_unbiased(pair, AWRS(), runs=100, n_particles=6)
 
 

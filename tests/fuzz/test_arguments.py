@@ -28,6 +28,7 @@ from awrs_ppl import (
     Bernoulli,
     Categorical,
     Context,
+    PaperAWRS,
     Prior,
     ToyLM,
     Uniform,
@@ -152,7 +153,8 @@ def waited(function: Callable[..., Any], *args: Any) -> Callable[..., Any]:
 
 
 CALLS: dict[str, Callable[[Any], Any]] = {
-    **{f"AWRS({name})": of(name, AWRS) for name in ("estimator", "effort", "trifle", "max_checks")},
+    "AWRS(effort)": of("effort", AWRS),
+    "PaperAWRS(estimator)": of("estimator", PaperAWRS),
     "Categorical": Categorical,
     "Categorical(weights)": of("weights", Categorical, ["a", "b"]),
     "Bernoulli": Bernoulli,
@@ -349,7 +351,7 @@ def test_what_is_unusual_works_too() -> None:
 async def test_numbers_of_numpy_are_numbers() -> None:
     two: Any = np.int64(2)
     rule = awrs_ppl.predicate(str.isascii, workers=two)
-    proposal = awrs_ppl.AWRS(effort=cast(Any, np.float32(2.0)), max_checks=cast(Any, np.uint8(9)))
+    proposal = awrs_ppl.AWRS(effort=cast(Any, np.float32(2.0)), _max_checks=cast(Any, np.uint8(9)))
 
     async def model(ctx: awrs_ppl.Context, most: Any) -> str:
         return await ctx.generate(LM("a") * rule, max_tokens=most, proposal=proposal)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from awrs_ppl import AWRS, Categorical, Prior, ToyLM, infer
+from awrs_ppl import AWRS, Categorical, PaperAWRS, Prior, ToyLM, infer
 from awrs_ppl.potentials import Regex, Soft, predicate
 from awrs_ppl.testing import assert_unbiased
 
@@ -139,7 +139,7 @@ async def test_weight_of_each_particle_is_that_of_its_own_options(name, masked):
 
 def cases() -> list[Any]:
     by_awrs = [(name, AWRS()) for name in VARIED]
-    others = [("everything", AWRS(estimator="two-loop")), ("everything", Prior())]
+    others = [("everything", PaperAWRS("two-loop")), ("everything", Prior())]
     return [pytest.param(name, kind, id=f"{name}, {kind}") for name, kind in by_awrs + others]
 
 

@@ -19,6 +19,7 @@ from awrs_ppl import (
     Categorical,
     Context,
     ModelError,
+    PaperAWRS,
     PotentialError,
     ReplayError,
     ToyLM,
@@ -30,7 +31,7 @@ from awrs_ppl import (
 )
 from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.evaluation import start
-from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.potentials import Soft
 from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.testing import (
@@ -39,7 +40,7 @@ from awrs_ppl.testing import (
     assert_unbiased,
     enumerate_posterior,
 )
-from awrs_ppl.tokens.next_token import Place, weigh_outcomes
+from awrs_ppl.tokens.next_token import Restriction, weigh_outcomes
 
 TOY = ToyLM(["a", "b", "c", ".", "a."], seed=6)
 ABC = Categorical(["a", "b", "c"])
@@ -185,11 +186,11 @@ async def test_float32_does_not_underflow_under_checks(estimator: Any) -> None:
     total = float(torch.logaddexp(log_p[1], log_p[2]))
     weights = []
     for seed in range(300):
-        (outcomes,) = weigh_outcomes([row], lm.vocabulary, [Place(closings)])
+        (outcomes,) = weigh_outcomes([row], lm.vocabulary, [Restriction(closings)])
         assert outcomes.urn().weight(1) == 0, "the case would not be one"
-        knowledge = Knowledge.at(target, Text(), states, closings)
-        proposal = AWRS(estimator=estimator)
-        (draw,) = await proposal.draw(outcomes, knowledge, [np.random.default_rng(seed)])
+        verdicts = NextVerdicts.at(target, Text(), states, closings)
+        proposal = AWRS() if estimator == "head-tail" else PaperAWRS(estimator)
+        (draw,) = await proposal.draw(outcomes, verdicts, [np.random.default_rng(seed)])
         assert draw.outcome in (1, 2)
         weights.append(math.exp(draw.log_weight - total))
     assert np.mean(weights) == pytest.approx(1.0, abs=5 * float(np.std(weights)) / 17 + 1e-6)
@@ -385,10 +386,10 @@ async def test_names_never_collide() -> None:
 
 async def test_a_proposal_without_a_repr_does_not_cry_wolf() -> None:
     class Mine:
-        uses_masks = uses_knowledge = is_proper = True
+        uses_masks = uses_verdicts = is_proper = True
 
-        async def draw(self, outcomes: Any, knowledge: Any, rngs: Any) -> Any:
-            return await AWRS().draw(outcomes, knowledge, rngs)
+        async def draw(self, outcomes: Any, verdicts: Any, rngs: Any) -> Any:
+            return await AWRS().draw(outcomes, verdicts, rngs)
 
     async def model(ctx: Context) -> str:
         text = await ctx.generate(TOY("x"), max_tokens=3, proposal=Mine())  # pyright: ignore
@@ -514,7 +515,7 @@ async def test_an_allowed_mass_of_a_millionth() -> None:
     # Definition 2 is so too, but its weight is 1/2 once in a million draws.
     for estimator in ("head-tail", "recursive", "geometric"):
         await assert_properly_weighted(
-            AWRS(estimator=estimator),  # pyright: ignore
+            AWRS() if estimator == "head-tail" else PaperAWRS(estimator),  # pyright: ignore
             lm("a") * predicate(lambda text: "a" not in text),
             "",
             draws=4000,

@@ -14,7 +14,7 @@ from awrs_ppl import AWRS, Bernoulli, Categorical, ToyLM, infer
 from awrs_ppl.inference.population import Particle, continued
 from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.potentials import OneOf, Regex, Soft, predicate
-from awrs_ppl.rng import Purpose, Streams
+from awrs_ppl.rng import Purpose, RandomStreams
 from awrs_ppl.testing import assert_unbiased
 
 # After "a" the end is likely; the texts that go on meet ever other shares of what is allowed.
@@ -114,7 +114,7 @@ def test_random_streams_of_different_keys_share_no_number():
     keys = list(grid)
     first: dict[float, object] = {}
     for seed, entropy in ((0, 0), (1, 0), (0, 1), (0, 2)):
-        streams = Streams(seed, entropy)
+        streams = RandomStreams(seed, entropy)
         for key in keys:
             number = streams.at(*key).random()
             assert number not in first, (seed, entropy, key, first[number])
@@ -135,13 +135,13 @@ async def test_inference_uses_no_random_stream_twice():
         return text, third, await ctx.generate(lm("b" + text) * OneOf(["a", "ab"]), max_tokens=3)
 
     used: Counter[tuple[object, ...]] = Counter()
-    right = Streams.at
+    right = RandomStreams.at
 
     def at(self, sync, slot, purpose, index=0):
         used[sync, slot, purpose, index] += 1
         return right(self, sync, slot, purpose, index)
 
-    with patch.object(Streams, "at", at):
+    with patch.object(RandomStreams, "at", at):
         posterior = await infer(model, n_particles=6, ess_threshold=1.0, seed=0, progress=False)
     assert any(sync.ancestors for sync in posterior.history)
     assert {purpose for _, _, purpose, _ in used} == set(Purpose)

@@ -18,7 +18,7 @@ from awrs_ppl import LM, Context, ToyLM, Uniform, VocabularyError, infer, predic
 from awrs_ppl.potentials import Regex
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.testing.enumeration import enumerate_texts
-from awrs_ppl.tokens.vocabulary import Closing, Vocabulary, first_stop, stop_tail
+from awrs_ppl.tokens.vocabulary import Closing, Vocabulary, first_stop, stop_prefix
 
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 
@@ -187,8 +187,8 @@ def test_stops_in_the_vocabulary() -> None:
 def test_the_first_stop() -> None:
     assert first_stop(b"a\n\nb", (b"\n\n", b"\n")) == 1
     assert first_stop(b"nothing", (b"\n",)) is None
-    assert stop_tail(b"aab", (b"aabc", b"bd")) == b"aab"
-    assert stop_tail(b"xx", (b"x",)) == b""
+    assert stop_prefix(b"aab", (b"aabc", b"bd")) == b"aab"
+    assert stop_prefix(b"xx", (b"x",)) == b""
 
 
 async def test_stops_byte_by_byte_and_at_once_agree() -> None:

@@ -194,7 +194,12 @@ async def test_who_killed_whom_and_where() -> None:
         f"generate 1, after {first.text!r}"
     ) in " ".join(str(explanation).split())
     assert explanation.statements[0].log_evidence == -math.inf
-    assert explanation.refusals["predicate(never_for_long)"] > 0
+    assert explanation.rejections["predicate(never_for_long)"] > 0
+    for thing in (explanation, posterior.stats):
+        name = type(thing).__name__
+        with pytest.warns(DeprecationWarning, match=f"write {name}.rejections") as warned:
+            assert thing.refusals == thing.rejections
+        assert warned[0].filename == __file__
 
 
 async def test_deaths_of_whole_statements() -> None:

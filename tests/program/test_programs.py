@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from arsenal.maths import logmeanexp
 
-from awrs_ppl import AWRS, Bernoulli, Categorical, Context, LocalAWRS, Prior, ToyLM, infer
+from awrs_ppl import (
+    Bernoulli,
+    Categorical,
+    Context,
+    LocalAWRS,
+    PaperAWRS,
+    Prior,
+    ToyLM,
+    infer,
+)
 from awrs_ppl import predicate as predicate_of
 from awrs_ppl.inference import step as rounds
 from awrs_ppl.inference.population import Particle
@@ -114,7 +123,7 @@ async def test_importance_sampling_is_unbiased(model: Any) -> None:
 
 @pytest.mark.parametrize(
     "proposal",
-    [AWRS(estimator="two-loop"), AWRS(estimator="recursive"), AWRS(estimator="geometric"), Prior()],
+    [PaperAWRS("two-loop"), PaperAWRS("recursive"), PaperAWRS("geometric"), Prior()],
     ids=str,
 )
 async def test_every_proposal_gives_the_same_posterior(proposal: Any) -> None:

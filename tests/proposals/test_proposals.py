@@ -14,7 +14,17 @@ import pytest
 from broken_twins import weighed_alone
 from scipy import stats
 
-from awrs_ppl import AWRS, BooleanPotential, Context, LocalAWRS, Prior, ToyLM, infer, predicate
+from awrs_ppl import (
+    AWRS,
+    BooleanPotential,
+    Context,
+    LocalAWRS,
+    PaperAWRS,
+    Prior,
+    ToyLM,
+    infer,
+    predicate,
+)
 from awrs_ppl.potentials import Regex
 from awrs_ppl.proposals import Draw
 from awrs_ppl.testing import assert_properly_weighted
@@ -26,11 +36,11 @@ LM = ToyLM(TOKENS, seed=3, scale=1.5, special=["<pad>"])
 PROPOSALS = [
     AWRS(),
     AWRS(effort=50.0),
-    AWRS(max_checks=1),
+    AWRS(_max_checks=1),
     AWRS(effort=0.1),
-    AWRS(estimator="two-loop"),
-    AWRS(estimator="recursive"),
-    AWRS(estimator="geometric"),
+    PaperAWRS("two-loop"),
+    PaperAWRS("recursive"),
+    PaperAWRS("geometric"),
     Prior(),
 ]
 
@@ -116,9 +126,9 @@ async def test_zero_mass(proposal: Any) -> None:
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
 async def test_a_dominant_forbidden_token(proposal: Any) -> None:
     lm = ToyLM(["a", "b", "c"], weights=lambda context: [0.01, 0.98, 0.005, 0.005])
-    estimator = getattr(proposal, "estimator", None)
-    # The paper's estimators have heavy tails here: their law is right, their variance is not.
-    draws = 20000 if isinstance(proposal, Prior) or estimator not in (None, "head-tail") else 2000
+    # The paper's estimators have heavy tails here: their distribution is right, their variance is
+    # not.
+    draws = 20000 if isinstance(proposal, Prior | PaperAWRS) else 2000
     await assert_properly_weighted(
         proposal, lm("a") * predicate(lambda text: "b" not in text), "", draws=draws
     )
@@ -144,30 +154,30 @@ class Broken(AWRS):
 
     fault: str = ""
 
-    async def draw(self, outcomes: Any, knowledge: Any, rngs: Any) -> list[Draw]:
+    async def draw(self, outcomes: Any, verdicts: Any, rngs: Any) -> list[Draw]:
         everything = outcomes.urn().copy()
-        head = await self._learn(outcomes, knowledge, len(rngs))
+        head = await self._learn(outcomes, verdicts, len(rngs))
         self._plan(head, len(rngs))
-        return [await self._broken(head, everything, outcomes, knowledge, rng) for rng in rngs]
+        return [await self._broken(head, everything, outcomes, verdicts, rng) for rng in rngs]
 
     async def _broken(
-        self, head: Any, everything: Urn, outcomes: Any, knowledge: Any, rng: Any
+        self, head: Any, everything: Urn, outcomes: Any, verdicts: Any, rng: Any
     ) -> Draw:
         mass, rest, k = head.mass, head.unknown.mass, max(head.draws, 1)
         tail = [head.unknown.draw(rng) for _ in range(k)] if rest else []
-        found = [outcome for outcome in tail if await knowledge.check(outcome)]
+        found = [outcome for outcome in tail if await verdicts.check(outcome)]
         worth = rest / k
         if self.fault == "tail verdicts enter A before W is formed":
             mass += sum(head.unknown.weight(v) for v in set(found))
         if self.fault == "draws until accepted":
             while rest and not found and mass == 0:
                 outcome = head.unknown.draw(rng)
-                found = [outcome] if await knowledge.check(outcome) else []
+                found = [outcome] if await verdicts.check(outcome) else []
             worth = rest
         if self.fault == "repeated draws merged":
             found = list(dict.fromkeys(found))
         if self.fault == "tail drawn from everything":
-            found = [v for v in [everything.draw(rng)] if await knowledge.check(v)]
+            found = [v for v in [everything.draw(rng)] if await verdicts.check(v)]
             worth = rest
         total = mass + worth * len(found)
         if total <= 0:
@@ -182,10 +192,10 @@ class Broken(AWRS):
 @pytest.mark.parametrize(
     ("fault", "options"),
     [
-        ("tail verdicts enter A before W is formed", {"max_checks": 1}),
-        ("draws until accepted", {"max_checks": 1}),
-        ("repeated draws merged", {"max_checks": 1}),
-        ("tail drawn from everything", {"max_checks": 2}),
+        ("tail verdicts enter A before W is formed", {"_max_checks": 1}),
+        ("draws until accepted", {"_max_checks": 1}),
+        ("repeated draws merged", {"_max_checks": 1}),
+        ("tail drawn from everything", {"_max_checks": 2}),
     ],
 )
 async def test_broken_twins_are_caught(fault: str, options: dict[str, Any]) -> None:
@@ -200,7 +210,7 @@ async def test_broken_twins_are_caught(fault: str, options: dict[str, Any]) -> N
 async def test_pooled_draws_weighed_alone_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = ToyLM(["a", "b", "c"], weights=lambda context: [0.4, 0.35, 0.15, 0.1])
     product = lm("a") * predicate(lambda text: "a" not in text)
-    proposal = AWRS(max_checks=1)
+    proposal = AWRS(_max_checks=1)
     await assert_properly_weighted(proposal, product, "", together=3, draws=6000)
     monkeypatch.setattr(AWRS, "_draw", weighed_alone)
     with pytest.raises(AssertionError, match="mean weight"):
@@ -216,51 +226,77 @@ async def test_broken_weights_of_the_papers_estimators_are_caught(
 
     right = paper.ESTIMATORS[estimator]
 
-    async def wrong(outcomes: Any, knowledge: Any, rng: Any) -> Draw:
-        draw = await right(outcomes, knowledge, rng)
+    async def wrong(outcomes: Any, verdicts: Any, rng: Any) -> Draw:
+        draw = await right(outcomes, verdicts, rng)
         return draw._replace(log_weight=0.8 * draw.log_weight)
 
     monkeypatch.setitem(paper.ESTIMATORS, estimator, wrong)
     with pytest.raises(AssertionError, match="mean weight"):
-        await assert_properly_weighted(
-            AWRS(estimator=estimator), LM("go") * no_bb, "ab", draws=15000
-        )
+        await assert_properly_weighted(PaperAWRS(estimator), LM("go") * no_bb, "ab", draws=15000)
 
 
 def test_wrong_options_are_named() -> None:
-    with pytest.raises(ValueError, match="estimator='magic'"):
-        AWRS(estimator="magic")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="max_checks=0"):
-        AWRS(max_checks=0)
+    with pytest.raises(ValueError, match="PaperAWRS got estimator='magic': choose one of"):
+        PaperAWRS("magic")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"PaperAWRS got estimator=8.0: choose one of"):
+        PaperAWRS(8.0)  # pyright: ignore[reportArgumentType]
+    for effort in (0, -1.0, math.nan, math.inf, True, "4", None):
+        with pytest.raises(ValueError, match=r"AWRS got effort=.*: it must be a number, positive"):
+            AWRS(effort=effort)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="AWRS got"):
+        AWRS(_max_checks=0)
 
 
 # --- options --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("estimator", ["two-loop", "recursive", "geometric"])
 @pytest.mark.parametrize(
-    "option",
-    [{"effort": 99}, {"effort": 4.0}, {"trifle": 0.1}, {"max_checks": 7}, {"max_checks": 512}],
-    ids=str,
+    "option", [{"effort": 99}, {"trifle": 0.1}, {"max_checks": 7}], ids=lambda option: min(option)
 )
-def test_an_option_that_an_estimator_does_not_have(estimator: Any, option: Any) -> None:
-    ((name, value),) = option.items()
-    told = f"{name}={value!r} for estimator='{estimator}', which has no {name}: leave it out"
-    with pytest.raises(ValueError, match=re.escape(told)):
-        AWRS(estimator=estimator, **option)
-    assert getattr(AWRS(**option), name) == value
-    for other in (LocalAWRS, Prior):
+def test_an_option_that_a_proposal_does_not_have(option: Any) -> None:
+    (name,) = option
+    others = [PaperAWRS, LocalAWRS, Prior]
+    for other in others if name == "effort" else [AWRS, *others]:
         with pytest.raises(TypeError, match=name):
             other(**option)
 
 
-def test_options_have_their_defaults_for_head_and_tail_alone() -> None:
+def test_options_have_their_defaults() -> None:
     proposal = AWRS()
-    assert (proposal.effort, proposal.trifle, proposal.max_checks) == (4.0, 1e-4, 512)
-    assert proposal == AWRS("head-tail", 4.0) == pickle.loads(pickle.dumps(proposal))
-    assert AWRS("two-loop") == replace(AWRS("geometric"), estimator="two-loop")
-    with pytest.raises(ValueError, match=r"estimator=8.0.* give a number by its name"):
-        AWRS(8.0)  # pyright: ignore
+    assert (proposal.effort, proposal._negligible, proposal._max_checks) == (4.0, 1e-4, 512)
+    assert proposal == AWRS(4.0) == pickle.loads(pickle.dumps(proposal)) == replace(proposal)
+    assert replace(AWRS(_max_checks=7), effort=1.0) == AWRS(1.0, _max_checks=7) != AWRS(1.0)
+    assert (
+        PaperAWRS()
+        == PaperAWRS("two-loop")
+        == replace(PaperAWRS("geometric"), estimator="two-loop")
+    )
+    assert len({AWRS(), AWRS(1.0), PaperAWRS(), PaperAWRS("recursive"), PaperAWRS()}) == 4
+
+
+@pytest.mark.parametrize("estimator", ["two-loop", "recursive", "geometric"])
+def test_awrs_with_an_estimator_of_the_papers_is_deprecated(estimator: Any) -> None:
+    told = re.escape(f"AWRS(estimator='{estimator}') is deprecated: write PaperAWRS('{estimator}')")
+    with pytest.warns(DeprecationWarning, match=told) as warned:
+        assert AWRS(estimator=estimator) == PaperAWRS(estimator)
+    assert warned[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match=told):
+        assert AWRS(estimator) == PaperAWRS(estimator)
+    with (
+        pytest.warns(DeprecationWarning, match=told),
+        pytest.raises(ValueError, match=f"estimator='{estimator}' and another option"),
+    ):
+        AWRS(estimator=estimator, effort=99)
+
+
+def test_awrs_with_its_old_name_as_an_estimator_is_deprecated() -> None:
+    with pytest.warns(DeprecationWarning, match=re.escape("write AWRS()")):
+        assert AWRS(estimator="head-tail", effort=2.0) == AWRS(2.0)
+    with (
+        pytest.warns(DeprecationWarning, match="PaperAWRS"),
+        pytest.raises(ValueError, match=r"PaperAWRS got estimator='magic': choose one of"),
+    ):
+        AWRS(estimator="magic")
 
 
 # --- little mass ----------------------------------------------------------------------------
@@ -286,7 +322,7 @@ def log_evidence(weights: list[float]) -> float:
 
 
 @pytest.mark.parametrize(
-    "proposal", [AWRS(), AWRS(estimator="recursive"), AWRS(estimator="geometric")], ids=str
+    "proposal", [AWRS(), PaperAWRS("recursive"), PaperAWRS("geometric")], ids=str
 )
 async def test_weights_are_right_down_to_the_smallest_float(proposal: Any, fuzz: Any) -> None:
     """With one text allowed, two estimators are exact and one is in a known distribution."""
@@ -299,7 +335,7 @@ async def test_weights_are_right_down_to_the_smallest_float(proposal: Any, fuzz:
         posterior = await infer(model, n_particles=1, seed=rng.randrange(10**6), progress=False)
         assert posterior.values == ["b"]
         wanted = log_evidence(weights)
-        if proposal.estimator == "geometric":
+        if proposal == PaperAWRS("geometric"):
             # At the first token the weight is mass / (trials - 1), and at the end it is exact.
             if least < 1e-9:
                 quotients.append(math.exp(wanted - posterior.log_ml))
@@ -320,7 +356,7 @@ async def test_a_mass_below_float32_keeps_its_digits() -> None:
     for least in (3.3e-45, 1e-40, 1e-60):
         weights = [1.0, least, 1.0, 1.0]
         lm = Narrow(["a", "b", "c"], weights=lambda context, w=weights: w)
-        for proposal in (AWRS(), AWRS(estimator="recursive"), Prior(), LocalAWRS()):
+        for proposal in (AWRS(), PaperAWRS("recursive"), Prior(), LocalAWRS()):
             exact = await infer(text_under(lm, proposal), n_particles=1, seed=0, progress=False)
             if isinstance(proposal, Prior):
                 continue  # it draws "b" never
@@ -335,7 +371,7 @@ async def test_an_end_that_is_forced_weighs_what_it_weighs() -> None:
             return (await super().logits(contexts, temperatures)).float()
 
     lm = Narrow(["a"], weights=lambda context: [1.0, 1e-50])
-    for proposal in (AWRS(), AWRS(estimator="geometric"), Prior()):
+    for proposal in (AWRS(), PaperAWRS("geometric"), Prior()):
 
         async def model(ctx: Context, proposal: Any = proposal) -> str:
             return await ctx.generate(lm("a"), max_tokens=1, proposal=proposal)

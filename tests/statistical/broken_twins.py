@@ -16,7 +16,7 @@ from awrs_ppl import AWRS, ToyLM
 from awrs_ppl.constraints import prefix_propagation as closure
 from awrs_ppl.constraints import weighing
 from awrs_ppl.constraints.dead_ends import tokens_to_dead_ends
-from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.product import Target
 from awrs_ppl.inference import inference, text_step
 from awrs_ppl.inference.inference import Inference
@@ -36,15 +36,15 @@ from awrs_ppl.tokens.urn import pick
 def proposal_that(fault: str) -> Callable[[], AbstractContextManager[Any]]:
     """Head and tail, written the short way, with one thing wrong."""
 
-    async def one(head: Any, outcomes: Any, knowledge: Knowledge, rng: Any) -> Draw:
+    async def one(head: Any, outcomes: Any, verdicts: NextVerdicts, rng: Any) -> Draw:
         rest, mass = head.unknown.mass, head.mass
         visit = rng.random()
         place = visit if fault == "shares" else rng.random()
         tail = [head.unknown.draw(rng) for _ in range(head.draws) if visit < head.visits]
         worth = rest / max(head.draws, 1) / (1.0 if fault == "visits" else head.visits)
-        found = [outcome for outcome in tail if await knowledge.check(outcome)]
+        found = [outcome for outcome in tail if await verdicts.check(outcome)]
         while fault == "insists" and tail and not found and not mass:
-            found = [v for v in [head.unknown.draw(rng)] if await knowledge.check(v)]
+            found = [v for v in [head.unknown.draw(rng)] if await verdicts.check(v)]
         if fault == "merges":
             found = list(dict.fromkeys(found))
         early = sum(head.unknown.weight(v) for v in set(found)) if fault == "looks" else 0.0
@@ -59,8 +59,8 @@ def proposal_that(fault: str) -> Callable[[], AbstractContextManager[Any]]:
             outcome = found[int((place * total - mass) / (total - mass) * len(found))]
         return Draw(outcome, outcomes.log_scale + math.log(total))
 
-    async def draw(self: Any, head: Any, outcomes: Any, knowledge: Any, rngs: Any) -> list[Draw]:
-        return [await one(head, outcomes, knowledge, rng) for rng in rngs]
+    async def draw(self: Any, head: Any, outcomes: Any, verdicts: Any, rngs: Any) -> list[Draw]:
+        return [await one(head, outcomes, verdicts, rng) for rng in rngs]
 
     return lambda: patch.object(AWRS, "_draw", draw)
 
@@ -68,11 +68,11 @@ def proposal_that(fault: str) -> Callable[[], AbstractContextManager[Any]]:
 right_tail = AWRS._draw
 
 
-async def weighed_alone(self: Any, head: Any, outcomes: Any, knowledge: Any, rngs: Any) -> Any:
+async def weighed_alone(self: Any, head: Any, outcomes: Any, verdicts: Any, rngs: Any) -> Any:
     """The draws that particles pool, weighed as if each had made only its own."""
     urn = head.unknown
     head.unknown = SimpleNamespace(mass=urn.mass * len(rngs), draw=urn.draw)
-    return await right_tail(self, head, outcomes, knowledge, rngs)
+    return await right_tail(self, head, outcomes, verdicts, rngs)
 
 
 def unpermuted(members: int, rng: np.random.Generator) -> np.ndarray:
@@ -87,41 +87,41 @@ def undivided_guess(outcome: int, log_weight: float, twist: float) -> Draw:
 right_draw = AWRS.draw
 
 
-async def free_end(self: Any, outcomes: Any, knowledge: Any, rngs: Any) -> list[Draw]:
-    draws = await right_draw(self, outcomes, knowledge, rngs)
+async def free_end(self: Any, outcomes: Any, verdicts: Any, rngs: Any) -> list[Draw]:
+    draws = await right_draw(self, outcomes, verdicts, rngs)
     if not outcomes.place.forced:
         return draws
     return [draw if draw is DEAD else Draw(draw.outcome, 0.0) for draw in draws]
 
 
-async def one_loop(outcomes: Any, knowledge: Any, rng: Any) -> Draw:
+async def one_loop(outcomes: Any, verdicts: Any, rng: Any) -> Draw:
     """The second loop is left out."""
     urn = outcomes.urn().copy()
-    accepted, rejections = await paper._until_accepted(urn, knowledge, rng)
+    accepted, rejections = await paper._until_accepted(urn, verdicts, rng)
     if accepted is None:
         return DEAD
     return Draw(accepted, outcomes.log_scale + math.log(urn.mass) - math.log1p(rejections))
 
 
-async def put_back(outcomes: Any, knowledge: Any, rng: Any) -> Draw:
+async def put_back(outcomes: Any, verdicts: Any, rng: Any) -> Draw:
     """The further draw is made with the accepted outcome still in the urn."""
     urn = outcomes.urn().copy()
-    accepted, _ = await paper._until_accepted(urn, knowledge, rng)
+    accepted, _ = await paper._until_accepted(urn, verdicts, rng)
     if accepted is None:
         return DEAD
-    allowed = await knowledge.check(urn.draw(rng))
+    allowed = await verdicts.check(urn.draw(rng))
     weight = urn.mass if allowed else urn.weight(accepted)
     return Draw(accepted, outcomes.log_scale + math.log(weight))
 
 
-async def one_success(outcomes: Any, knowledge: Any, rng: Any) -> Draw:
+async def one_success(outcomes: Any, verdicts: Any, rng: Any) -> Draw:
     """One over the number of trials until the first success."""
     urn = outcomes.urn().copy()
     mass, trials = urn.mass, 0
     while mass > 0.0:
         trials += 1
         outcome = urn.draw(rng)
-        if await knowledge.check(outcome):
+        if await verdicts.check(outcome):
             return Draw(outcome, outcomes.log_scale + math.log(mass / trials))
     return DEAD
 
@@ -130,45 +130,45 @@ async def one_success(outcomes: Any, knowledge: Any, rng: Any) -> Draw:
 
 
 async def across_characters(
-    knowledge: Any, i: int, data: bytes, urn: Any, worth: float
+    verdicts: Any, i: int, data: bytes, urn: Any, threshold: float
 ) -> list[int]:
-    lexicon = knowledge.vocabulary.lexicon
-    first, last = lexicon.range(data[:1])
-    knowledge.known[i].reject_range(first, last)
-    urn.remove_all(lexicon.ids[first:last])
+    prefix_index = verdicts.vocabulary.prefix_index
+    first, last = prefix_index.range(data[:1])
+    verdicts.known[i].reject_range(first, last)
+    urn.remove_all(prefix_index.ids[first:last])
     return []
 
 
-right_beginnings = closure._accept_beginnings
+right_beginnings = closure._accept_prefixes
 
 
-def accepted_for_all(knowledge: Any, factors: Any, data: bytes, urn: Any) -> list[int]:
+def accepted_for_all(verdicts: Any, factors: Any, data: bytes, urn: Any) -> list[int]:
     """Every factor gets a state, too, so that none is checked when the token is drawn."""
-    lexicon, tokens = knowledge.vocabulary.lexicon, knowledge.vocabulary.tokens
-    for verdicts in knowledge.known.values():
-        for token in lexicon.within(data):
-            verdicts.accept(token, knowledge.text.data + bytes(tokens[token]))
-    return right_beginnings(knowledge, factors, data, urn)
+    prefix_index, tokens = verdicts.vocabulary.prefix_index, verdicts.vocabulary.tokens
+    for known in verdicts.known.values():
+        for token in prefix_index.within(data):
+            known.accept(token, verdicts.text.data + bytes(tokens[token]))
+    return right_beginnings(verdicts, factors, data, urn)
 
 
-def longer_accepted(knowledge: Any, factors: Any, data: bytes, urn: Any) -> list[int]:
-    lexicon, tokens = knowledge.vocabulary.lexicon, knowledge.vocabulary.tokens
-    alike = lexicon.ids[slice(*lexicon.range(data))].tolist()
-    for verdicts in knowledge.known.values():
+def longer_accepted(verdicts: Any, factors: Any, data: bytes, urn: Any) -> list[int]:
+    prefix_index, tokens = verdicts.vocabulary.prefix_index, verdicts.vocabulary.tokens
+    alike = prefix_index.ids[slice(*prefix_index.range(data))].tolist()
+    for known in verdicts.known.values():
         for token in alike:
-            verdicts.accept(token, knowledge.text.data + bytes(tokens[token]))
+            known.accept(token, verdicts.text.data + bytes(tokens[token]))
     return [token for token in alike if urn.weight(token) > 0.0]
 
 
-right_accepted = Knowledge.accepted
+right_accepted = NextVerdicts.accepted
 
 
-def dead_prefix(self: Knowledge) -> np.ndarray:
-    lexicon = self.vocabulary.lexicon
+def dead_prefix(self: NextVerdicts) -> np.ndarray:
+    prefix_index = self.vocabulary.prefix_index
     for token in tokens_to_dead_ends(self):
-        first, last = lexicon.range(bytes(self.vocabulary.tokens[token]))
+        first, last = prefix_index.range(bytes(self.vocabulary.tokens[token]))
         for verdicts in self.known.values():
-            for alike in lexicon.ids[first:last].tolist():
+            for alike in prefix_index.ids[first:last].tolist():
                 verdicts.accepted.pop(alike, None)
             verdicts.reject_range(first, last)
     return right_accepted(self)

@@ -17,10 +17,10 @@ from unittest.mock import patch
 import broken_twins as wrong
 from random_programs import Program
 
-from awrs_ppl import AWRS, Bernoulli, Categorical, Context, ToyLM, predicate, product
+from awrs_ppl import AWRS, Bernoulli, Categorical, Context, PaperAWRS, ToyLM, predicate, product
 from awrs_ppl.constraints import ends
 from awrs_ppl.constraints import prefix_propagation as closure
-from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.product import Target
 from awrs_ppl.inference import population, smc, text_step
 from awrs_ppl.inference import step as rounds
@@ -177,7 +177,7 @@ def of(owner: Any, name: str, instead: Any) -> Planted:
 
 def of_estimator(name: str, estimator: Any, instead: Any) -> Fault:
     """A fault in one of the paper's estimators."""
-    program = text_of(UNEVEN * only_b, proposal=AWRS(estimator=estimator))
+    program = text_of(UNEVEN * only_b, proposal=PaperAWRS(estimator))
     return Fault(
         name, lambda: patch.dict(paper.ESTIMATORS, {estimator: instead}), program, runs=1200
     )
@@ -207,9 +207,9 @@ def nothing(text: str) -> float:
     return -math.inf
 
 
-ONE_CHECK = text_of(UNEVEN * only_b, proposal=AWRS(max_checks=1))
-FOUR_DRAWS = text_of(UNEVEN * only_b, proposal=AWRS(max_checks=1), n_particles=1)
-ONE_DRAW = text_of(UNEVEN * only_b, proposal=OneDraw(max_checks=1))
+ONE_CHECK = text_of(UNEVEN * only_b, proposal=AWRS(_max_checks=1))
+FOUR_DRAWS = text_of(UNEVEN * only_b, proposal=AWRS(_max_checks=1), n_particles=1)
+ONE_DRAW = text_of(UNEVEN * only_b, proposal=OneDraw(_max_checks=1))
 ROULETTE = text_of(
     lm(["a", "b", "c"], 10, 3, 1, 3)("a") * no_c,
     2,
@@ -221,7 +221,7 @@ REMEMBERING: dict[str, Any] = {
     "again": True,
     "remember": True,
     "n_particles": 1,
-    "proposal": OneDraw(effort=0.1, max_checks=1),
+    "proposal": OneDraw(effort=0.1, _max_checks=1),
 }
 EVENED: dict[str, Any] = {"n_particles": 4, "ess_threshold": 1.0}
 # Both characters begin alike, and one of them is not allowed.
@@ -258,20 +258,22 @@ FAULTS = [
     ),
     Fault(
         "closure across part of a character",
-        of(closure, "_reject_alike", wrong.across_characters),
+        of(closure, "_reject_by_prefix", wrong.across_characters),
         text_of(CHINESE * predicate(lambda text: "丁" not in text)),
     ),
     Fault(
         "longer tokens accepted, too",
-        of(closure, "_accept_beginnings", wrong.longer_accepted),
+        of(closure, "_accept_prefixes", wrong.longer_accepted),
         text_of(lm(["a", "ab", "b"], 5, 2, 2, 1)("b") * predicate(lambda text: "ab" not in text)),
     ),
     Fault(
         "prefix accepted by all factors",
-        of(closure, "_accept_beginnings", wrong.accepted_for_all),
+        of(closure, "_accept_prefixes", wrong.accepted_for_all),
         text_of(lm(["ab", "a", "c"], 5, 2, 2, 1)("c") * no_b * no_a),
     ),
-    Fault("dead end as rejected prefix", of(Knowledge, "accepted", wrong.dead_prefix), DEAD_ENDS),
+    Fault(
+        "dead end as rejected prefix", of(NextVerdicts, "accepted", wrong.dead_prefix), DEAD_ENDS
+    ),
     Fault(
         "remembered with the same numbers",
         of(smc, "secrets", SimpleNamespace(randbits=lambda bits: 0)),

@@ -16,7 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from awrs_ppl import AWRS, Bernoulli, Categorical, Context, Prior, ToyLM, predicate, product
+from awrs_ppl import (
+    AWRS,
+    Bernoulli,
+    Categorical,
+    Context,
+    PaperAWRS,
+    Prior,
+    ToyLM,
+    predicate,
+    product,
+)
 from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.potentials import Contains, OneOf, Regex, Soft
 
@@ -311,11 +321,11 @@ class Maker:
         if kind == "prior":
             return Prior()
         if kind != "head-tail":
-            return AWRS(estimator=kind)
+            return PaperAWRS(kind)
         return AWRS(
             effort=self.one([0.1, 0.5, 4.0, 100.0]),
-            trifle=self.one([1e-4, 0.0, 0.1]),
-            max_checks=self.one([1, 2, 4, 512]),
+            _negligible=self.one([1e-4, 0.0, 0.1]),
+            _max_checks=self.one([1, 2, 4, 512]),
         )
 
 

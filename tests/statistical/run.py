@@ -64,7 +64,7 @@ from random_programs import Program, random_program
 from scipy import stats
 from tqdm import tqdm
 
-from awrs_ppl.constraints.verdict_cache import Memory
+from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.inference import smc
 from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.testing import enumerate_posterior
@@ -145,7 +145,9 @@ async def inferences(program: Program, classes: Classes, seeds: Sequence[int]) -
     for seed in seeds:
         # Of two with one seed the first is to know nothing yet.
         fresh = (
-            patch.object(smc, "REMEMBERED", Memory(lasts=True)) if program.again else nullcontext()
+            patch.object(smc, "REMEMBERED", VerdictCache(lasts=True))
+            if program.again
+            else nullcontext()
         )
         with fresh:
             posterior = await smc.infer(program.model, seed=seed, progress=False, **program.options)
@@ -170,7 +172,7 @@ def examine(
     pilots = runs // 4
     seeds = rng.integers(2**31, size=pilots + runs).tolist()
     with (
-        patch.object(smc, "REMEMBERED", Memory(lasts=True)),
+        patch.object(smc, "REMEMBERED", VerdictCache(lasts=True)),
         patch.object(smc, "secrets", entropy),
         fault() if fault is not None else nullcontext(),
     ):

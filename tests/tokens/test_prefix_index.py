@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awrs_ppl.tokens.prefix_index import Lexicon, boundaries
+from awrs_ppl.tokens.prefix_index import PrefixIndex, boundaries
 
 BYTES = st.sampled_from([b"a", b"b", "é".encode(), b"\xff", b"\xfe", "丁".encode(), b"\xe4"])
 TOKENS = st.lists(BYTES, min_size=1, max_size=4).map(b"".join)
@@ -13,17 +13,17 @@ TOKENS = st.lists(BYTES, min_size=1, max_size=4).map(b"".join)
 
 @given(st.lists(TOKENS, min_size=1, max_size=30), TOKENS)
 def test_ranges_and_beginnings(tokens: list[bytes], data: bytes) -> None:
-    lexicon = Lexicon([*tokens, b"a"], range(len(tokens)))  # the last one is no text
-    first, last = lexicon.range(data)
+    prefix_index = PrefixIndex([*tokens, b"a"], range(len(tokens)))  # the last one is no text
+    first, last = prefix_index.range(data)
     begin = {i for i, token in enumerate(tokens) if token.startswith(data)}
-    assert set(lexicon.ids[first:last].tolist()) == begin
+    assert set(prefix_index.ids[first:last].tolist()) == begin
     within = {i for i, token in enumerate(tokens) if data.startswith(token)}
-    assert set(lexicon.within(data)) == within
+    assert set(prefix_index.within(data)) == within
     same = {i for i, token in enumerate(tokens) if token == data}
-    assert set(lexicon.spelling(data)) == same
-    for rank, i in enumerate(lexicon.ids.tolist()):
-        assert lexicon.ranks[i] == rank
-    assert lexicon.ranks[len(tokens)] == -1
+    assert set(prefix_index.spelling(data)) == same
+    for rank, i in enumerate(prefix_index.ids.tolist()):
+        assert prefix_index.ranks[i] == rank
+    assert prefix_index.ranks[len(tokens)] == -1
 
 
 @given(st.text(min_size=1, max_size=6))

@@ -14,11 +14,11 @@ import pytest
 
 from awrs_ppl import ToyLM
 from awrs_ppl.constraints import dead_ends
-from awrs_ppl.constraints.next_verdicts import Knowledge
+from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.potentials import predicate
 from awrs_ppl.proposals import token_step
 from awrs_ppl.testing import assert_unbiased, enumerate_posterior
-from awrs_ppl.tokens.vocabulary import Vocabulary, first_stop, stop_tail
+from awrs_ppl.tokens.vocabulary import Vocabulary, first_stop, stop_prefix
 
 # Some begin inside others, some are others' ends, some repeat their own beginning.
 SOME = [
@@ -57,7 +57,7 @@ def test_stop_tail_is_the_longest_prefix_of_a_stop_at_the_end(stops):
     for text in texts("axy", 5):
         ends = [text[i:] for i in range(len(text))]
         tails = [end for end in ends if any(s.startswith(end) and s != end for s in stops)]
-        assert stop_tail(text, stops) == max(tails, key=len, default=b""), text
+        assert stop_prefix(text, stops) == max(tails, key=len, default=b""), text
 
 
 @pytest.mark.parametrize("stops", SOME, ids=repr)
@@ -67,7 +67,7 @@ def test_closings_after_every_tail_are_those_of_a_plain_search(stops):
     for text in texts("axy", 4):
         if cut(text, stops) is not None:
             continue
-        closings = vocabulary.closings(stops, stop_tail(text, stops))
+        closings = vocabulary.closings(stops, stop_prefix(text, stops))
         found = {}
         for end, ids in zip(closings.ends, closings.ids, strict=True):
             for token in ids.tolist():
@@ -186,14 +186,14 @@ async def test_dead_end_behind_the_prefix_of_a_stop_is_one_of_its_text():
 
     checked = {"runs": 60, "n_particles": 8, "ess_threshold": 0.9}
     await assert_unbiased(model, **checked)
-    right = dead_ends.place_of
+    right = dead_ends.joint_state
 
-    def forgets_the_text(knowledge: Knowledge, states: Any = None, data: Any = None) -> Any:
-        place: Any = right(knowledge, states, data)
-        text = knowledge.text.data if data is None else data
-        return (*place[:-1], stop_tail(text, knowledge.target.stops))
+    def forgets_the_text(verdicts: NextVerdicts, states: Any = None, data: Any = None) -> Any:
+        place: Any = right(verdicts, states, data)
+        text = verdicts.text.data if data is None else data
+        return (*place[:-1], stop_prefix(text, verdicts.target.stops))
 
     places = (dead_ends, token_step)
-    broken = (patch.object(module, "place_of", forgets_the_text) for module in places)
+    broken = (patch.object(module, "joint_state", forgets_the_text) for module in places)
     with next(broken), next(broken), pytest.raises(AssertionError):
         await assert_unbiased(model, **checked)

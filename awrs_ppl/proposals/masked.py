@@ -1,0 +1,38 @@
+"""Draws where every factor has a mask: all verdicts are known, and W is the mass, without noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from awrs_ppl.constraints.ends import decide_ends
+from awrs_ppl.constraints.next_verdicts import NextVerdicts
+from awrs_ppl.proposals.proposal import Draw
+from awrs_ppl.tokens.next_token import Outcomes
+from awrs_ppl.tokens.underflow import require_digits
+
+__all__ = ["draw_masked", "strata"]
+
+
+async def draw_masked(
+    outcomes: Outcomes, verdicts: NextVerdicts, rngs: Sequence[np.random.Generator]
+) -> list[Draw]:
+    """One draw for each generator, by weight among what is allowed."""
+    urn = outcomes.urn()
+    await decide_ends(verdicts, urn)
+    mass = urn.mass
+    require_digits(mass)
+    log_weight = outcomes.log_scale + math.log(mass)
+    return [Draw(urn.at(place), log_weight) for place in strata(len(rngs), rngs[0])]
+
+
+def strata(members: int, rng: np.random.Generator) -> np.ndarray:
+    """Places in [0, 1), one in each of `members` equal parts, in random order.
+
+    Each alone is uniform; together they spread the outcomes as evenly as their weights.
+    """
+    if members == 1:
+        return rng.random(1)
+    return (rng.permutation(members) + rng.random(members)) / members
