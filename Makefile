@@ -4,7 +4,7 @@ VENV := .venv
 CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check bench tutorials docs clean
+.PHONY: install demo test test-all check bench tutorials docs clean
 
 install: $(VENV)/installed
 
@@ -20,8 +20,12 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 demo: install
 	$(BIN)/python -m awrs_ppl.models.capitals
 
+# What a newcomer runs: each part of the library, in minutes. Two processes, by files: the tests of
+# one file share the models that they load.
 test: install
-	# Two processes, by files: the tests of one file share the models that they load.
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m "not slow"
+
+test-all: install
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 check: install
