@@ -1,4 +1,4 @@
-"""Coroutines side by side, none of them left behind."""
+"""Coroutines side by side, none of them left running."""
 
 from __future__ import annotations
 

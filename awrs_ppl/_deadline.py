@@ -21,7 +21,7 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """The seconds until then, negative behind it."""
+        """The seconds until then, negative after it."""
         return self._at - time.monotonic()
 
     @property

@@ -11,7 +11,7 @@ __all__ = ["Recent"]
 
 
 class Recent:
-    """A mapping that forgets what was not used for longest, when its values cost too much.
+    """A mapping that drops what was least recently used, when its values cost too much.
 
     One value is always kept, whatever it costs. Threads may share it.
 
@@ -32,7 +32,7 @@ class Recent:
         return len(self._known)
 
     def get(self, key: Hashable) -> Any | None:
-        """The value; None if it was never put, or is forgotten."""
+        """The value; None if it was never put, or was dropped."""
         with self._lock:
             found = self._known.get(key)
             if found is None:
@@ -41,7 +41,7 @@ class Recent:
             return found[0]
 
     def put(self, key: Hashable, value: Any, cost: int = 1) -> None:
-        """Keep a value, and forget others where all cost more than the limit."""
+        """Keep a value, and drop others while all cost more than the limit."""
         with self._lock:
             self._cost += cost - self._known.pop(key, (None, 0))[1]
             self._known[key] = (value, cost)

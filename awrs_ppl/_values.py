@@ -53,7 +53,7 @@ def key(value: Any) -> Any:
         changed = any(a is not b for a, b in zip(items, value, strict=True))
         return items if changed else value
     if dataclasses.is_dataclass(value) and _is_odd(value):
-        return _frozen(value)  # a tensor in it would be hashed by its place
+        return _frozen(value)  # a tensor in it would be hashed by its address
     try:
         hash(value)
     except TypeError:
@@ -97,7 +97,7 @@ def _is_nan(value: Any) -> bool:
 
 
 def _is_array(value: Any) -> bool:
-    """Whether it is an array of numpy, a tensor of torch, or something of their like."""
+    """Whether it is an array of numpy, a tensor of torch, or something like them."""
     kind = type(value)
     scalar = isinstance(value, np.generic)
     return hasattr(kind, "__array__") and hasattr(kind, "tolist") and not scalar

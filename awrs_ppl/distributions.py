@@ -28,7 +28,7 @@ _TINY = 1e-300  # below it a float loses digits
 
 @runtime_checkable
 class Distribution(Protocol):
-    """What `ctx.sample` and `ctx.observe` ask of a distribution.
+    """What `ctx.sample` and `ctx.observe` need of a distribution.
 
     >>> isinstance(Bernoulli(0.5), Distribution)
     True
@@ -106,12 +106,12 @@ class Categorical(Generic[T]):
 
     def log_prob(self, x: Any) -> float:
         """The log-probability of `x`."""
-        places = [i for i, value in enumerate(self.values) if same(value, x)]
-        mass = float(sum(self.probabilities[places].tolist()))
+        indices = [i for i, value in enumerate(self.values) if same(value, x)]
+        mass = float(sum(self.probabilities[indices].tolist()))
         if mass > _TINY:
             return math.log(mass)
         # Beside very large weights a small one is no float, but its logarithm is.
-        weight = sum((Fraction(*self._weights[i].as_integer_ratio()) for i in places), Fraction())
+        weight = sum((Fraction(*self._weights[i].as_integer_ratio()) for i in indices), Fraction())
         if not weight:
             return -math.inf
         total = sum(Fraction(*w.as_integer_ratio()) for w in self._weights)
@@ -211,8 +211,8 @@ def _shares(weights: Sequence[Any]) -> np.ndarray:
             array = np.array(weights, dtype=np.float64)
     except OverflowError:
         array = np.full(len(weights), np.inf)
-    # Fractions and decimals may lie outside of all floats, or where these lose digits; and shares
-    # may be so small beside a large weight.
+    # Fractions and decimals may be beyond all floats, or where these lose digits; so may shares
+    # beside a large weight.
     least = _TINY * max(1.0, array.max())
     small = any(weight and number < least for weight, number in zip(weights, array, strict=True))
     if small or not np.isfinite(array).all():

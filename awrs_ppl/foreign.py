@@ -123,9 +123,9 @@ class TorchDistribution:
         """The log-probability or log-density of `x`; `-inf` outside the support."""
         import torch
 
-        told = f"{self!r} of torch"
-        found = x.detach() if isinstance(x, torch.Tensor) else torch.from_numpy(_numbers(told, x))
-        _require_shape(told, x, tuple(found.shape), self._distribution.event_shape)
+        named = f"{self!r} of torch"
+        found = x.detach() if isinstance(x, torch.Tensor) else torch.from_numpy(_numbers(named, x))
+        _require_shape(named, x, tuple(found.shape), self._distribution.event_shape)
         value = found.to(next(iter(self._devices()), "cpu"))
         # In float64, where the distribution lets its parameters be mixed with it.
         types = [p.dtype for p in self._parameters() if p.is_floating_point()]
@@ -141,7 +141,7 @@ class TorchDistribution:
                     return self._distribution.log_prob(value.to(dtype)).item()
                 except (NotImplementedError, RuntimeError, ValueError) as error:
                     failure = error
-        raise ModelError(f"{told} cannot weigh {quoted(x)}: {failure}") from failure
+        raise ModelError(f"{named} cannot weigh {quoted(x)}: {failure}") from failure
 
     def _supports(self, values: list[Any]) -> bool:
         """Whether a value is in the support: a triangle drawn in float32 is none in float64."""
@@ -220,9 +220,9 @@ class ScipyDistribution:
 
     def log_prob(self, x: Any) -> float:
         """The log-probability or log-density of `x`; `-inf` outside the support."""
-        told = f"{self!r} of scipy"
-        value = _numbers(told, x)
-        _require_shape(told, x, value.shape, self._event_shape)
+        named = f"{self!r} of scipy"
+        value = _numbers(named, x)
+        _require_shape(named, x, value.shape, self._event_shape)
         found = self._density(value)
         self._require_one(np.shape(found))
         return float(found)
@@ -282,19 +282,19 @@ def _plain(drawn: Any) -> Any:
     return drawn.item() if isinstance(drawn, np.generic) else drawn
 
 
-def _numbers(told: str, x: Any) -> np.ndarray:
+def _numbers(named: str, x: Any) -> np.ndarray:
     """A value as an array of its own; truth values as numbers."""
     try:
         array = np.array(x)
     except (TypeError, ValueError, RuntimeError):  # ValueError: lists of different lengths
         array = np.array(None)
     if array.dtype.kind not in "biufc":
-        raise ModelError(f"{told} weighs numbers, and got {quoted(x)}")
+        raise ModelError(f"{named} weighs numbers, and got {quoted(x)}")
     return array.astype(np.int64) if array.dtype == np.bool_ else array
 
 
-def _require_shape(told: str, x: Any, shape: tuple[int, ...], wanted: Any) -> None:
+def _require_shape(named: str, x: Any, shape: tuple[int, ...], wanted: Any) -> None:
     if shape == tuple(wanted):
         return
     kind = f"arrays of shape {tuple(wanted)}" if wanted else "one number at a time"
-    raise ModelError(f"{told} weighs {kind}, and got {quoted(x)} of shape {shape}")
+    raise ModelError(f"{named} weighs {kind}, and got {quoted(x)} of shape {shape}")

@@ -35,7 +35,7 @@ class HeadTailSampler(TokenSampler):
     `potential` is any of its potentials; `condition` a Boolean one, over the same tokens or over
     bytes, ours or genlm-control's. What is learned about the condition is kept as long as the
     sampler. The target is the product of the two, the weights are proper. `seed` fixes the draws
-    as long as the particles ask in the same order.
+    as long as the particles draw in the same order.
 
     >>> import asyncio
     >>> from genlm.control import SMC, BoolFSA
@@ -89,8 +89,8 @@ class HeadTailSampler(TokenSampler):
         super().__init__(target=Product(self.potential, condition))
         self._proposal = AWRS() if proposal is None else proposal
         self._rng = np.random.default_rng(seed)
-        self._memory = VerdictCache()
-        self._begun = Recent(_CONTEXTS)
+        self._cache = VerdictCache()
+        self._progress = Recent(_CONTEXTS)
         self.checks = 0
 
     async def sample(self, context: Sequence[Any], draw: Any = None) -> tuple[Any, float, float]:
@@ -102,8 +102,8 @@ class HeadTailSampler(TokenSampler):
             raise ValueError(f"{type(self).__name__} has no categorical draw for draw={draw!r}")
         ids = tuple(self._numbers[symbol] for symbol in context)
         text = Text(b"".join(map(_bytes, context)), ids)
-        begun = await self._reach(text)
-        if begun is None:
+        progress = await self._reach(text)
+        if progress is None:
             return self.target.eos, -np.inf, np.nan
         weights = torch.as_tensor((await self.potential.logw_next(context)).weights)
         row = torch.full((1, self._vocabulary.size), -torch.inf, dtype=weights.dtype)
@@ -113,7 +113,7 @@ class HeadTailSampler(TokenSampler):
         if total == -np.inf:
             return self.target.eos, -np.inf, np.nan
         # genlm-control's SMC knows nothing of twists.
-        step = TokenStep.at(self._factors, begun, self._memory, self._proposal, twisted=False)
+        step = TokenStep.at(self._factors, progress, self._cache, self._proposal, twisted=False)
         weigh([step], [row])
         (drawn,) = await step.draw([self._rng])
         (after,) = await step.commit([drawn])
@@ -121,19 +121,19 @@ class HeadTailSampler(TokenSampler):
             token = self.target.eos
         else:
             token = self._symbols[drawn.outcome]
-            self._begun.put(after.text.tokens, after)
+            self._progress.put(after.text.tokens, after)
         self.checks += step.verdicts.n_checks
         return token, drawn.log_weight + total, np.nan
 
     async def _reach(self, text: Text) -> Progress | None:
-        begun = self._begun.get(text.tokens)
-        if begun is None:
+        progress = self._progress.get(text.tokens)
+        if progress is None:
             states = await start(self._factors, text)
             if isinstance(states, str):
                 return None
-            begun = Progress(text, states, ())
-            self._begun.put(text.tokens, begun)
-        return begun
+            progress = Progress(text, states, ())
+            self._progress.put(text.tokens, progress)
+        return progress
 
 
 def _bytes(symbol: Any) -> bytes:

@@ -20,10 +20,11 @@ class Purpose(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class RandomStreams:
-    """Generators keyed by the seed, the run's `entropy`, the synchronization, the slot and the
-    purpose.
+    """Generators keyed by the seed, the run's `entropy`, the number of the step, the slot and
+    the purpose.
 
-    >>> Streams(0).at(3, 1, Purpose.TOKEN).random() == Streams(0).at(3, 1, Purpose.TOKEN).random()
+    >>> streams = RandomStreams(seed=0)
+    >>> streams.at(3, 1, Purpose.TOKEN).random() == streams.at(3, 1, Purpose.TOKEN).random()
     True
     """
 
@@ -35,8 +36,8 @@ class RandomStreams:
         """Streams of a seed taken from the system."""
         return cls(int(np.random.SeedSequence().generate_state(1, np.uint64)[0]))
 
-    def at(self, sync: int, slot: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
-        """The generator of a key; `index` tells apart what one slot does before one sync."""
+    def at(self, step: int, slot: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
+        """The generator of a key; `index` separates what one slot does in one step."""
         entropy = [self.seed, self.entropy] if self.entropy else self.seed
-        key = np.random.SeedSequence(entropy, spawn_key=(sync, slot, int(purpose), index))
+        key = np.random.SeedSequence(entropy, spawn_key=(step, slot, int(purpose), index))
         return np.random.Generator(np.random.PCG64(key))

@@ -13,8 +13,8 @@ __all__ = ["Stats"]
 class Stats:
     """What an inference has cost: `checks` and `rejections` by potential, `seconds` by part.
 
-    `check_seconds` is how long Boolean potentials took to answer, masks included: a part of
-    the proposal's seconds, and with slow checks side by side more than the clock's.
+    `check_seconds` is how long Boolean potentials took, masks included: a part of the proposal's
+    seconds, and with slow checks side by side more than has passed.
     `tokens` counts those of all particles, the ends of texts and dropped lineages included;
     `lm_rows` the contexts that went through the language model, in `lm_passes` forward passes.
 

@@ -1,4 +1,4 @@
-"""Potentials over bytes, characters or tokens, asked about one token of the LM at a time.
+"""Potentials over bytes, characters or tokens, evaluated on one token of the LM at a time.
 
 Boolean factors (ours, and genlm-control's that are known to be Boolean) give a verdict and a
 state; those that weigh are in `weighing`.
@@ -45,7 +45,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text on the way: its bytes and the tokens that spell it."""
+    """A partial text: its bytes and the tokens that spell it."""
 
     data: bytes = b""
     tokens: tuple[int, ...] = ()
@@ -56,7 +56,7 @@ class Text:
 
 
 class Factor(Protocol):
-    """A Boolean factor of a product, asked about tokens."""
+    """A Boolean factor of a product, evaluated on tokens."""
 
     @property
     def potential(self) -> Potential:
@@ -69,7 +69,7 @@ class Factor(Protocol):
         ...
 
     async def begin(self, text: Text) -> State | None:
-        """The state after a whole text; None if no allowed text begins so."""
+        """The state after a whole text; None if no allowed text has this prefix."""
         ...
 
     async def advance(self, state: Any, token: int | None, data: bytes) -> State | None:
@@ -81,11 +81,11 @@ class Factor(Protocol):
         ...
 
     def mask(self, state: Any, vocabulary: Vocabulary) -> np.ndarray | None:
-        """All verdicts at once, shape `[vocabulary.size]`, or None if there is no such way."""
+        """All verdicts at once, shape `[vocabulary.size]`, or None if the factor has no mask."""
         ...
 
     def next_bytes(self, state: Any) -> range | None:
-        """The bytes that every longer text goes on with, where that is known; else None."""
+        """The bytes that can continue the text, where they are known; else None."""
         ...
 
 
@@ -225,7 +225,7 @@ class Alphabet:
 
 
 def decode(data: bytes) -> tuple[str, bytes]:
-    """The characters of `data`, and the bytes at its end that begin a further one.
+    """The characters of `data`, and the bytes at its end of one that is not complete.
 
     Raises `UnicodeDecodeError` on bytes that no continuation makes valid UTF-8.
 
@@ -248,7 +248,7 @@ _SECOND = {0xE0: (0xA0, 0xC0), 0xED: (0x80, 0xA0), 0xF0: (0x90, 0xC0), 0xF4: (0x
 
 
 def continuing(data: bytes) -> range | None:
-    """The bytes that may follow `data` if it ends inside a character, else None.
+    """The bytes that may follow `data` if it ends in a multi-byte character, else None.
 
     >>> continuing("🙂".encode()[:2]) == range(0x80, 0xC0), continuing(b"n")
     (True, None)
@@ -259,9 +259,9 @@ def continuing(data: bytes) -> range | None:
     return range(*_SECOND.get(pending[0] if len(pending) == 1 else 0, (0x80, 0xC0)))
 
 
-def is_in_character(going_on: range | None) -> bool:
-    """Whether these next bytes are known because a character is judged when it is whole."""
-    return bool(going_on) and going_on[0] >= 0x80 and going_on[-1] < 0xC0
+def is_in_character(next_bytes: range | None) -> bool:
+    """Whether these are next bytes in a multi-byte character, which is judged when it is whole."""
+    return bool(next_bytes) and next_bytes[0] >= 0x80 and next_bytes[-1] < 0xC0
 
 
 _BOOLEAN = (BoolFSA, BoolCFG, CanonicalTokenization, FullValidatorJsonSchema, ParserPotential)

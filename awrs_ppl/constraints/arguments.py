@@ -32,7 +32,7 @@ class Argument:
     default: Any = None
 
     def written(self, potential: Any, write: Callable[[Any], str] | None) -> str | None:
-        """The argument in brackets behind the potential's name, if it is to be there."""
+        """The argument in the brackets after the potential's name; None if it is left out."""
         if write is None:
             return None
         value = getattr(potential, self.attribute)

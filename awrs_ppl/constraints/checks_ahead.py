@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class ChecksAhead(Generic[T]):
-    """The answers at one context that were not needed yet; `speculation` are fetched at once."""
+    """The verdicts at one context that were not needed yet; `speculation` are fetched at once."""
 
     __slots__ = ("_answers", "speculation")
 
@@ -31,7 +31,7 @@ class ChecksAhead(Generic[T]):
         is_open: Callable[[int], bool],
         check: Callable[[int], Awaitable[T]],
     ) -> None:
-        """Check all outcomes that are open, at once, if that is worth it."""
+        """Check all outcomes that are open at once, if `speculation` is above 1."""
         if self.speculation == 1:
             return
         wanted = [o for o in dict.fromkeys(outcomes) if o not in self._answers and is_open(o)]
@@ -43,7 +43,7 @@ class ChecksAhead(Generic[T]):
         self._answers.update(zip(wanted, answers, strict=True))
 
     def take(self, outcome: int) -> T | None:
-        """The answer for an outcome, if it was fetched."""
+        """The verdict on an outcome, if it was fetched."""
         return self._answers.pop(outcome, None)
 
     def drop(self) -> None:

@@ -25,34 +25,34 @@ _MOST = 65_536
 
 
 class DeadEnds:
-    """The dead ends that were met, and the tokens that lead to them, each within a bound; true
+    """The dead ends that were met, and the tokens that lead to them, each up to a limit; true
     if there is any."""
 
     def __init__(self) -> None:
-        self._places: OrderedDict[Hashable, None] = OrderedDict()
+        self._states: OrderedDict[Hashable, None] = OrderedDict()
         self._tokens: OrderedDict[Hashable, set[int]] = OrderedDict()
 
     def __bool__(self) -> bool:
-        return bool(self._places)
+        return bool(self._states)
 
-    def __contains__(self, place: Hashable) -> bool:
-        return place in self._places
+    def __contains__(self, joint: Hashable) -> bool:
+        return joint in self._states
 
-    def tokens(self, place: Hashable) -> set[int]:
+    def tokens(self, joint: Hashable) -> set[int]:
         """The tokens that are known to lead from a joint state to a dead end."""
-        return self._tokens.get(place, set())
+        return self._tokens.get(joint, set())
 
-    def add(self, place: Hashable, origin: tuple[Hashable, int] | None) -> None:
+    def add(self, joint: Hashable, origin: tuple[Hashable, int] | None) -> None:
         """Remember a dead end; `origin` is the joint state before it and the token between."""
-        self._places[place] = None
-        if len(self._places) > _MOST:
-            self._places.popitem(last=False)
+        self._states[joint] = None
+        if len(self._states) > _MOST:
+            self._states.popitem(last=False)
         if origin is not None:
             self.forbid(*origin)
 
-    def forbid(self, place: Hashable, token: int) -> None:
+    def forbid(self, joint: Hashable, token: int) -> None:
         """Remember that a token leads from a joint state to a dead end."""
-        self._tokens.setdefault(place, set()).add(token)
+        self._tokens.setdefault(joint, set()).add(token)
         if len(self._tokens) > _MOST:
             self._tokens.popitem(last=False)
 
@@ -65,7 +65,7 @@ def joint_state(
     states = verdicts.states if states is None else states
     data = verdicts.text.data if data is None else data
     stops = verdicts.target.stops
-    # What the prefix of a stop is taken from is read again at the end.
+    # A text that ends in the prefix of a stop is read again when the stop is complete.
     return verdicts.keys, states, verdicts.vocabulary, stops, stop_prefix(data, stops) and data
 
 
@@ -95,12 +95,12 @@ async def leads_to_dead_end(verdicts: NextVerdicts, token: int) -> bool:
     dead_ends = verdicts.cache.dead_ends
     if not dead_ends:
         return False
-    place = joint_state(verdicts)
-    if token in dead_ends.tokens(place):
+    here = joint_state(verdicts)
+    if token in dead_ends.tokens(here):
         return True
     states = await verdicts.states_after(token)
     data = verdicts.text.data + bytes(verdicts.vocabulary.tokens[token])
     if joint_state(verdicts, states, data) not in dead_ends:
         return False
-    dead_ends.forbid(place, token)
+    dead_ends.forbid(here, token)
     return True

@@ -1,4 +1,4 @@
-"""What constraints, products and proposals know of a language model."""
+"""A language model, as constraints, products and proposals know it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["Dense", "adopted"]
 class Dense(Multiplicative):
     """A potential that weighs all next tokens at once: a language model after a prompt.
 
-    Of the model `lm` are used its `vocabulary` and `shares_vocabulary(other)`, and coroutines over
-    contexts, which are tuples of token ids: `logits(contexts, temperatures)` gives a tensor
-    `[n, size]`, `log_probs` an array alike, `scores(requests, temperature)` the log-probabilities
+    The model `lm` has a `vocabulary`, `shares_vocabulary(other)`, and coroutines over contexts,
+    which are tuples of token ids: `logits(contexts, temperatures)` gives a tensor
+    `[n, size]`, `log_probs` such an array, `scores(requests, temperature)` the log-probabilities
     of tokens after prompts.
     """
 
@@ -28,7 +28,7 @@ class Dense(Multiplicative):
     temperature: float
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """The tokens that a text has behind the prompt."""
+        """The tokens that a text has after the prompt."""
         raise NotImplementedError
 
 
@@ -36,6 +36,6 @@ def adopted(potential: Potential) -> Potential:
     """A `PromptedLLM` of genlm-control as one of ours; any other potential as it is."""
     if not isinstance(potential, PromptedLLM):
         return potential
-    # By its name, because language models stand above constraints: whoever multiplies one of
-    # genlm-control's has not imported ours.
+    # By its name, because `lm` imports this package: whoever multiplies one of genlm-control's has
+    # not imported ours.
     return import_module("awrs_ppl.lm.prompted").PromptedLM.from_genlm(potential)

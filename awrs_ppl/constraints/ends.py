@@ -1,8 +1,8 @@
 """The ways to end a text at one context, and what is known of them.
 
-An end is checked by `accepts` and follows from nothing. Its verdict is kept with the state of each
-constraint, by the last bytes that it keeps; where a stop began in tokens that the states have
-seen already, it belongs to this context alone.
+An end is checked by `accepts`; no other verdict decides it. Its verdict is kept with the state of
+each constraint, by the last bytes that it keeps. Where a stop began in tokens that the states
+have already read, the verdict belongs to this context alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def known_ends(verdicts: NextVerdicts, verdict: bool) -> list[int]:
 
 
 def end_verdict(verdicts: NextVerdicts, j: int) -> bool | None:
-    """Of a way to end: by all factors, if they are all checked ones and were evaluated."""
+    """The verdict on a way to end by all factors, masked ones too; None if it is not known."""
     end = verdicts.closings.ends[j]
     found = verdicts.ends.get(verdicts.vocabulary.size + j)
     if found is None and not end.drop and verdicts.known:
@@ -43,7 +43,7 @@ def end_verdict(verdicts: NextVerdicts, j: int) -> bool | None:
 
 
 async def check_end(verdicts: NextVerdicts, outcome: int) -> bool:
-    """Whether the text may end in a way; remembered."""
+    """Whether the text may end in this way; remembered."""
     j = outcome - verdicts.vocabulary.size
     verdict = end_verdict(verdicts, j)
     if verdict is None:
@@ -75,7 +75,7 @@ async def _evaluate(verdicts: NextVerdicts, end: Closing) -> bool:
             verdicts.checks[i] += 1
         state: State | None = verdicts.states[i]
         if end.drop:
-            # The stop began in tokens whose bytes the states have already seen.
+            # The stop began in tokens whose bytes the states have already read.
             state = await verdicts.timed(i, factor.begin(Text(text)), text)
         elif end.keep:
             state = await verdicts.timed(i, factor.advance(state, None, end.keep), text)

@@ -17,7 +17,7 @@ EMPTY = Text()
 
 
 async def evaluate(factor: Factor, answer: Awaitable[Any], text: bytes) -> Any:
-    """A factor's answer; what it raises becomes a `PotentialError` that names the text."""
+    """What a factor gives; what it raises becomes a `PotentialError` that names the text."""
     try:
         return await answer
     except AwrsError:

@@ -14,7 +14,7 @@ from awrs_ppl._recent import Recent
 
 __all__ = ["function_key"]
 
-# Tuples and frozensets of so many items are looked through once, not at each call.
+# Tuples and frozensets of this many items are read once, not at each call.
 LONG = 64
 # Lists, dicts and sets of more items are compared by identity and length alone.
 LOOKED_THROUGH = 1024
@@ -23,7 +23,7 @@ LOOKED_THROUGH = 1024
 def function_key(function: Callable[..., Any] | None) -> Hashable:
     """A key that is equal for functions that surely give the same verdicts.
 
-    Compared are the code, but not where it stands; the defaults; the attributes; and the values
+    Compared are the code, but not its file and lines; the defaults; the attributes; and the values
     of the closed-over and global names that the code loads, the functions among them in the same
     way. `str`, `bytes`, numbers, `None`, tuples and frozensets are compared by type and value,
     a `partial` and a bound method by their parts, and everything else by identity: classes,
@@ -77,7 +77,7 @@ class _Parts:
 
 
 class _Walk:
-    """The functions met on the way from one of them, numbered: they may call each other."""
+    """The functions that one of them reaches, numbered: they may call each other."""
 
     def __init__(self) -> None:
         self.functions: list[FunctionType] = []
@@ -121,7 +121,7 @@ class _Walk:
         if kind in _PLAIN:
             return (kind, it)
         if kind is float:
-            # The bits tell 0.0 from -0.0, and a NaN is equal to itself.
+            # The bits separate 0.0 from -0.0, and a NaN is equal to itself.
             return (kind, struct.pack("d", it))
         if kind is complex:
             return (kind, struct.pack("dd", it.real, it.imag))
@@ -169,7 +169,7 @@ class _Walk:
         met = self.met
         keys = kind(map(self.value, it))
         key = _Parts(kind, keys if len(keys) == len(it) else _Same(it))
-        # What a function does may change, all else in there may not.
+        # What a function does may change; nothing else in it may.
         if self.met == met:
             _long.put(id(it), (it, key))
         return key
@@ -177,7 +177,7 @@ class _Walk:
 
 _NOTHING: dict[str, Any] = {}
 _PLAIN = frozenset({str, bytes, int, bool, type(None), type(...)})
-# By the place of a tuple or frozenset: it, so that no other gets its place, and its key.
+# By address: a tuple or frozenset, held so that no other gets its address, and its key.
 _long = Recent(LONG)
 
 # By address: Python's own comparison of code objects includes their lines, and hashes slowly.
@@ -186,8 +186,8 @@ _codes: dict[int, tuple[weakref.ref[CodeType], _Parts, tuple[str, ...]]] = {}
 
 def _code(code: CodeType) -> tuple[_Parts, tuple[str, ...]]:
     """What a code object does, and the names that it looks up in globals and builtins."""
-    place = id(code)
-    found = _codes.get(place)
+    address = id(code)
+    found = _codes.get(address)
     if found is not None and found[0]() is code:
         return found[1:]
     parts = _Parts(
@@ -204,13 +204,13 @@ def _code(code: CodeType) -> tuple[_Parts, tuple[str, ...]]:
         tuple(map(_Walk().value, code.co_consts)),
     )
     names = tuple(dict.fromkeys(_global_names(code)))
-    _codes[place] = (weakref.ref(code, partial(_forget, place, _codes)), parts, names)
+    _codes[address] = (weakref.ref(code, partial(_forget, address, _codes)), parts, names)
     return parts, names
 
 
-def _forget(place: int, codes: dict[int, Any], _: Any) -> None:
+def _forget(address: int, codes: dict[int, Any], _: Any) -> None:
     # The table is held: at the end of the interpreter the module's own name is None.
-    codes.pop(place, None)
+    codes.pop(address, None)
 
 
 # Instructions whose name is that of an attribute or a module, or of what is written to. All

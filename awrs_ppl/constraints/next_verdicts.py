@@ -25,10 +25,10 @@ from awrs_ppl.tokens.vocabulary import Closings, Vocabulary
 
 __all__ = ["NextVerdicts"]
 
-# What was drawn at other states counts for so many draws at most.
+# The draws at other states count for at most this many.
 _ELSEWHERE = 64
 
-# The verdicts of the factors asked, in their order, up to the first that rejects.
+# The states after an outcome by factor, in their order, up to the first that rejects.
 _Answer = list[tuple[int, State | None]]
 
 
@@ -36,11 +36,10 @@ _Answer = list[tuple[int, State | None]]
 class NextVerdicts:
     """The verdicts on the outcomes at one context.
 
-    Masks are asked first and are complete for the tokens; a factor without a mask is checked
+    Masks are evaluated first and are complete for the tokens; a factor without a mask is checked
     one outcome at a time, and its verdicts are kept in `cache`, by its key in `keys` and its
-    state, for all that come to the same state. `checks` and `rejections` count questions and
-    refusals, and `seconds` the time that answers took, by the place of the factor in
-    `target.boolean`.
+    state, for all that come to the same state. `checks`, `rejections` and `seconds` are by the
+    index of the factor in `target.boolean`.
     """
 
     target: Target
@@ -81,8 +80,8 @@ class NextVerdicts:
         keys: tuple[Hashable, ...] | None = None,
         twist: float = 0.0,
     ) -> NextVerdicts:
-        """The knowledge at a context, the masks asked. `keys` are those of the factors, `twist`
-        that of the draw that led here."""
+        """The verdicts at a context, with the masks evaluated. `keys` are those of the factors,
+        `twist` that of the draw that led here."""
         cache = VerdictCache() if cache is None else cache
         keys = target.keys if keys is None else keys
         verdicts = cls(target, text, states, closings, cache, keys)
@@ -104,7 +103,7 @@ class NextVerdicts:
                 verdicts.allowed = mask if allowed is None else allowed & mask
         verdicts.masked = frozenset(masked)
         if (first := next(iter(verdicts.known), None)) is not None:
-            # All factors together were asked: their draws are kept with the first.
+            # All factors were checked together: their draws are kept with the first.
             verdicts._tails = cache.tail(keys[first]), verdicts.known[first].tail
         return verdicts
 
@@ -145,7 +144,7 @@ class NextVerdicts:
         return np.array([*tokens, *known_ends(self, True)], dtype=np.int32)
 
     def rejected(self) -> np.ndarray:
-        """The outcomes known to be refused by some factor, or to lead to a dead end."""
+        """The outcomes known to be rejected by some factor, or to lead to a dead end."""
         if (shared := self._shared()) is not None:
             return shared[1]
         parts = [known.arrays(self.vocabulary)[1] for known in self.known.values()]
@@ -210,13 +209,13 @@ class NextVerdicts:
         return not await leads_to_dead_end(self, outcome)
 
     async def check_all(self, outcomes: Sequence[int]) -> list[bool]:
-        """The verdicts on several outcomes; what is slow is asked at once."""
+        """The verdicts on several outcomes; slow ones are checked at once."""
         await self.fetch(outcomes)
         return [await self.check(outcome) for outcome in outcomes]
 
     async def fetch(self, outcomes: Sequence[int]) -> None:
-        """Check several outcomes at once, if that is worth it; what is not needed in the end is
-        not learned."""
+        """Check several outcomes at once, if that is faster; what is not needed in the end is not
+        learned."""
         await self.ahead.fetch(outcomes, self._is_open, self._evaluate)
 
     def _is_open(self, outcome: int) -> bool:
@@ -245,7 +244,7 @@ class NextVerdicts:
             known = self.known.get(i)
             state = known.accepted.get(outcome) if known is not None else None
             if state is None:
-                # Masked, or allowed because it begins an allowed token.
+                # Masked, or allowed because it is a prefix of an allowed token.
                 if known is not None:
                     self.checks[i] += 1
                 state = await self._advance(i, outcome, data)
@@ -253,7 +252,7 @@ class NextVerdicts:
                     raise PotentialError(
                         f"{factor.potential!r} rejects the token {show(data)} after "
                         f"{show(self.text.data)} by its `advance`, and allows it by its mask "
-                        "or because it allows a longer token that begins so"
+                        "or because it allows a longer token with this prefix"
                     )
                 if known is not None:
                     known.accept(outcome, state)
@@ -261,7 +260,7 @@ class NextVerdicts:
         return tuple(states)
 
     async def _evaluate(self, outcome: int) -> _Answer:
-        """Ask the factors that have not been asked, up to the first that refuses."""
+        """Check the factors that have no verdict, up to the first that rejects."""
         data = bytes(self.vocabulary.tokens[outcome])
         answer: _Answer = []
         for i, known in self.known.items():

@@ -89,11 +89,11 @@ class Multiplicative(Potential):
 
 
 class BooleanPotential(Multiplicative):
-    """A set of allowed texts, and of their beginnings, known step by step over bytes.
+    """A set of allowed texts and of their prefixes, read step by step over bytes.
 
-    A subclass gives `start`, `advance` and `accepts`; the last two may be `async`. The law:
-    `advance(advance(s, a), b) == advance(s, a + b)`, and the set of beginnings is closed
-    under taking prefixes. States are immutable and hashable, and equal states have equal
+    A subclass gives `start`, `advance` and `accepts`; the last two may be `async`. It must hold
+    that `advance(advance(s, a), b) == advance(s, a + b)`, and that with a text each of its prefixes
+    is allowed. States are immutable and hashable, and equal states have equal
     futures. With `mask`, all next tokens are known at once, and none has to be checked.
 
     As a genlm-control potential its vocabulary is the 256 bytes and its weights are 0 and -inf.
@@ -119,29 +119,29 @@ class BooleanPotential(Multiplicative):
 
     @abstractmethod
     def advance(self, state: Any, data: bytes) -> State | Awaitable[State | None] | None:
-        """The state after `data`; `None` if no allowed text begins so."""
+        """The state after `data`; `None` if no allowed text has this prefix."""
 
     @abstractmethod
     def accepts(self, state: Any) -> bool | Awaitable[bool]:
         """Whether the text may end here."""
 
     def next_bytes(self, state: Any) -> range | None:
-        """The bytes that every longer text goes on with, where that is known without a question.
+        """The bytes that can continue the text, where they are known without a check; else `None`.
 
-        Tokens that begin otherwise need no check then. By default nothing is known.
+        Tokens whose first byte is another then need no check. By default nothing is known.
         """
         return None
 
-    # How many candidates are asked about at once; more than 1 for checks that wait, `async` or
-    # in worker processes. Verdicts that turn out to be surplus are dropped, so that results do
-    # not depend on it.
+    # How many candidates are checked at once; more than 1 for checks that wait, `async` or in
+    # worker processes. Verdicts that are not needed are dropped, so that results do not depend
+    # on it.
     speculation: int = 1
 
     # A subclass with masks has here a method, or an attribute that its `__init__` sets:
     # `mask(state, vocabulary) -> ndarray[bool]` of shape `[vocabulary.size]`, which may be more
     # or less than `len(vocabulary.tokens)`. It must say of every text token what `advance` says;
     # of other ids it does not matter. Ends are not in it: `accepts` decides them. It is called
-    # for each context anew, so what takes long is kept, and what is kept is not written to.
+    # for each context again, so what takes long is kept, and what is kept is not written to.
     mask: Any = None
 
     async def prefix(self, context: Sequence[int] | bytes) -> float:
@@ -162,7 +162,7 @@ class BooleanPotential(Multiplicative):
 def check_workers(
     name: str, workers: int | None, time_limit: float | None, functions: Sequence[Any]
 ) -> None:
-    """Raise `ValueError` if functions cannot be asked so in worker processes."""
+    """Raise `ValueError` if functions cannot be called so in worker processes."""
     if workers is not None and count_of(workers, least=1) is None:
         raise ValueError(f"{name} got workers={workers!r}: give a number of processes")
     if time_limit is not None and not (isinstance(time_limit, int | float) and time_limit > 0):
@@ -180,7 +180,7 @@ def check_workers(
 
 
 def is_async(function: Any) -> bool:
-    """Whether a function must be awaited, as far as can be told before it is called."""
+    """Whether a function must be awaited, as far as is known before it is called."""
     while isinstance(function, partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(

@@ -1,5 +1,5 @@
-"""What follows from one verdict: every beginning of an allowed token is allowed, and all that
-begins like a rejected prefix is rejected."""
+"""What follows from one verdict: every prefix of an allowed token is allowed, and every token with
+a rejected prefix is rejected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from awrs_ppl.tokens.urn import Urn
 
 __all__ = ["propagate"]
 
-_FEW = 32  # so many tokens are cheaper kept one by one than as a range
+_FEW = 32  # up to this many tokens are cheaper kept one by one than as a range
 
 
 async def propagate(
@@ -21,10 +21,10 @@ async def propagate(
 ) -> list[int]:
     """Learn what follows from a verdict, and take it out of `urn`; tokens newly accepted.
 
-    An accepted token: every token it begins with is accepted. A rejected one: its beginnings
-    are asked about, shortest first, while the tokens that begin so hold at least `threshold`; all
-    tokens that begin like the shortest rejected one are rejected. Only where the factor is
-    over bytes; ends follow from nothing.
+    An accepted token: every token that is a prefix of it is accepted. A rejected one: its prefixes
+    are checked, shortest first, while the tokens with the prefix weigh at least `threshold`; all
+    tokens with the shortest rejected prefix are rejected. Only where the factor is over bytes;
+    ends are checked on their own.
     """
     if outcome >= verdicts.vocabulary.size:
         return []
@@ -42,7 +42,7 @@ async def propagate(
 def _accept_prefixes(
     verdicts: NextVerdicts, factors: Sequence[int], data: bytes, urn: Urn
 ) -> list[int]:
-    """Learn that `factors` accept all tokens that begin what they have accepted."""
+    """Learn that `factors` accept all tokens that are prefixes of what they have accepted."""
     vocabulary = verdicts.vocabulary
     found = []
     for token in vocabulary.prefix_index.within(data) if factors else ():
@@ -75,7 +75,7 @@ async def _reject_by_prefix(
                 known.accept_prefix(prefix)
                 for token in spelled:
                     known.accept(token, state)
-                # No other factor was asked.
+                # No other factor was checked.
                 found += _accept_prefixes(verdicts, [i], prefix, urn)
                 continue
         _reject_range(known, prefix_index, (first, last), urn)

@@ -1,4 +1,4 @@
-"""Products of potentials, sorted by what the factors can tell of the next token."""
+"""Products of potentials, sorted by what the factors say of the next token."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Target:
                 boolean.append(TokenFactor(factor, alphabet))
             else:
                 weighted.append(Weigher(factor, alphabet))
-        # Masks first: a check is only asked about what they leave.
+        # Masks first: only what they leave is checked.
         boolean.sort(key=lambda factor: getattr(factor.potential, "mask", None) is None)
         return cls(factors, dense, tuple(boolean), tuple(weighted), vocabulary, stops)
 
@@ -174,7 +174,7 @@ class Product(Multiplicative):
         return " * ".join(map(repr, self.target.factors))
 
     async def prefix(self, context: Any) -> float:
-        """The log-weight of a context (tokens, or bytes) as a beginning."""
+        """The log-weight of a context (tokens, or bytes) as a prefix."""
         return await self._score(context, ends=False)
 
     async def complete(self, context: Any) -> float:
@@ -189,8 +189,8 @@ class Product(Multiplicative):
             if state is None or (ends and not await factor.accepts(state)):
                 return -math.inf
         for weigher in self.target.weighted:
-            ask = weigher.completes if ends else weigher.prefixes
-            weight += (await ask([text]))[0]
+            weigh = weigher.completes if ends else weigher.prefixes
+            weight += (await weigh([text]))[0]
         return weight + await dense_log_weight(self.target, text, ends=ends)
 
 
@@ -205,14 +205,16 @@ async def dense_log_weight(target: Target, text: Text, *, ends: bool) -> float:
     for lm in target.dense:
         requests[lm.lm, lm.temperature].append((lm.prompt, text.tokens))
 
-    async def ask(lm: Any, temperature: float, batch: list[Any]) -> tuple[float, list[np.ndarray]]:
+    async def score(
+        lm: Any, temperature: float, batch: list[Any]
+    ) -> tuple[float, list[np.ndarray]]:
         weight = sum(await lm.scores(batch, temperature))
         if not ends:
             return weight, []
         contexts = [prompt + tokens for prompt, tokens in batch]
         return weight, list(await lm.log_probs(contexts, [temperature] * len(contexts)))
 
-    answers = await together(ask(lm, t, batch) for (lm, t), batch in requests.items())
+    answers = await together(score(lm, t, batch) for (lm, t), batch in requests.items())
     weight = sum(answer for answer, _ in answers)
     if ends and target.vocabulary is not None and weight > -math.inf:
         rows = [row for _, rows in answers for row in rows]

@@ -23,35 +23,35 @@ __all__ = ["Undecided"]
 class Undecided:
     """What is undecided at one context. `uses_twists`: what follows a draw looks at its twist.
 
-    `begun` is the logarithm of the twist with which the character was begun that the text ends
-    in; None where it ends between characters.
+    `log_twist` is the logarithm of the twist that the character has in which the text ends; None
+    where it ends between characters.
     """
 
-    __slots__ = ("_known", "begun", "uses_twists")
+    __slots__ = ("_known", "log_twist", "uses_twists")
 
     def __init__(self, known: Iterable[StateVerdicts]) -> None:
         self._known = known
         self.uses_twists = True
-        self.begun: float | None = None
+        self.log_twist: float | None = None
 
     def enter(
         self, next_bytes: range | None, twist: float, known: StateVerdicts, vocabulary: Vocabulary
     ) -> None:
-        """Come to a state whose next bytes are known, by a draw of this twist."""
+        """Come to a state with these next bytes, if they are known, by a draw of this twist."""
         if is_in_character(next_bytes):
-            self.begun = twist
+            self.log_twist = twist
         if next_bytes is not None and not known.journal:
             known.restrict_first_bytes(next_bytes, vocabulary)
 
     def note(self, token: int, next_bytes: range | None, known: StateVerdicts) -> None:
-        """A token is about to be accepted, after which these bytes come."""
+        """Note that a token is about to be accepted, after which these bytes come."""
         # Others may have learned meanwhile that it is a prefix of an allowed token.
         if token not in known.accepted and is_in_character(next_bytes):
             known.wait(token)
 
     def waiting(self) -> list[int]:
         """The tokens that wait; none without twists. (What is a prefix of an allowed token is
-        not among them: some of its ends is allowed.)"""
+        not among them: it has an allowed continuation.)"""
         return [t for known in self._known for t in known.waiting] if self.uses_twists else []
 
     def is_waiting(self, outcome: int) -> bool:

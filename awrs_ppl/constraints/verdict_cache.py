@@ -1,4 +1,4 @@
-"""Where verdicts are kept: by constraint, by its state, within bounds."""
+"""Where verdicts are kept: by constraint and by its state, up to a limit."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ _CONSTRAINTS = 64
 
 @dataclass(frozen=True, slots=True)
 class TailDraws:
-    """How many outcomes of unknown verdict were drawn somewhere, and how many of them were
-    allowed."""
+    """How many outcomes of unknown verdict were drawn, and how many of them were allowed."""
 
     drawn: int = 0
     allowed: int = 0
@@ -45,7 +44,7 @@ class StateVerdicts:
     """What is known of the next tokens at one state of one constraint.
 
     `accepted` maps tokens to the state after them, or None where it was not computed; those
-    `waiting` were accepted because they end inside a character, which is judged when it is whole;
+    `waiting` were accepted because they end in a multi-byte character, which is judged when whole;
     `rejected` are single tokens, `ranges` ranks in the vocabulary's `prefix_index` all of whose
     tokens are rejected; `prefixes` are prefixes of tokens that are allowed; `ends` whether the text
     may end after some last bytes. `journal` has the tokens and ranges in the order in which they
@@ -99,7 +98,7 @@ class StateVerdicts:
             self.cost += size_of(state)
 
     def wait(self, token: int) -> None:
-        """Learn that an accepted token ends inside a character."""
+        """Learn that an accepted token ends in a multi-byte character."""
         self.waiting.add(token)
         self.cost += _WAITING
 
@@ -116,7 +115,7 @@ class StateVerdicts:
         self._learned((first, last), _RANGE)
 
     def restrict_first_bytes(self, first_bytes: range, vocabulary: Vocabulary) -> None:
-        """Learn that no token is allowed that begins with another byte."""
+        """Learn that no token is allowed whose first byte is none of these."""
         for ranks in vocabulary.prefix_index.outside(first_bytes):
             self.reject_range(*ranks)
 
@@ -133,7 +132,7 @@ class StateVerdicts:
     def arrays(
         self, vocabulary: Vocabulary, more: Sequence[int] = (), less: Sequence[int] = ()
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of the accepted tokens, and of the rejected ones, each with more behind them.
+        """The ids of the accepted tokens, and of the rejected ones, each with more after them.
 
         They are the same objects until something is learned, so that contexts that share them
         can be seen to do so.
@@ -148,13 +147,13 @@ class StateVerdicts:
         return self._arrays[key]
 
     def forget_arrays(self) -> None:
-        """Drop what is made anew when it is asked for: ranges may be large."""
+        """Drop what is made again when it is needed: ranges may be large."""
         self._arrays.clear()
 
 
 class VerdictCache:
     """Verdicts of the `constraints` used last, by their keys, each within `limit` bytes; the
-    states that were not used for longest go first. One that `lasts` is used by later runs too.
+    least recently used states go first. One that `lasts` is used by later runs too.
 
     Its `dead_ends` are kept apart from the verdicts.
     """
@@ -191,7 +190,7 @@ class VerdictCache:
             shelf.charge((state, vocabulary), tail or TailDraws())
 
     def cost(self, key: Hashable) -> int:
-        """The bytes that the verdicts of a constraint take, about."""
+        """About how many bytes the verdicts of a constraint take."""
         shelf = self._shelves.get(key)
         return shelf.cost if shelf else 0
 
@@ -227,7 +226,7 @@ class _Shelf:
 
 
 def size_of(state: Any) -> int:
-    """The bytes a state takes, about: it, and what it holds."""
+    """About how many bytes a state takes: it, and what it holds."""
     size = sys.getsizeof(state)
     if isinstance(state, tuple | frozenset):
         size += sum(map(size_of, state))

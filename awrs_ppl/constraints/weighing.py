@@ -15,7 +15,7 @@ from awrs_ppl.constraints.adapters import Alphabet, Text
 from awrs_ppl.constraints.potential import checked_weight
 from awrs_ppl.errors import ContextLengthError
 
-__all__ = ["Weigher", "known", "weigh"]
+__all__ = ["Weigher", "require_weights", "weigh_texts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Weigher:
     alphabet: Alphabet
 
     async def prefixes(self, texts: Sequence[Text]) -> list[float]:
-        """The log-weight of each text as a beginning, in one batch."""
+        """The log-weight of each text as a prefix, in one batch."""
         return await self._weigh(texts, self.potential.batch_prefix, whole=False)
 
     async def completes(self, texts: Sequence[Text]) -> list[float]:
@@ -39,11 +39,11 @@ class Weigher:
             self.alphabet.context(text) if not whole or self.alphabet.is_whole(text) else None
             for text in texts
         ]
-        asked = [i for i, context in enumerate(contexts) if context is not None]
+        spelled = [i for i, context in enumerate(contexts) if context is not None]
         weights = [-math.inf] * len(texts)
-        if asked:
-            answers = await batch([contexts[i] for i in asked])
-            for i, answer in zip(asked, answers, strict=True):
+        if spelled:
+            answers = await batch([contexts[i] for i in spelled])
+            for i, answer in zip(spelled, answers, strict=True):
                 weights[i] = checked_weight(answer, self.potential, texts[i].data)
         return weights
 
@@ -51,35 +51,35 @@ class Weigher:
 Weight = float | ContextLengthError
 
 
-async def weigh(asked: Sequence[tuple[Weigher, Text, bool]]) -> list[Weight]:
-    """The log-weights of texts, one batch for each potential and kind of question.
+async def weigh_texts(requests: Sequence[tuple[Weigher, Text, bool]]) -> list[Weight]:
+    """The log-weights of texts as prefixes, or with their ends, in one batch for each potential.
 
-    Of a text too long for a language model that weighs it, the error.
+    For a text too long for a language model that weighs it, the error.
     """
     batches: dict[Any, list[int]] = defaultdict(list)
-    for i, (weigher, _, ends) in enumerate(asked):
+    for i, (weigher, _, ends) in enumerate(requests):
         alphabet = weigher.alphabet
         batches[id(weigher.potential), alphabet.kind, id(alphabet.tokens), ends].append(i)
-    weights: list[Weight] = [0.0] * len(asked)
+    weights: list[Weight] = [0.0] * len(requests)
 
-    async def ask(members: list[int], ends: bool) -> None:
-        weigher = asked[members[0]][0]
-        texts = [asked[i][1] for i in members]
+    async def evaluate(members: list[int], ends: bool) -> None:
+        weigher = requests[members[0]][0]
+        texts = [requests[i][1] for i in members]
         try:
             answers = await (weigher.completes(texts) if ends else weigher.prefixes(texts))
         except ContextLengthError as error:
             if len(members) > 1:
-                await together(ask([i], ends) for i in members)
+                await together(evaluate([i], ends) for i in members)
                 return
             answers = [error]
         for i, answer in zip(members, answers, strict=True):
             weights[i] = answer
 
-    await together(ask(members, key[-1]) for key, members in batches.items())
+    await together(evaluate(members, key[-1]) for key, members in batches.items())
     return weights
 
 
-def known(weights: Sequence[Weight]) -> tuple[float, ...]:
+def require_weights(weights: Sequence[Weight]) -> tuple[float, ...]:
     """The weights of one text. Raises the error that is among them."""
     for weight in weights:
         if isinstance(weight, ContextLengthError):

@@ -17,7 +17,7 @@ _shown: contextvars.ContextVar[bool] = contextvars.ContextVar("awrs_ppl_shown", 
 
 
 class Bar:
-    """What is shown of `n_particles` on their way, on stderr; nothing unless `wanted`.
+    """The progress of `n_particles` on stderr; nothing unless `wanted`.
 
     Only the outermost of nested inferences shows itself.
     """

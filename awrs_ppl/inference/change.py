@@ -78,7 +78,7 @@ class Change:
         self.twist = 0.0
 
     def apply(self) -> None:
-        """Change the particle; if it is still alive, its model may go on."""
+        """Change the particle; if it is still alive, its model can continue."""
         self.particle.weigh(self.log_weight, self.twist, self.killer)
         if not self.completes:
             self.particle.progress = self.progress

@@ -2,7 +2,7 @@
 
 1. *Advance programs*: every model runs until its next statement.
 2. *Resample*, if the last step left an effective sample size that is low.
-3. *Answer* statements that are not weighted; then go on with 1.
+3. *Answer* statements that are not weighted; then continue with 1.
 4. *Step*: a token of each text, or the whole of another weighted statement.
 5. *Apply* what the step does to the particles.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Inference"]
 
-MOST = 1_000_000  # particles: a slip of the keyboard shall not eat the memory
+MOST = 1_000_000  # particles: a typing error must not use up the memory
 
 
 class Inference:
@@ -71,15 +71,15 @@ class Inference:
         self._cache = cache
         self._ess_threshold = ess_threshold
         self._scheme = SCHEMES[resampling]
-        self._round = 0
+        self._step_number = 0
         self._due = False
         self._lost: list[Run] = []
-        # By the keys that they had when they were asked.
+        # By the keys that they had when their texts began.
         self._constraints: dict[tuple[Hashable, ...], tuple[Factor, ...]] = {}
         self._wakeup = asyncio.Event()
 
     async def run(self) -> None:
-        """Go on until every particle has finished or has weight zero."""
+        """Run until every particle has finished or has weight zero."""
         while active := await self._advance():
             # After the programs: particles that have just ended need no resampling.
             if self._due and self._resample():
@@ -89,7 +89,7 @@ class Inference:
             if unweighted:
                 await self._answer(unweighted)
                 continue
-            self._round += 1
+            self._step_number += 1
             self._apply(await self._step(active))
             await self._unwind()
             # Where nothing else suspends, a timeout is seen here.
@@ -106,7 +106,7 @@ class Inference:
         await self._unwind()
 
     def posterior(self, *, stopped: str | None) -> Posterior:
-        """What the particles are now."""
+        """The posterior of the particles as they are now."""
         if self._due:
             self._sync()  # a timeout came between a step and its synchronization
         recorder = self.recorder
@@ -123,7 +123,7 @@ class Inference:
         )
 
     def changed(self) -> list[str]:
-        """The constraints that are others now than when they were asked, by what they name."""
+        """The constraints whose keys have changed since their texts began, with what they name."""
         return list(
             dict.fromkeys(
                 repr(factor.potential)
@@ -136,10 +136,10 @@ class Inference:
     # --- user code ------------------------------------------------------------------------
 
     async def _advance(self) -> list[Particle]:
-        """Let models run until all particles that are least far are at a statement.
+        """Let models run until all particles that are furthest behind are at a statement.
 
         Those ahead wait in the population with their weight; those finished stay in it. A
-        particle in I/O is waited for if it is least far: what happens next must not depend on
+        particle in I/O is waited for if it is among those: what happens next must not depend on
         when its I/O is done.
         """
         while True:
@@ -170,7 +170,7 @@ class Inference:
             elif run.failure is None:
                 particle.statement = run.statement
 
-    async def _answer(self, asking: list[Particle]) -> None:
+    async def _answer(self, unweighted: list[Particle]) -> None:
         """Serve `sample` and `call`; what they raise is raised in the model."""
 
         async def answer(particle: Particle) -> None:
@@ -184,17 +184,17 @@ class Inference:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
-                particle.complete(None, error)  # something inside was cancelled, not we
+                particle.complete(None, error)  # something inside was cancelled, not this inference
             except Exception as error:
                 particle.complete(None, error)
             else:
                 particle.complete(value)
 
-        await together(map(answer, asking))
+        await together(map(answer, unweighted))
 
     def _stream(self, particle: Particle, purpose: Purpose) -> np.random.Generator:
         index = particle.log.length if particle.log else 0
-        return self._streams.at(self._round, particle.slot, purpose, index)
+        return self._streams.at(self._step_number, particle.slot, purpose, index)
 
     # --- weights --------------------------------------------------------------------------
 
@@ -230,18 +230,18 @@ class Inference:
     def _resample(self) -> bool:
         """Resample if the effective sample size is low; whether that was done.
 
-        While texts go on, particles that are ahead of them keep their place and weight: the
-        weight says how a text has ended, which theirs do not say yet.
+        While texts are growing, particles that are ahead of them keep their slot and weight: their
+        weight says how a text has ended, which that of a growing text does not say yet.
         """
         growing = any(p.is_growing for p in self.particles)
         kept = {p.slot for p in self.particles if growing and p.is_ahead}
         slots = np.array([p.slot for p in self.particles if p.slot not in kept])
         weights = [self.particles[slot].total for slot in slots]
-        # A hair below the threshold: equal weights miss n by rounding.
+        # Slightly below the threshold: equal weights miss n by rounding.
         if not 0 < ess(weights) < self._ess_threshold * len(weights) * (1 - 1e-9):
             self._sync()
             return False
-        rng = self._streams.at(self._round, 0, Purpose.RESAMPLE)
+        rng = self._streams.at(self._step_number, 0, Purpose.RESAMPLE)
         ancestors = np.arange(len(self.particles))
         ancestors[slots] = slots[self._scheme(normalize(weights), rng)]
         self._sync(tuple(ancestors.tolist()), tuple(sorted(kept)))
@@ -250,7 +250,7 @@ class Inference:
         return True
 
     async def _unwind(self) -> None:
-        """Let the coroutines that nobody continues run their `finally` clauses, all at once."""
+        """Let coroutines that no particle continues run their `finally` clauses, all at once."""
         await asyncio.gather(*(run.drop() for run in self._lost))
         self._lost.clear()
 

@@ -1,4 +1,4 @@
-"""Which part of which statement cost how much of the evidence.
+"""How much of the evidence each part of a statement cost.
 
 The evidence is a product over steps: each changes the mean weight of the population by a factor,
 and resampling leaves the mean as it is. Where several parts act in one step, their factors are
@@ -61,8 +61,8 @@ class Losses:
                 return
             total = left
 
-    def _begin(self, name: str, asked: Generate) -> None:
-        target = asked.target
+    def _begin(self, name: str, statement: Generate) -> None:
+        target = statement.target
         factors = [factor.potential for factor in target.boolean]
         models = ""
         if len(target.dense) > 1:
@@ -73,8 +73,8 @@ class Losses:
         self._labels[name, _FORCED] = "max_tokens"
         for i, weigher in enumerate(target.weighted):
             self._label(name, i, [weigher.potential])
-        if asked.critic is not None:
-            self._label(name, _CRITIC, [asked.critic.potential], before="critic ")
+        if statement.critic is not None:
+            self._label(name, _CRITIC, [statement.critic.potential], before="critic ")
 
     def _label(
         self, name: str, part: int, factors: list[Any], models: str = "", before: str = ""
@@ -89,9 +89,9 @@ class Losses:
 
 def _parts(change: Change) -> Sequence[tuple[int, float]]:
     """What a step of a `generate` did to the weight with its twist, by parts."""
-    particle, asked = change.particle, change.particle.statement
-    assert isinstance(asked, Generate)
-    weighted, critic = asked.target.weighted, asked.critic
+    particle, statement = change.particle, change.particle.statement
+    assert isinstance(statement, Generate)
+    weighted, critic = statement.target.weighted, statement.critic
     if change.error is not None:
         return ((_CONSTRAINT, change.log_weight + change.twist - particle.twist),)
     if change.completes:
@@ -99,7 +99,7 @@ def _parts(change: Change) -> Sequence[tuple[int, float]]:
         return ((_CRITIC, judged),) if critic is not None else ()
     before, after = particle.progress, change.progress
     tokens = 0 if before is None else len(before.text.tokens)
-    main = _FORCED if tokens >= asked.max_tokens - 1 else _CONSTRAINT
+    main = _FORCED if tokens >= statement.max_tokens - 1 else _CONSTRAINT
     # The token's own twist is a guess of what its constraints will say.
     twist = 0.0 if after is None else after.twist - (0.0 if before is None else before.twist)
     if not weighted and critic is None:

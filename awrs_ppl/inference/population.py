@@ -22,8 +22,8 @@ __all__ = ["Particle", "continued"]
 class Particle:
     """One execution in the population: data, and a live coroutine or none.
 
-    `log` holds the completed statements, `statement` the one in progress, `progress` the text
-    on the way in it, `spent` what it has done to the weight so far. `level` counts completed
+    `log` holds the completed statements, `statement` the one in progress, `progress` its
+    partial text, `spent` what it has done to the weight so far. `level` counts completed
     weighted statements. `twist` is provisional weight on top of `log_weight`.
     """
 
@@ -47,12 +47,12 @@ class Particle:
 
     @property
     def is_growing(self) -> bool:
-        """Whether its text goes on."""
+        """Whether its text is growing."""
         return self.is_live and self.progress is not None and not self.progress.ended
 
     @property
     def is_ahead(self) -> bool:
-        """Whether it has some weight and waits while the texts of others go on."""
+        """Whether it has some weight and waits while the texts of others grow."""
         return self.log_weight > -math.inf and not self.is_growing
 
     @property
@@ -61,7 +61,7 @@ class Particle:
         return not self.finished and self.log_weight > -math.inf
 
     def weigh(self, log_weight: float, twist: float, killer: str | None) -> None:
-        """Multiply the weight and replace the twist; weight zero is for good."""
+        """Multiply the weight and replace the twist; a weight of zero stays zero."""
         self.log_weight += log_weight
         self.spent += log_weight
         self.twist = twist
@@ -69,7 +69,7 @@ class Particle:
             self.log_weight, self.twist, self.killer = -math.inf, 0.0, killer
 
     def complete(self, value: Any, error: BaseException | None = None) -> None:
-        """End the statement in progress with a value, and let the coroutine go on."""
+        """End the statement in progress with a value, and let the coroutine continue."""
         assert self.statement is not None
         # Copied twice: the model may change what it is given, and so may whoever made it.
         kept = copied(value)
@@ -87,25 +87,25 @@ class Particle:
 def continued(
     particles: list[Particle], ancestors: np.ndarray, kept: Container[int]
 ) -> tuple[list[Particle], list[Run]]:
-    """The next population, and the runs that nobody continues.
+    """The next population, and the runs that no particle continues.
 
     Those in the slots `kept` are their own ancestors and keep their weight; the others get their
     mean weight. The first child of an ancestor keeps its live coroutine; the others have none
     until their statement ends, and are then rebuilt from the log.
     """
     mean = log_mean([p.total for slot, p in enumerate(particles) if slot not in kept])
-    going_on: set[int] = set()
+    parents: set[int] = set()
     children = []
     for slot, ancestor in enumerate(ancestors.tolist()):
         parent = particles[ancestor]
         if slot in kept:
             children.append(parent)
-            going_on.add(ancestor)
+            parents.add(ancestor)
             continue
-        # A statement that changes the weight is plain data and goes on without a coroutine; any
+        # A statement that changes the weight is plain data and continues without a coroutine; any
         # other may hold objects of the parent's, so the child makes its own.
         statement = parent.statement
-        if ancestor in going_on and statement is not None and not statement.is_weighted:
+        if ancestor in parents and statement is not None and not statement.is_weighted:
             statement = None
         children.append(
             Particle(
@@ -118,15 +118,15 @@ def continued(
                 statement=statement,
                 progress=parent.progress,
                 spent=parent.spent,
-                run=None if ancestor in going_on else parent.run,
+                run=None if ancestor in parents else parent.run,
                 finished=parent.finished,
                 value=parent.value,
             )
         )
-        going_on.add(ancestor)
+        parents.add(ancestor)
     dropped = [
         particle.run
         for i, particle in enumerate(particles)
-        if i not in going_on and particle.run is not None
+        if i not in parents and particle.run is not None
     ]
     return children, dropped

@@ -1,4 +1,4 @@
-"""What is written down of an inference: what it cost, who died, and each synchronization."""
+"""What is recorded of an inference: its costs, its deaths, and each synchronization."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorder"]
 
-_TAIL = 120  # so many bytes of a text are kept of a death
+_TAIL = 120  # at most this many bytes of a text are kept of a death
 
 
 class Recorder:
     """The records of one inference, and its progress bar.
 
     `seconds` is by part, the other costs by potential; `history` has each synchronization,
-    `kills` counts deaths by what is to blame, `deaths` has the way of each. `is_proper`: all
+    `kills` counts deaths by what is to blame, `deaths` describes each. `is_proper`: all
     proposals so far give proper weights.
     """
 
@@ -49,7 +49,7 @@ class Recorder:
         self._seconds: dict[str, float] = {}
         self._lms: dict[LM, dict[str, float]] = {}
         self._losses = Losses()
-        # Of the step that no synchronization has ended yet.
+        # Of the step that has no synchronization yet.
         self._added: tuple[str, ...] = ()
         self._lost: tuple[Loss, ...] = ()
         # Texts come again and again: each is kept once.
@@ -75,19 +75,19 @@ class Recorder:
         be long."""
         names: dict[int, str] = {}
         for verdicts in steps:
-            # Whoever was asked has taken time.
+            # Each factor that was evaluated has taken time.
             for i, seconds in verdicts.seconds.items():
                 potential = verdicts.target.boolean[i].potential
                 name = names.get(id(potential))
                 if name is None:
                     name = names[id(potential)] = repr(potential)
                 self._check_seconds[name] = self._check_seconds.get(name, 0.0) + seconds
-                for asked, total in (
+                for counts, total in (
                     (verdicts.checks, self._checks),
                     (verdicts.rejections, self._rejections),
                 ):
-                    if i in asked:
-                        total[name] += asked[i]
+                    if i in counts:
+                        total[name] += counts[i]
 
     def stats(self) -> Stats:
         """All costs up to now."""
@@ -119,7 +119,7 @@ class Recorder:
         self._mark = time.perf_counter(), self._checks.total()
 
     def note(self, before: Sequence[float], changes: Sequence[Change]) -> None:
-        """Write down a step, before its changes are made.
+        """Record a step, before its changes are made.
 
         `before` are the log-weights of all slots with their twists.
         """

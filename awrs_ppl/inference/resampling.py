@@ -61,7 +61,7 @@ def residual(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
     n = len(weights)
     expected = n * weights
-    # A weight of 1/n that rounding made a hair smaller is still one certain copy.
+    # A weight of 1/n that rounding made slightly smaller is still one certain copy.
     copies = np.floor(expected + 1e-12).astype(np.int64)
     certain = np.repeat(np.arange(n), copies)
     missing = n - len(certain)

@@ -39,15 +39,15 @@ async def infer(
     statement, and resampled by the scheme `resampling` ("multinomial", "stratified",
     "systematic" or "residual") when the effective sample size falls below `ess_threshold *
     n_particles`; with `ess_threshold=0` never, and then critics do not steer either (importance
-    sampling). While texts go on, particles that are ahead of them, as those whose text has
-    ended, keep place and weight, and the rest is resampled, by its own effective sample size.
+    sampling). While texts are growing, particles that are ahead of them, such as those whose text
+    has ended, keep slot and weight; the rest is resampled, by its own effective sample size.
     The same `seed` gives the same posterior, in another process and with `workers=` too, as far
     as the logits are the same: another device, dtype or number of threads, what the engine's
     cache holds, and other inferences in the same forward passes change how they are rounded, and
     so now and then a draw. With `remember=True` what is learned about constraints is kept for
-    later runs, which then need fewer checks, and shared with those that go on at the same time;
+    later runs, which then need fewer checks, and shared with those that run at the same time;
     a seed then no longer fixes the result. Proposals that weigh checks against variance (`AWRS`)
-    then ask less, too: raise their `effort` for the variance of a run that stands alone.
+    then check less, too: raise their `effort` for the variance of a run that stands alone.
     After `timeout` seconds the particles that have finished are returned, and the posterior
     says how much is missing; with `partial=True` an interrupt (Ctrl-C, the stop button of a
     notebook, a cancellation) does the same instead of being raised.
@@ -77,7 +77,7 @@ async def infer(
             raise ModelError(f"{name}={flag!r}: it must be True or False")
     if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
         raise ModelError(f"timeout={timeout!r}: it must be seconds, or None")
-    # Weights hang on what is known: the random numbers that made it must not be used again.
+    # Weights depend on the verdicts known: the random numbers that led to these must not be reused.
     streams = replace(_streams(seed), entropy=secrets.randbits(64)) if remember else _streams(seed)
     cache = REMEMBERED if remember else VerdictCache()
     inference = Inference(
@@ -111,7 +111,7 @@ async def infer(
 
 
 def _reason(error: BaseException, scope: asyncio.Timeout, partial: bool) -> str | None:
-    """Why an inference ends early, if that was asked for."""
+    """Why an inference ends early, if the caller allows it."""
     if isinstance(error, TimeoutError):
         return "timed out" if scope.expired() else None
     return "interrupted" if partial and _take_back() else None
@@ -149,8 +149,8 @@ async def check_replay(model: Model, *args: Any, seed: int = 0) -> None:
 
     Raises `ReplayError` if the second run makes other requests or weighs a `factor` or
     `condition` otherwise, as a model does that uses `random`, the time or the order of a set;
-    and `PotentialError` if a Boolean potential refuses now what it had allowed (it is asked
-    again about the finished texts and some of their beginnings).
+    and `PotentialError` if a Boolean potential rejects now what it had allowed (the finished texts
+    and some of their prefixes are checked again).
 
     >>> import random
     >>> async def model(ctx):

@@ -13,7 +13,7 @@ from functools import partial
 
 from awrs_ppl._concurrency import together
 from awrs_ppl.constraints.adapters import Text
-from awrs_ppl.constraints.weighing import Weigher, weigh
+from awrs_ppl.constraints.weighing import Weigher, weigh_texts
 from awrs_ppl.errors import ContextLengthError
 from awrs_ppl.inference.change import Change, Shared
 from awrs_ppl.inference.population import Particle
@@ -44,7 +44,7 @@ async def make_step(active: Sequence[Particle], shared: Shared) -> list[Change]:
 
 
 async def _steer(changes: Sequence[Change], shared: Shared) -> None:
-    """The twists of critics, on the texts that go on."""
+    """The twists of critics, on the texts that continue."""
     steered = [
         (change, critic, _lasting(change.progress, change.generate))
         for change in changes
@@ -53,7 +53,7 @@ async def _steer(changes: Sequence[Change], shared: Shared) -> None:
         and shared.steer
         and not critic.potential.is_terminal_only()
     ]
-    twists = await weigh([(critic, text, False) for _, critic, text in steered])
+    twists = await weigh_texts([(critic, text, False) for _, critic, text in steered])
     for (change, critic, _), twist in zip(steered, twists, strict=True):
         if isinstance(twist, ContextLengthError):
             change.fail(twist)
@@ -71,7 +71,7 @@ def _lasting(progress: Progress, generate: Generate) -> Text:
 
 
 async def _end(texts: Sequence[Particle], shared: Shared) -> list[Change]:
-    """All have ended their text: critics weigh it for good, and the models go on."""
+    """All have ended their text: critics weigh it as a whole, and the models continue."""
     changes, judged = [], []
     for particle in texts:
         assert particle.progress is not None
@@ -82,7 +82,7 @@ async def _end(texts: Sequence[Particle], shared: Shared) -> list[Change]:
         if (critic := change.generate.critic) is not None:
             judged.append((change, critic, text))
     with shared.recorder.part("critic"):
-        weights = await weigh([(critic, text, True) for _, critic, text in judged])
+        weights = await weigh_texts([(critic, text, True) for _, critic, text in judged])
     for (change, critic, _), weight in zip(judged, weights, strict=True):
         if isinstance(weight, ContextLengthError):
             change.fail(weight)

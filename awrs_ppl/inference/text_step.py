@@ -1,6 +1,6 @@
 """One token of every text that is being generated, in batches.
 
-1. The empty text of those that begin is weighed.
+1. The empty text of new particles is weighed.
 2. Particles at one context share one `TokenStep`.
 3. Each language model gives the rows of all contexts in one pass.
 4. The outcomes are weighed and drawn.
@@ -19,7 +19,7 @@ import torch
 from awrs_ppl._concurrency import together
 from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.evaluation import start
-from awrs_ppl.constraints.weighing import known, weigh
+from awrs_ppl.constraints.weighing import require_weights, weigh_texts
 from awrs_ppl.errors import ContextLengthError
 from awrs_ppl.inference.change import Change, Shared
 from awrs_ppl.proposals import Draw, token_step
@@ -28,7 +28,7 @@ from awrs_ppl.rng import Purpose
 
 __all__ = ["draw_tokens"]
 
-# The steps of a round, each with the particles that are there.
+# The contexts of a step, each with the particles that are there.
 _Steps = dict[TokenStep, list[Change]]
 # By step: of each language model all rows, and which of them is this context's.
 _Rows = dict[TokenStep, list[tuple[torch.Tensor, int]]]
@@ -37,11 +37,11 @@ _Rows = dict[TokenStep, list[tuple[torch.Tensor, int]]]
 async def draw_tokens(changes: Sequence[Change], shared: Shared) -> None:
     """Draw one outcome for each; texts that reach `max_tokens` are ended."""
     await _begin([change for change in changes if change.progress is None])
-    going = [change for change in changes if change.progress is not None]
-    begun = [change.log_weight for change in going]
-    before = [change.progress for change in going]
+    growing = [change for change in changes if change.progress is not None]
+    starts = [change.log_weight for change in growing]
+    before = [change.progress for change in growing]
     with shared.recorder.part("proposal"):
-        steps = _steps(going, shared)
+        steps = _steps(growing, shared)
     with shared.recorder.part("language model"):
         rows = await _rows(steps)
     with shared.recorder.part("proposal"):
@@ -49,16 +49,16 @@ async def draw_tokens(changes: Sequence[Change], shared: Shared) -> None:
         for step in rows:
             await _commit(step, steps[step], draws[step])
         shared.recorder.count(step.verdicts for step in rows)
-    shared.recorder.tokens += len(going)
+    shared.recorder.tokens += len(growing)
     with shared.recorder.part("potentials"):
-        await _weigh(going, before)
-    for change, log_weight in zip(going, begun, strict=True):
+        await _weigh(growing, before)
+    for change, log_weight in zip(growing, starts, strict=True):
         change.log_weight = log_weight + change.log_weight
 
 
 async def _begin(fresh: Sequence[Change]) -> None:
     """The empty text of each, weighed by its product's `prefix`."""
-    # Particles mostly begin the same product: it is evaluated once.
+    # Most particles start the same product: it is evaluated once.
     firsts: dict[Any, Change] = {}
     for change in fresh:
         firsts.setdefault(change.generate.key, change)
@@ -79,7 +79,9 @@ async def _begin_one(change: Change) -> None:
         change.die(f"{states} (at the empty text)")
         return
     try:
-        weights = known(await weigh([(weigher, empty, False) for weigher in target.weighted]))
+        weights = require_weights(
+            await weigh_texts([(weigher, empty, False) for weigher in target.weighted])
+        )
     except ContextLengthError as error:
         change.fail(error)
         return
@@ -90,10 +92,10 @@ async def _begin_one(change: Change) -> None:
     change.progress, change.log_weight = Progress(empty, states, weights), sum(weights)
 
 
-def _steps(going: Sequence[Change], shared: Shared) -> _Steps:
+def _steps(growing: Sequence[Change], shared: Shared) -> _Steps:
     found: dict[Any, TokenStep] = {}
     steps: _Steps = {}
-    for change in going:
+    for change in growing:
         generate, progress = change.generate, change.progress
         assert progress is not None
         tokens = progress.text.tokens
@@ -128,13 +130,13 @@ async def _rows(steps: _Steps) -> _Rows:
     failed: dict[TokenStep, ContextLengthError] = {}
 
     async def batch(lm: Any) -> None:
-        asked = wanted[lm]
+        requests = wanted[lm]
         try:
-            found = await lm.logits([b[2] for b in asked], [b[3] for b in asked])
+            found = await lm.logits([r[2] for r in requests], [r[3] for r in requests])
         except ContextLengthError:
-            await together(one(lm, *each) for each in asked)  # the rest has its rows
+            await together(one(lm, *each) for each in requests)  # the rest has its rows
             return
-        for i, (step, j, _, _) in enumerate(asked):
+        for i, (step, j, _, _) in enumerate(requests):
             rows[step][j] = found, i
 
     async def one(
@@ -220,23 +222,23 @@ def _killer(step: TokenStep) -> str:
     return f"{name} (at max_tokens)" if step.forced else name
 
 
-async def _weigh(going: Sequence[Change], before: Sequence[Progress | None]) -> None:
+async def _weigh(growing: Sequence[Change], before: Sequence[Progress | None]) -> None:
     """Multiply by the factors that weigh; `before` are the texts before the draws."""
-    asked = [
+    requests = [
         (weigher, change.progress.text, change.progress.ended)
-        for change in going
+        for change in growing
         if change.progress is not None
         for weigher in change.generate.target.weighted
     ]
-    given = iter(await weigh(asked))
-    for change, was in zip(going, before, strict=True):
+    given = iter(await weigh_texts(requests))
+    for change, was in zip(growing, before, strict=True):
         weighted = change.generate.target.weighted
         if change.progress is None or not weighted:
             continue
         assert was is not None
         answers = [next(given) for _ in weighted]
         try:
-            weights = known(answers)
+            weights = require_weights(answers)
         except ContextLengthError as error:
             change.fail(error)
             continue

@@ -93,10 +93,10 @@ class Context:
         `potential` is a language model after a prompt, alone or in a product. `max_tokens`
         counts the end: after `max_tokens - 1` tokens of text the end is forced and weighed.
         `proposal` is `AWRS()` by default. `critic` is an expensive potential over the text:
-        its `prefix` steers provisionally (without what may be the beginning of a stop), its
+        its `prefix` steers provisionally (without what may be the prefix of a stop), its
         `complete` weighs when all have ended.
 
-        Gives a `str`; bytes that are not UTF-8 stand as `surrogateescape`.
+        Gives a `str`; bytes that are not UTF-8 are decoded by `surrogateescape`.
         """
         from awrs_ppl.program.text_statements import Generate
 
@@ -126,7 +126,7 @@ class Context:
     ) -> Pending[None]:
         """Multiply the weight by the probability of `value`.
 
-        For a potential: of texts that begin with `value` (`prefix`, over that of the empty
+        For a potential: of texts with the prefix `value` (`prefix`, over that of the empty
         text), or with `ends=True` of this text and its end (`complete`). A language model
         scores its own tokenization of `value`. For a distribution: `log_prob(value)`.
         """

@@ -38,9 +38,9 @@ class _Dropped(BaseException):
 class Run:
     """One execution of a model, live in a task of its own.
 
-    `records` are given again before anything is asked. `notify` is called whenever the
-    execution blocks at a statement, ends or fails; `statement` is then that one,
-    or `finished` is true. A `strict` run also compares what is weighed and drawn from.
+    The values of `records` are given again before any new statement. `notify` is called whenever
+    the execution blocks at a statement, ends or fails; `statement` is then that one, or `finished`
+    is true. A `strict` run also compares what is weighed and drawn from.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Run:
         assert self._future is not None
         future, self._future, self.statement = self._future, None, None
         if future.done():
-            return  # cancelled from inside the model: `failure` tells
+            return  # cancelled from inside the model: `failure` says so
         self._given = error
         if error is not None:
             future.set_exception(error)
@@ -208,7 +208,7 @@ class Run:
             ) from None
 
     def _unwind(self) -> None:
-        # A generator that asyncio finalizes lives in another task: nobody catches there.
+        # A generator that asyncio finalizes lives in another task: nothing catches it there.
         own = asyncio.current_task() is self._task
         raise _Dropped if own else asyncio.CancelledError
 

@@ -26,10 +26,10 @@ Rng = Callable[[], np.random.Generator]
 
 
 class Statement:
-    """What one statement of a model asks for: immutable, so that clones share it.
+    """What one statement of a model requests: immutable, so that clones share it.
 
     A statement that `is_weighted` changes the weight, and particles are synchronized after it.
-    One that `gives` a value stands in the repr of a trace. `fingerprint` is what a replay
+    One that `gives` a value is in the repr of a trace. `fingerprint` is what a replay
     compares beside the class and the name, `compared` what a strict replay compares, too.
     """
 

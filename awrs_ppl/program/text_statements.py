@@ -18,7 +18,7 @@ from awrs_ppl.constraints.product import (
     dense_log_weight,
     fingerprint,
 )
-from awrs_ppl.constraints.weighing import Weigher, known, weigh
+from awrs_ppl.constraints.weighing import Weigher, require_weights, weigh_texts
 from awrs_ppl.distributions import Distribution
 from awrs_ppl.errors import ContextLengthError, ModelError
 from awrs_ppl.foreign import Foreign, adapted, kind_of
@@ -204,9 +204,11 @@ async def _score(target: Target, value: str, ends: bool) -> float:
     if weight == -math.inf:
         return weight
     if ends:
-        return weight + sum(known(await weigh([(w, text, True) for w in target.weighted])))
-    now = known(await weigh([(w, text, False) for w in target.weighted]))
-    before = known(await weigh([(w, Text(), False) for w in target.weighted]))
+        return weight + sum(
+            require_weights(await weigh_texts([(w, text, True) for w in target.weighted]))
+        )
+    now = require_weights(await weigh_texts([(w, text, False) for w in target.weighted]))
+    before = require_weights(await weigh_texts([(w, Text(), False) for w in target.weighted]))
     # The empty text weighs nothing only if every text does.
     return -math.inf if -math.inf in now else weight + sum(now) - sum(before)
 

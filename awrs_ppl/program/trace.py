@@ -1,4 +1,4 @@
-"""The record of one execution: what its statements asked for and what they gave."""
+"""The record of one execution: its statements and what they gave."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from awrs_ppl.program.statements import Statement
 
 __all__ = ["Log", "Record", "Trace", "copied"]
 
-_SHOWN = 6  # so many choices stand in the repr of a trace
+_SHOWN = 6  # at most this many choices are in the repr of a trace
 
 _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None), frozenset, type)
 

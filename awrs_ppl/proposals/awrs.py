@@ -28,7 +28,7 @@ __all__ = ["AWRS"]
 _MAX_DRAWS = 4  # draws from the tail for one particle
 _MAX_VISIT_WEIGHT = 4.0
 _LASTING_PRICE = 0.5  # the price where later runs profit: at it runs cost half as many checks
-_FEW_REMOVED = 8  # so many outcomes are removed faster one by one
+_FEW_REMOVED = 8  # up to this many outcomes are removed faster one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +44,21 @@ class AWRS:
        of the accepted draws.
 
     Given what is known at the freeze, E[W 1{x = v}] = p(v) c(v). Particles at one context learn
-    once and share the k draws and W; the places where they look up their outcome are stratified.
-    Each draw keeps its distribution.
+    once and share the k draws and W; the positions at which they look up their outcome are
+    stratified. Each draw keeps its distribution.
 
-    A token that ends inside a character, which a constraint over text accepts because it cannot
-    judge it yet, is drawn by its weight times a guess of its verdict, the allowed share of all
-    other outcomes there, and W is divided by it. The guess is the draw's twist: a resampling
+    A token that ends in a multi-byte character, which a constraint over text accepts because it
+    cannot judge it yet, is drawn by its weight times a guess of its verdict, the allowed share of
+    all other outcomes there, and W is divided by it. The guess is the draw's twist: a resampling
     before the next token multiplies the weight by it.
 
     `effort` is the price of variance in checks. For each particle rho k = effort sd/E[W], with sd
     the standard deviation that one draw leaves, by a guess of the share of U that is allowed: of
-    all ways to spend so many checks that leaves the least variance. An outcome is checked, or the
-    beginning of a rejected token for all tokens that begin so, while that saves more than it costs
-    (while nothing is accepted, what is likeliest is checked next). With `remember=True` it is half
-    of that, for runs that know what others learned take about half of the checks, and the price
-    that makes checks times variance least falls with them. Raises `ValueError` unless it is
+    all ways to spend as many checks this leaves the least variance. An outcome is checked, or the
+    prefix of a rejected token for all tokens with this prefix, while that saves more than it costs
+    (while nothing is accepted, what is likeliest is checked next). With `remember=True` the price
+    is half of that: runs that know what others learned take about half of the checks, and the price
+    at which checks times variance is least falls with them. Raises `ValueError` unless it is
     positive and finite.
 
     Source: Lipkin et al., "Fast Controlled Generation from Language Models with Adaptive Weighted
@@ -73,7 +73,7 @@ class AWRS:
     # nothing is accepted, it ends when what is left of the particle's weight is this small beside
     # the other particles'.
     _negligible: float = field(default=1e-4, repr=False)
-    # Outcomes and beginnings checked in the head, per context: where a constraint rejects all that
+    # Outcomes and prefixes checked in the head, per context: where a constraint rejects all that
     # is likely, a step ends nevertheless, by draws from the tail.
     _max_checks: int = field(default=512, repr=False)
     estimator: InitVar[str | None] = field(default=None, kw_only=True)
@@ -127,7 +127,7 @@ class AWRS:
             self._plan(head, len(rngs))
             return await self._draw(head, outcomes, verdicts, rngs)
         finally:
-            # Results must not depend on how much was asked ahead.
+            # Results must not depend on how much was checked ahead.
             verdicts.ahead.drop()
 
     async def _learn(self, outcomes: Outcomes, verdicts: NextVerdicts, members: int) -> Head:
@@ -187,8 +187,8 @@ class AWRS:
         return head.mean(share) / (2.0 * self._price(head) * math.sqrt(share) * members)
 
     def _price(self, head: Head) -> float:
-        """What variance is worth in checks: where their product is least, their ratio. Knowledge
-        that lasts takes about half of the checks away."""
+        """The price of variance in checks: their ratio where their product is least. Verdicts that
+        last save about half of the checks."""
         return self.effort * (_LASTING_PRICE if head.lasts else 1.0)
 
     def _plan(self, head: Head, members: int) -> None:
@@ -237,8 +237,8 @@ class AWRS:
         log_weight = outcomes.log_scale + math.log(total)
         draws = []
         for reach in strata(len(rngs), rng) * total:
-            place = pick(cumulative, reach)
-            outcome = int(known[place]) if place < len(known) else found[place - len(known)]
-            log_twist = math.log(twists[place])
+            i = pick(cumulative, reach)
+            outcome = int(known[i]) if i < len(known) else found[i - len(known)]
+            log_twist = math.log(twists[i])
             draws.append(Draw(outcome, log_weight - log_twist, log_twist))
         return draws

@@ -12,7 +12,7 @@ from awrs_ppl.tokens.urn import Urn
 
 __all__ = ["Head"]
 
-_LEAST_SHARE = 0.01  # nobody knows that less of a tail is allowed
+_LEAST_SHARE = 0.01  # no guess says that less of a tail is allowed
 _LEAST_TWIST = 0.03  # whatever its twist says, no token weighs more than 33 times what it would
 
 
@@ -46,9 +46,9 @@ class Head:
 
     def twist(self) -> float:
         """What part of their weight those that wait are drawn by: a guess of their verdicts, by
-        the others here. Inside a character nothing new is known of it."""
-        begun = self._verdicts.undecided.begun
-        return max(self._allowed(), _LEAST_TWIST) if begun is None else math.exp(begun)
+        the others here. In a multi-byte character nothing new is known of it."""
+        log_twist = self._verdicts.undecided.log_twist
+        return max(self._allowed(), _LEAST_TWIST) if log_twist is None else math.exp(log_twist)
 
     def allowed_share(self) -> float:
         """What share of U is allowed: a guess, by the verdicts so far and by earlier draws."""

@@ -25,11 +25,11 @@ async def draw_masked(
     mass = urn.mass
     require_digits(mass)
     log_weight = outcomes.log_scale + math.log(mass)
-    return [Draw(urn.at(place), log_weight) for place in strata(len(rngs), rngs[0])]
+    return [Draw(urn.at(position), log_weight) for position in strata(len(rngs), rngs[0])]
 
 
 def strata(members: int, rng: np.random.Generator) -> np.ndarray:
-    """Places in [0, 1), one in each of `members` equal parts, in random order.
+    """Positions in [0, 1), one in each of `members` equal parts, in random order.
 
     Each alone is uniform; together they spread the outcomes as evenly as their weights.
     """

@@ -51,7 +51,7 @@ class _Rest:
         return self._urn.draw(rng)
 
     def remove(self, outcome: int) -> float:
-        """Take an outcome out for good; the logarithm of what it weighed."""
+        """Take an outcome out; the logarithm of what it weighed."""
         log_weight = self._log(self._urn.remove(outcome))
         self._removed.append(outcome)
         self._refine()
@@ -84,9 +84,9 @@ async def _until_accepted(
 async def two_loop(outcomes: Outcomes, verdicts: NextVerdicts, rng: np.random.Generator) -> Draw:
     """Definition 2: W = (mass left after the first loop) / (1 + rejections in both loops).
 
-    The second loop goes on with what the first one left. Where that is zero on this scale, all
-    begins anew on a finer one, and no rejection counts: half of the estimate would otherwise depend
-    on a first draw that never comes.
+    The second loop continues with what the first one left. Where that is zero on this scale, all
+    is done again on a finer one, and no rejection counts: half of the estimate would otherwise
+    depend on a first draw that never comes.
     """
     urn = outcomes.urn().copy()
     accepted, first = await _until_accepted(urn, verdicts, rng)
@@ -202,7 +202,7 @@ class PaperAWRS:
 class LocalAWRS:
     """The paper's locally constrained decoding: the first accepted outcome, with weight 1.
 
-    Valid texts, but from the wrong law: what local masking does. There is no evidence, so
+    Valid texts, but from the wrong distribution: what local masking does. There is no evidence, so
     `log_ml` is NaN.
 
     >>> LocalAWRS().is_proper

@@ -1,4 +1,4 @@
-"""What a token proposal is: a law of outcomes with weights.
+"""What a token proposal is: a distribution of outcomes with weights.
 
 A proposal gives a random outcome x and a weight W with E[W 1{x = v}] = p(v) c(v) for every
 outcome v (proper weighting), where p is the LM's weight and c the verdict of the constraint.
@@ -51,8 +51,8 @@ class Proposal(Protocol):
     async def draw(
         self, outcomes: Outcomes, verdicts: NextVerdicts, rngs: Sequence[np.random.Generator]
     ) -> list[Draw]:
-        """One draw for each of `rngs`. `verdicts` may be asked, and is shared by the draws;
-        the numbers for what they decide together come from the first of `rngs`."""
+        """One draw for each of `rngs`. `verdicts` may check outcomes, and is shared by the
+        draws; the numbers for what they decide together come from the first of `rngs`."""
         ...
 
 

@@ -35,8 +35,8 @@ class Progress:
     """A partial text: immutable, so that clones share it.
 
     `states` are those of the Boolean factors; `weights` the log-weights that the weighing
-    factors give to the text as a prefix. Of an ended text only `text` is meant. `origin` is
-    where the last token was drawn, and this token; `twist` is that of its draw.
+    factors give to the text as a prefix. Of an ended text only `text` is used. `origin` is the
+    joint state where the last token was drawn, and this token; `twist` is that of its draw.
     """
 
     text: Text
@@ -116,7 +116,7 @@ class TokenStep:
         """The text after each draw, None where its weight is 0; what was learned is kept."""
         verdicts = self.verdicts
         after = [await self._after(draw) for draw in draws]
-        # Now and not before: what others meet must not depend on who is done first.
+        # Now and not before: what others find must not depend on who is done first.
         if None in after and not self.forced and is_dead_end(verdicts):
             verdicts.cache.dead_ends.add(joint_state(verdicts), self.progress.origin)
         verdicts.charge()

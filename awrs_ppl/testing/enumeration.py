@@ -121,27 +121,27 @@ async def _choices(statement: Statement) -> list[tuple[Any, float]]:
     return [(value, distribution.log_prob(value)) for value in support]
 
 
-async def _observed(asked: Observe) -> float:
+async def _observed(observation: Observe) -> float:
     """The log-probability of a value, token by token and apart from the library's own scoring."""
-    if asked.distribution is not None:
-        return asked.distribution.log_prob(asked.value)
-    target = asked.target
+    if observation.distribution is not None:
+        return observation.distribution.log_prob(observation.value)
+    target = observation.target
     assert target is not None
-    data = asked.value.encode("utf-8", "surrogateescape")
-    ids = target.dense[0].encode(asked.value) if target.dense else ()
+    data = observation.value.encode("utf-8", "surrogateescape")
+    ids = target.dense[0].encode(observation.value) if target.dense else ()
     if target.vocabulary is not None and max(ids, default=0) >= len(target.vocabulary.tokens):
         return -math.inf  # a byte that no token of a `ToyLM` spells
-    log_p, begun = 0.0, Text()
+    log_p, prefix = 0.0, Text()
     for token in ids:
-        after = Text(begun.data + bytes(target.vocabulary.tokens[token]), (*begun.tokens, token))  # pyright: ignore
-        found = await continuations(target, begun.tokens, begun.data, forced=False)
+        after = Text(prefix.data + bytes(target.vocabulary.tokens[token]), (*prefix.tokens, token))  # pyright: ignore
+        found = await continuations(target, prefix.tokens, prefix.data, forced=False)
         log_p += next((w for t, text, w in found if (t, text) == (token, after.data)), -math.inf)
-        begun = after
-    if asked.ends and target.dense:
+        prefix = after
+    if observation.ends and target.dense:
         found = await continuations(target, ids, data, forced=True)
         log_p += float(np.logaddexp.reduce([weight for _, _, weight in found]))
-    log_p += await other_weight(target, Text(data, ids), ends=asked.ends)
-    if log_p > -math.inf and not asked.ends:
+    log_p += await other_weight(target, Text(data, ids), ends=observation.ends)
+    if log_p > -math.inf and not observation.ends:
         log_p -= await other_weight(target, Text(), ends=False)
     return log_p
 
@@ -150,11 +150,11 @@ async def enumerate_texts(generation: Generate) -> dict[str, float]:
     """The log-weight of every text that a `generate` statement can give."""
     target = generation.target
     masses: dict[str, list[float]] = defaultdict(list)
-    beginnings: list[tuple[tuple[int, ...], bytes, float]] = []
+    partial: list[tuple[tuple[int, ...], bytes, float]] = []
     if await other_weight(target, Text(), ends=False) > -math.inf:
-        beginnings.append(((), b"", 0.0))
-    while beginnings:
-        ids, data, log_p = beginnings.pop()
+        partial.append(((), b"", 0.0))
+    while partial:
+        ids, data, log_p = partial.pop()
         forced = len(ids) == generation.max_tokens - 1
         for token, text, weight in await continuations(target, ids, data, forced=forced):
             if weight == -math.inf:
@@ -169,7 +169,7 @@ async def enumerate_texts(generation: Generate) -> dict[str, float]:
             else:
                 longer = (*ids, token)
                 if await other_weight(target, Text(text, longer), ends=False) > -math.inf:
-                    beginnings.append((longer, text, log_p + weight))
+                    partial.append((longer, text, log_p + weight))
     return {text: float(logsumexp(parts)) for text, parts in masses.items()}
 
 

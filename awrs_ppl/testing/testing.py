@@ -83,7 +83,7 @@ async def assert_unbiased(
 async def assert_prefix_closed(potential: Potential, samples: Iterable[str | bytes]) -> None:
     """Check on sample texts that what is rejected stays rejected, byte by byte.
 
-    Also that a text which may end is allowed as a beginning, and that `next_bytes` leaves out
+    Also that a text which may end is allowed as a prefix, and that `next_bytes` leaves out
     nothing. Raises `AssertionError` naming the text.
 
     >>> from awrs_ppl.potentials import predicate
@@ -101,7 +101,7 @@ async def assert_prefix_closed(potential: Potential, samples: Iterable[str | byt
     for sample in samples:
         data = sample.encode("utf-8", "surrogateescape") if isinstance(sample, str) else sample
         rejected: bytes | None = None
-        going_on: range | None = None
+        next_bytes: range | None = None
         for length in range(len(data) + 1):
             text = data[:length]
             allowed = (await reads.prefixes([Text(text)]))[0] > -math.inf
@@ -109,19 +109,19 @@ async def assert_prefix_closed(potential: Potential, samples: Iterable[str | byt
                 raise AssertionError(
                     f"{potential!r} rejects {rejected!r} and allows the longer {text!r}"
                 )
-            if allowed and going_on is not None and text[-1] not in going_on:
+            if allowed and next_bytes is not None and text[-1] not in next_bytes:
                 raise AssertionError(
                     f"{potential!r} allows {text!r}, and says by its `next_bytes` that after "
-                    f"{text[:-1]!r} no text goes on with {text[-1:]!r}"
+                    f"{text[:-1]!r} no text continues with {text[-1:]!r}"
                 )
             if not allowed and rejected is None:
                 rejected = text
             if allowed and isinstance(potential, BooleanPotential):
                 state = await resolve(potential.advance(potential.start(), text))
-                going_on = potential.next_bytes(state)
+                next_bytes = potential.next_bytes(state)
             if not allowed and (await reads.completes([Text(text)]))[0] > -math.inf:
                 raise AssertionError(
-                    f"{potential!r} lets a text end as {text!r}, which it rejects as a beginning"
+                    f"{potential!r} lets a text end as {text!r}, which it rejects as a prefix"
                 )
 
 
@@ -139,12 +139,12 @@ async def assert_properly_weighted(
 ) -> None:
     """Check that E[W 1{x = v}] = p(v) c(v) for every outcome v after `text`, by z-tests.
 
-    `potential` is a product with a `ToyLM`; `together` draws share one knowledge, as particles
-    at one context do; `forced` leaves only the end, as at `max_tokens`; with `warm` each round
-    of draws knows what those before it learned. The chance that a right
-    proposal fails is below 7e-6 times the number of outcomes at the default `z`, apart from
-    heavy tails. Raises `AssertionError` naming the outcome; `ValueError` for a `potential`
-    without a language model, or one that rejects `text`.
+    `potential` is a product with a `ToyLM`; `together` draws share their verdicts, as particles at
+    one context do; `forced` leaves only the end, as at `max_tokens`; with `warm` each group of
+    draws knows what those before it learned. The chance that a right proposal fails is below 7e-6
+    times the number of outcomes at the default `z`, apart from heavy tails. Raises
+    `AssertionError` naming the outcome; `ValueError` for a `potential` without a language model, or
+    one that rejects `text`.
 
     >>> from awrs_ppl import LocalAWRS, ToyLM
     >>> from awrs_ppl.potentials import OneOf
@@ -178,19 +178,19 @@ async def assert_properly_weighted(
             wanted[token, data] += math.exp(weight)
     total = math.fsum(wanted.values())
     rows = [await lm.lm.logits([lm.prompt + ids], [lm.temperature]) for lm in target.dense]
-    begun = Progress(here, states, ())
+    progress = Progress(here, states, ())
     sums: dict[tuple[int | None, bytes], float] = defaultdict(float)
     squares: dict[tuple[int | None, bytes], float] = defaultdict(float)
-    rounds = -(-draws // together)
+    groups = -(-draws // together)
     mass = mass_squares = 0.0
     steps: list[TokenStep] = []
     cache = VerdictCache()
-    for number in range(rounds):
+    for number in range(groups):
         if not steps:  # many at once: weighing them is what takes long
-            count = 1 if warm else min(rounds - number, 256)
+            count = 1 if warm else min(groups - number, 256)
             steps = [
                 TokenStep.at(
-                    target, begun, cache if warm else VerdictCache(), proposal, forced=forced
+                    target, progress, cache if warm else VerdictCache(), proposal, forced=forced
                 )
                 for _ in range(count)
             ]
@@ -219,12 +219,12 @@ async def assert_properly_weighted(
             squares[what] += weight * weight
     typical = max(total, mass_squares / mass) if mass else total
     for what in sorted({*wanted, *sums}, key=str):
-        mean = sums[what] / rounds
-        variance = max(squares[what] / rounds - mean * mean, 0.0)
+        mean = sums[what] / groups
+        variance = max(squares[what] / groups - mean * mean, 0.0)
         # An outcome rarely seen has too small a sample variance. It weighs what all do, in the
         # mean by weight: at best the allowed mass.
         floor = wanted[what] * (typical - wanted[what]) / together
-        error = math.sqrt(max(variance, floor) / rounds) + 1e-9
+        error = math.sqrt(max(variance, floor) / groups) + 1e-9
         if abs(mean - wanted[what]) > z * error:
             name = "the end as" if what[0] is None else f"token {what[0]} giving"
             raise AssertionError(

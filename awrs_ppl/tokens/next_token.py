@@ -28,8 +28,8 @@ class Restriction:
     """What restricts the outcomes at one context.
 
     `allowed` (bool, shape `[size]`) is the mask; `forced` leaves the plain end alone;
-    `accepted` and `rejected` are outcomes whose verdicts are known, by knowledge of this
-    `version`. `share` is what part of the population's weight is here.
+    `accepted` and `rejected` are outcomes whose verdicts are known, at this `version` of the
+    verdicts. `share` is the part of the population's weight that is here.
     """
 
     closings: Closings
@@ -164,18 +164,18 @@ def _close(
 ) -> None:
     """Move the weights of the tokens that end texts to the outcomes that stand for them."""
     device = weights.device
-    alike: dict[int, list[int]] = defaultdict(list)
+    groups: dict[int, list[int]] = defaultdict(list)
     for i, restriction in enumerate(restrictions):
-        alike[id(restriction.closings)].append(i)
+        groups[id(restriction.closings)].append(i)
     found = []
-    for members in alike.values():
+    for members in groups.values():
         closings = restrictions[members[0]].closings
         rows = torch.tensor(members, device=device)[:, None]
         tokens = torch.from_numpy(closings.tokens).to(device)
         closing = weights[rows, tokens].double().cpu().numpy()
         if normal and len(vocabulary.ends):
             # The end of a product is the product of the ends, however many tokens each model has
-            # for it; it stands in the restriction of the first, which leads `tokens`.
+            # for it; it takes the position of the first, which leads `tokens`.
             ends = torch.from_numpy(vocabulary.ends).to(device)
             log_end = sum(row[rows, ends].double().logsumexp(-1) for row in normal) - peak[members]
             closing[:, : len(vocabulary.ends)] = 0.0

@@ -1,4 +1,4 @@
-"""The tokens of a vocabulary in the order of a dictionary, where a common beginning is a range."""
+"""The tokens of a vocabulary in byte order, where those with a common prefix are a range."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 __all__ = ["PrefixIndex", "boundaries"]
 
 
-_WITHIN = 65_536  # tokens whose beginnings are kept
+_WITHIN = 65_536  # tokens whose prefixes are kept
 
 
 class PrefixIndex:
@@ -18,10 +18,10 @@ class PrefixIndex:
 
     `ids[r]` is the id of the token of rank `r`; `ranks[i]` the rank of token `i`, or -1.
 
-    >>> lexicon = Lexicon([b"b", b"ab", b"a", b"<eos>", b"ba", b"a"], [0, 1, 2, 4, 5])
-    >>> lexicon.ids[slice(*lexicon.range(b"a"))].tolist()
+    >>> index = PrefixIndex([b"b", b"ab", b"a", b"<eos>", b"ba", b"a"], [0, 1, 2, 4, 5])
+    >>> index.ids[slice(*index.range(b"a"))].tolist()
     [2, 5, 1]
-    >>> lexicon.within(b"ab")
+    >>> index.within(b"ab")
     (2, 5, 1)
     """
 
@@ -34,9 +34,9 @@ class PrefixIndex:
         self.ranks[self.ids] = np.arange(len(pairs), dtype=np.int32)
 
     def range(self, prefix: bytes) -> tuple[int, int]:
-        """The ranks, first and past the last, of the tokens that begin with `prefix`."""
+        """The ranks, first and past the last, of the tokens with this prefix."""
         first = bisect_left(self.tokens, prefix)
-        # The least text above all that begin so: its last byte that can be is raised by one.
+        # The least text above all with the prefix: its last byte below 255 is raised by one.
         stem = prefix.rstrip(b"\xff")
         if not stem:
             return first, len(self.tokens)
@@ -46,7 +46,7 @@ class PrefixIndex:
     def outside(self, first_bytes: range) -> list[tuple[int, int]]:
         """The ranks of the tokens whose first byte is none of these, as ranges.
 
-        >>> Lexicon([b"a", b"b", b"c"], [0, 1, 2]).outside(range(ord("b"), ord("c")))
+        >>> PrefixIndex([b"a", b"b", b"c"], [0, 1, 2]).outside(range(ord("b"), ord("c")))
         [(0, 1), (2, 3)]
         """
         first = bisect_left(self.tokens, bytes([first_bytes.start]))
@@ -56,7 +56,7 @@ class PrefixIndex:
         return [ranks for ranks in ((0, first), (last, len(self.tokens))) if ranks[0] < ranks[1]]
 
     def within(self, token: bytes) -> tuple[int, ...]:
-        """The ids of all tokens that `token` begins with: shorter ones, and its equals."""
+        """The ids of all tokens that are prefixes of `token`: shorter ones, and its equals."""
         found = self._within.get(token)
         if found is None:
             if len(self._within) >= _WITHIN:
@@ -75,8 +75,8 @@ class PrefixIndex:
 
 
 def boundaries(data: bytes) -> Iterator[int]:
-    """Where a verdict on a beginning of `data` is worth asking, shortest first: before each byte
-    that begins a character. Inside of one a text predicate waits.
+    """The lengths of the prefixes of `data` that are worth a check, shortest first: those that end
+    before the first byte of a character. In a character a text predicate waits.
 
     >>> list(boundaries("né!".encode()))
     [1, 3]

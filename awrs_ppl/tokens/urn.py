@@ -23,7 +23,7 @@ def block_sums(weights: torch.Tensor) -> np.ndarray:
 
 
 def likeliest(weights: torch.Tensor) -> list[list[int]]:
-    """The few heaviest places of each row, `[n, width]`, heaviest first.
+    """The few heaviest outcomes of each row, `[n, width]`, heaviest first.
 
     They are in the blocks with the heaviest maxima, and the rest need not be ranked.
     """
@@ -62,7 +62,7 @@ class Urn:
         self._on_host = weights.device.type == "cpu"
         self._host = weights.numpy() if self._on_host else np.empty(0)
         self._fetched: dict[int, np.ndarray] = {}
-        self._stale: set[int] = set()  # blocks whose sums are to be made anew
+        self._stale: set[int] = set()  # blocks whose sums are to be computed again
 
     @classmethod
     def of(cls, weights: np.ndarray) -> Urn:
@@ -90,7 +90,7 @@ class Urn:
         return float(self._row[self._index(outcomes)].double().sum())
 
     def remove(self, outcome: int) -> float:
-        """Take an outcome out for good; returns what it weighed."""
+        """Take an outcome out; returns what it weighed."""
         number = outcome // BLOCK
         block = self._block(number)
         weight = float(block[outcome % BLOCK])
@@ -103,7 +103,7 @@ class Urn:
         return weight
 
     def remove_all(self, outcomes: np.ndarray) -> None:
-        """Take many outcomes out for good."""
+        """Take many outcomes out."""
         if self._on_host:
             self._host[outcomes] = 0.0
         else:
@@ -117,11 +117,11 @@ class Urn:
         """Draw an outcome by its weight, and leave it in. There must be mass."""
         return self.at(rng.random())
 
-    def at(self, place: float) -> int:
-        """The outcome at a place in [0, 1): uniform places give outcomes by their weights."""
+    def at(self, position: float) -> int:
+        """The outcome at a position in [0, 1): uniform ones give outcomes by their weights."""
         self._refresh()
         cumulative = np.cumsum(self._sums)
-        reach = place * cumulative[-1]
+        reach = position * cumulative[-1]
         number = pick(cumulative, reach)
         within = np.cumsum(self._block(number), dtype=np.float64)
         rest = reach - (cumulative[number - 1] if number else 0.0)
@@ -151,7 +151,7 @@ class Urn:
         return Urn(self._row.clone(), self._sums.copy(), self._top)
 
     def _refresh(self) -> None:
-        # Summed anew, not subtracted: no rounding is left behind where mass was.
+        # Summed again, not subtracted: no rounding error is left where mass was.
         if len(self._stale) > 2 and self._on_host:
             numbers = list(self._stale)
             blocks = self._host.reshape(-1, BLOCK)[numbers]

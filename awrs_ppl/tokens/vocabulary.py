@@ -84,7 +84,7 @@ class Vocabulary:
         )
         is_text = np.zeros(self.size, dtype=bool)
         known = min(self.size, len(self.tokens))
-        # A token of no bytes would let a text grow for ever without changing.
+        # With a token of no bytes a text could grow for ever without changing.
         is_text[:known] = [len(token) > 0 for token in self.tokens[:known]]
         is_text[[i for i in special if 0 <= i < self.size]] = False
         is_text[self.ends] = False
@@ -130,7 +130,7 @@ class Vocabulary:
 
     @cached_property
     def prefix_index(self) -> PrefixIndex:
-        """The text tokens in the order of a dictionary."""
+        """The text tokens in byte order."""
         tokens = [*self.tokens, *[b""] * (self.size - len(self.tokens))][: self.size]
         return PrefixIndex(tokens, self.text_ids.tolist())
 
@@ -161,23 +161,23 @@ class Vocabulary:
         return Potential.build_tables(self.text_tokens, token_type=Atomic(Token))
 
     def closings(self, stops: tuple[bytes, ...], tail: bytes) -> Closings:
-        """The ways to end a text that itself ends with `tail`, a beginning of a stop."""
+        """The ways to end a text that itself ends with `tail`, a prefix of a stop."""
         key = (stops, tail)
         found = self._closings.get(key)
         if found is None:
-            if len(self._closings) >= 256:  # stops made by programs, never asked again
+            if len(self._closings) >= 256:  # stops made by programs, never used again
                 self._closings.clear()
             found = self._closings[key] = self._find_closings(stops, tail)
         return found
 
     def _find_closings(self, stops: tuple[bytes, ...], tail: bytes) -> Closings:
         groups: dict[Closing, list[int]] = {Closing(0, b""): self.ends.tolist()}
-        # The parts of stops that would complete one begun in the tail.
+        # The rests of the stops whose prefix is at the end of the tail.
         rests = {
-            stop[len(begun) :]
+            stop[len(prefix) :]
             for stop in stops
-            for begun in (tail[i:] for i in range(len(tail)))
-            if stop.startswith(begun)
+            for prefix in (tail[i:] for i in range(len(tail)))
+            if stop.startswith(prefix)
         }
         if stops:
             for i in self.text_ids.tolist():
@@ -197,19 +197,19 @@ class Vocabulary:
 def first_stop(text: bytes, stops: tuple[bytes, ...]) -> int | None:
     """Where the stop that is complete first begins; of those complete at once, the longest.
 
-    Complete first rather than begun first: a text that is read byte by byte ends there too.
+    The first to be complete, not the first to begin: a text read byte by byte ends there too.
 
     >>> first_stop(b"xabc", (b"abc", b"b"))
     2
     """
-    places = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
-    return min(places)[1] if places else None
+    found = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+    return min(found)[1] if found else None
 
 
 def stop_prefix(text: bytes, stops: tuple[bytes, ...]) -> bytes:
-    """The longest end of `text` that is a proper beginning of a stop.
+    """The longest end of `text` that is a proper prefix of a stop.
 
-    >>> stop_tail(b"one EN", (b"END",))
+    >>> stop_prefix(b"one EN", (b"END",))
     b'EN'
     """
     longest = max((len(stop) for stop in stops), default=1) - 1

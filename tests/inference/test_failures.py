@@ -1,4 +1,4 @@
-"""What goes wrong in an inference ends in a clear error, and leaves nothing behind."""
+"""What goes wrong in an inference ends in a clear error, and leaves nothing running."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def held() -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("partial", [False, True])
-async def test_a_cancellation_at_any_turn_of_the_event_loop(partial: bool) -> None:
+async def test_cancellation_at_any_turn_of_the_event_loop_leaves_nothing(partial: bool) -> None:
     whole = await infer(model, **OPTIONS)
     before = held()
     turns = ended = 0
@@ -94,7 +94,7 @@ async def test_a_cancellation_at_any_turn_of_the_event_loop(partial: bool) -> No
 
 
 @pytest.mark.parametrize("kind", ["language model", "check", "critic", "call"])
-async def test_what_is_raised_once_is_told_and_the_next_run_is_as_if_nothing_had_been(
+async def test_exception_raised_once_is_reported_and_changes_no_later_run(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = await infer(model, **OPTIONS)
@@ -137,7 +137,7 @@ def fails_in_advance(left: list[int]) -> Any:
     return advance
 
 
-async def test_a_predicate_that_contradicts_itself_is_found() -> None:
+async def test_predicate_that_contradicts_itself_is_found() -> None:
     seen: set[str] = set()
 
     @predicate
@@ -154,12 +154,12 @@ async def test_a_predicate_that_contradicts_itself_is_found() -> None:
             seen.clear()
             await check_replay(tired, seed=seed)
 
-    with pytest.raises(PotentialError, match=r"fickle.* had allowed .* refuses it when asked"):
+    with pytest.raises(PotentialError, match=r"fickle.* had allowed .* rejects it when checked"):
         await check()
 
 
 class Even(BooleanPotential):
-    """Refuses "a" and allows "ab"."""
+    """Rejects "a" and allows "ab"."""
 
     def start(self) -> bytes:
         return b""
@@ -171,7 +171,7 @@ class Even(BooleanPotential):
         return True
 
 
-async def test_a_potential_that_is_not_closed_under_beginnings_is_found() -> None:
+async def test_potential_that_is_not_prefix_closed_is_found() -> None:
     async def jumps(ctx: Context) -> str:
         return await ctx.generate(ToyLM(["ab"], seed=0)("ab") * Even(), max_tokens=3)
 
@@ -179,7 +179,7 @@ async def test_a_potential_that_is_not_closed_under_beginnings_is_found() -> Non
         for seed in range(10):
             await check_replay(jumps, seed=seed)
 
-    with pytest.raises(PotentialError, match=r"'a' as a beginning of 'ab"):
+    with pytest.raises(PotentialError, match=r"'a' as a prefix of 'ab"):
         await check()
 
 

@@ -13,8 +13,7 @@ from unittest.mock import patch
 import numpy as np
 
 from awrs_ppl import AWRS, ToyLM
-from awrs_ppl.constraints import prefix_propagation as closure
-from awrs_ppl.constraints import weighing
+from awrs_ppl.constraints import prefix_propagation, weighing
 from awrs_ppl.constraints.dead_ends import tokens_to_dead_ends
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.product import Target
@@ -34,29 +33,29 @@ from awrs_ppl.tokens.urn import pick
 
 
 def proposal_that(fault: str) -> Callable[[], AbstractContextManager[Any]]:
-    """Head and tail, written the short way, with one thing wrong."""
+    """Head and tail in short, with one thing wrong."""
 
     async def one(head: Any, outcomes: Any, verdicts: NextVerdicts, rng: Any) -> Draw:
         rest, mass = head.unknown.mass, head.mass
         visit = rng.random()
-        place = visit if fault == "shares" else rng.random()
+        position = visit if fault == "shares" else rng.random()
         tail = [head.unknown.draw(rng) for _ in range(head.draws) if visit < head.visits]
-        worth = rest / max(head.draws, 1) / (1.0 if fault == "visits" else head.visits)
+        weight = rest / max(head.draws, 1) / (1.0 if fault == "visits" else head.visits)
         found = [outcome for outcome in tail if await verdicts.check(outcome)]
         while fault == "insists" and tail and not found and not mass:
             found = [v for v in [head.unknown.draw(rng)] if await verdicts.check(v)]
         if fault == "merges":
             found = list(dict.fromkeys(found))
         early = sum(head.unknown.weight(v) for v in set(found)) if fault == "looks" else 0.0
-        total = mass + early + worth * len(found)
+        total = mass + early + weight * len(found)
         if total <= 0.0:
             return DEAD
-        if place * total < mass or not found:
+        if position * total < mass or not found:
             known, weights, twists = head.frozen()
-            reach = min(place * total, mass * (1 - 1e-9))
+            reach = min(position * total, mass * (1 - 1e-9))
             outcome = int(known[pick(np.cumsum(weights * twists), reach)])
         else:
-            outcome = found[int((place * total - mass) / (total - mass) * len(found))]
+            outcome = found[int((position * total - mass) / (total - mass) * len(found))]
         return Draw(outcome, outcomes.log_scale + math.log(total))
 
     async def draw(self: Any, head: Any, outcomes: Any, verdicts: Any, rngs: Any) -> list[Draw]:
@@ -89,7 +88,7 @@ right_draw = AWRS.draw
 
 async def free_end(self: Any, outcomes: Any, verdicts: Any, rngs: Any) -> list[Draw]:
     draws = await right_draw(self, outcomes, verdicts, rngs)
-    if not outcomes.place.forced:
+    if not outcomes.restriction.forced:
         return draws
     return [draw if draw is DEAD else Draw(draw.outcome, 0.0) for draw in draws]
 
@@ -126,7 +125,7 @@ async def one_success(outcomes: Any, verdicts: Any, rng: Any) -> Draw:
     return DEAD
 
 
-# --- knowledge ----------------------------------------------------------------------------
+# --- verdicts -----------------------------------------------------------------------------
 
 
 async def across_characters(
@@ -139,7 +138,7 @@ async def across_characters(
     return []
 
 
-right_beginnings = closure._accept_prefixes
+right_prefixes = prefix_propagation._accept_prefixes
 
 
 def accepted_for_all(verdicts: Any, factors: Any, data: bytes, urn: Any) -> list[int]:
@@ -148,16 +147,16 @@ def accepted_for_all(verdicts: Any, factors: Any, data: bytes, urn: Any) -> list
     for known in verdicts.known.values():
         for token in prefix_index.within(data):
             known.accept(token, verdicts.text.data + bytes(tokens[token]))
-    return right_beginnings(verdicts, factors, data, urn)
+    return right_prefixes(verdicts, factors, data, urn)
 
 
 def longer_accepted(verdicts: Any, factors: Any, data: bytes, urn: Any) -> list[int]:
     prefix_index, tokens = verdicts.vocabulary.prefix_index, verdicts.vocabulary.tokens
-    alike = prefix_index.ids[slice(*prefix_index.range(data))].tolist()
+    longer = prefix_index.ids[slice(*prefix_index.range(data))].tolist()
     for known in verdicts.known.values():
-        for token in alike:
+        for token in longer:
             known.accept(token, verdicts.text.data + bytes(tokens[token]))
-    return [token for token in alike if urn.weight(token) > 0.0]
+    return [token for token in longer if urn.weight(token) > 0.0]
 
 
 right_accepted = NextVerdicts.accepted
@@ -168,8 +167,8 @@ def dead_prefix(self: NextVerdicts) -> np.ndarray:
     for token in tokens_to_dead_ends(self):
         first, last = prefix_index.range(bytes(self.vocabulary.tokens[token]))
         for verdicts in self.known.values():
-            for alike in prefix_index.ids[first:last].tolist():
-                verdicts.accepted.pop(alike, None)
+            for longer in prefix_index.ids[first:last].tolist():
+                verdicts.accepted.pop(longer, None)
             verdicts.reject_range(first, last)
     return right_accepted(self)
 
@@ -195,14 +194,14 @@ def by_constraint(self: Generate) -> Any:
 right_steps = text_step._steps
 
 
-def first_limit(going: Any, shared: Any) -> Any:
+def first_limit(growing: Any, shared: Any) -> Any:
     """Of particles at one context, the `max_tokens` of the first."""
     firsts: dict[Any, int] = {}
-    for change in going:
+    for change in growing:
         own = change.generate
         here = own.draw_key, change.progress.text.tokens
         own.max_tokens = firsts.setdefault(here, own.max_tokens)
-    return right_steps(going, shared)
+    return right_steps(growing, shared)
 
 
 def key_without(option: str) -> property:
@@ -223,12 +222,12 @@ async def first_temperature(self: Any, contexts: Any, temperatures: Any) -> Any:
     return await right_logits(self, contexts, [temperatures[0]] * len(contexts))
 
 
-right_weights = weighing.weigh
+right_weights = weighing.weigh_texts
 
 
-async def first_weigher(asked: Any) -> Any:
+async def first_weigher(requests: Any) -> Any:
     """Of all that are weighed at once, the first's potential weighs each."""
-    return await right_weights([(asked[0][0], text, ends) for _, text, ends in asked])
+    return await right_weights([(requests[0][0], text, ends) for _, text, ends in requests])
 
 
 def key_without_weighers(self: Target) -> Any:
@@ -255,7 +254,7 @@ def children_that(change: Callable[[Particle, Particle, bool], None]) -> Any:
 
 
 def everyone_weighs_the_mean() -> Any:
-    """Those that keep their place, too."""
+    """Those that keep their slot, too."""
 
     def wrong(particles: list[Particle], ancestors: np.ndarray, kept: set[int]) -> Any:
         mean = log_mean([p.total for p in particles if p.slot not in kept])
@@ -295,16 +294,16 @@ def largest_rests(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.repeat(np.arange(n), copies)
 
 
-right_weigh_texts = text_step._weigh
+right_weigh_step = text_step._weigh
 
 
-async def undivided(going: Any, before: Any) -> None:
+async def undivided(growing: Any, before: Any) -> None:
     bare = [replace(was, weights=(0.0,) * len(was.weights)) for was in before]
-    await right_weigh_texts(going, bare)
+    await right_weigh_step(growing, bare)
 
 
-async def by_beginning(asked: Any) -> Any:
-    return await weighing.weigh([(weigher, text, False) for weigher, text, _ in asked])
+async def by_prefix(requests: Any) -> Any:
+    return await right_weights([(weigher, text, False) for weigher, text, _ in requests])
 
 
 async def unweighed(self: Any, rng: Any) -> tuple[Any, float]:
@@ -312,12 +311,12 @@ async def unweighed(self: Any, rng: Any) -> tuple[Any, float]:
 
 
 def streams_by(*kept: str) -> Callable[[], AbstractContextManager[Any]]:
-    """Random streams that leave out a part of the key: the round, the slot or the index."""
+    """Random streams that leave out a part of the key: the step, the slot or the index."""
 
     def stream(self: Any, particle: Particle, purpose: Any) -> np.random.Generator:
-        key = {"round": self._round, "slot": particle.slot, "index": 0}
+        key = {"step": self._step_number, "slot": particle.slot, "index": 0}
         key["index"] = particle.log.length if particle.log else 0
-        sync, slot, index = (key[part] * (part in kept) for part in ("round", "slot", "index"))
-        return self._streams.at(sync, slot, purpose, index)
+        step, slot, index = (key[part] * (part in kept) for part in ("step", "slot", "index"))
+        return self._streams.at(step, slot, purpose, index)
 
     return lambda: patch.object(Inference, "_stream", stream)

@@ -18,12 +18,10 @@ import broken_twins as wrong
 from random_programs import Program
 
 from awrs_ppl import AWRS, Bernoulli, Categorical, Context, PaperAWRS, ToyLM, predicate, product
-from awrs_ppl.constraints import ends
-from awrs_ppl.constraints import prefix_propagation as closure
+from awrs_ppl.constraints import ends, prefix_propagation
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.product import Target
-from awrs_ppl.inference import population, smc, text_step
-from awrs_ppl.inference import step as rounds
+from awrs_ppl.inference import population, smc, step, text_step
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.lm.prompted import PromptedLM
@@ -53,14 +51,16 @@ class Fault:
 
 
 def lm(tokens: Sequence[str | bytes], *weights: float) -> ToyLM:
-    """A language model with one law at all contexts; the end's weight is the last."""
+    """A language model with one distribution at all contexts; the end's weight is the last."""
     return ToyLM(tokens, weights=lambda context: weights)
 
 
 LETTERS = lm(["a", "b", "c"], 4, 3.5, 1.5, 1)
 UNEVEN, EVEN = LETTERS("a"), lm(["a", "b"], 1, 1, 1)("a")
 NARROW = lm(["a", "ab", "c", "cc"], 6, 1, 1, 1, 1)("c")
-TWO_LAWS = ToyLM(["a", "b"], weights=lambda context: [8, 1, 1] if context[0] == 0 else [1, 8, 1])
+TWO_DISTRIBUTIONS = ToyLM(
+    ["a", "b"], weights=lambda context: [8, 1, 1] if context[0] == 0 else [1, 8, 1]
+)
 anything = predicate(lambda text: True)
 only_b = predicate(lambda text: "a" not in text and "c" not in text)
 no_c = predicate(lambda text: "c" not in text)
@@ -89,22 +89,22 @@ class OneDraw(AWRS):
 
 def text_of(potential: Any, max_tokens: int = 2, again: bool = False, **options: Any) -> Program:
     """A program of one text; `proposal` and `critic` are those of the statement."""
-    asked = {name: options.pop(name, None) for name in ("proposal", "critic")}
+    given = {name: options.pop(name, None) for name in ("proposal", "critic")}
 
     async def model(ctx: Context) -> str:
-        return await ctx.generate(potential, max_tokens=max_tokens, **asked)
+        return await ctx.generate(potential, max_tokens=max_tokens, **given)
 
     return Program(model, {"n_particles": 2, **options}, again=again)
 
 
 async def same_twice(ctx: Context) -> bool:
-    """Whether two texts of one law agree."""
+    """Whether two texts of one distribution agree."""
     first = await ctx.generate(EVEN * anything, max_tokens=2)
     return first == await ctx.generate(EVEN * anything, max_tokens=2)
 
 
 async def narrow(ctx: Context) -> tuple[str, str]:
-    """After "a" no token goes on: a dead end, which the second text knows."""
+    """After "a" no token is allowed: a dead end, which the second text knows."""
     first = await ctx.generate(NARROW * LISTED, max_tokens=4)
     return first, await ctx.generate(NARROW * LISTED, max_tokens=4)
 
@@ -145,9 +145,9 @@ async def ahead(ctx: Context) -> tuple[bool, str]:
 
 
 async def two_prompts(ctx: Context) -> tuple[bool, str]:
-    """One constraint and no text yet, but two laws."""
+    """One constraint and no text yet, but two distributions."""
     heads = await coin(ctx)
-    prompt = TWO_LAWS("a" if heads else "b")
+    prompt = TWO_DISTRIBUTIONS("a" if heads else "b")
     return heads, await ctx.generate(prompt * anything, max_tokens=2)
 
 
@@ -210,7 +210,7 @@ def nothing(text: str) -> float:
 ONE_CHECK = text_of(UNEVEN * only_b, proposal=AWRS(_max_checks=1))
 FOUR_DRAWS = text_of(UNEVEN * only_b, proposal=AWRS(_max_checks=1), n_particles=1)
 ONE_DRAW = text_of(UNEVEN * only_b, proposal=OneDraw(_max_checks=1))
-ROULETTE = text_of(
+FEW_VISITS = text_of(
     lm(["a", "b", "c"], 10, 3, 1, 3)("a") * no_c,
     2,
     proposal=AWRS(effort=0.1),
@@ -224,7 +224,7 @@ REMEMBERING: dict[str, Any] = {
     "proposal": OneDraw(effort=0.1, _max_checks=1),
 }
 EVENED: dict[str, Any] = {"n_particles": 4, "ess_threshold": 1.0}
-# Both characters begin alike, and one of them is not allowed.
+# Both characters have one prefix, and one of them is not allowed.
 PARTS = lm(["七".encode()[:2], "丁".encode()[2:], "七".encode()[2:], "a", "b"], 6, 1, 6, 1, 4, 1)
 WAITING = text_of(
     PARTS("a") * predicate(lambda text: "丁" not in text and "b" not in text), 4, **EVENED
@@ -244,10 +244,10 @@ FAULTS = [
     Fault("tail verdicts enter A before W", wrong.proposal_that("looks"), ONE_CHECK),
     Fault("drawn until accepted", wrong.proposal_that("insists"), ONE_DRAW),
     Fault("repeated draws merged", wrong.proposal_that("merges"), FOUR_DRAWS),
-    Fault("roulette without its weight", wrong.proposal_that("visits"), ROULETTE, runs=2400),
-    Fault("roulette shares its number", wrong.proposal_that("shares"), ROULETTE, runs=2400),
+    Fault("roulette without its weight", wrong.proposal_that("visits"), FEW_VISITS, runs=2400),
+    Fault("roulette shares its number", wrong.proposal_that("shares"), FEW_VISITS, runs=2400),
     Fault("pooled draws weighed alone", of(AWRS, "_draw", wrong.weighed_alone), ONE_CHECK),
-    Fault("strata not permuted", of(awrs, "_strata", wrong.unpermuted), SAME),
+    Fault("strata not permuted", of(awrs, "strata", wrong.unpermuted), SAME),
     of_estimator("two-loop without its second", "two-loop", wrong.one_loop),
     of_estimator("recursive with x put back", "recursive", wrong.put_back),
     of_estimator("geometric with one success", "geometric", wrong.one_success),
@@ -257,18 +257,18 @@ FAULTS = [
         text_of(UNEVEN * no_pairs, 4),
     ),
     Fault(
-        "closure across part of a character",
-        of(closure, "_reject_by_prefix", wrong.across_characters),
+        "propagation across part of a character",
+        of(prefix_propagation, "_reject_by_prefix", wrong.across_characters),
         text_of(CHINESE * predicate(lambda text: "丁" not in text)),
     ),
     Fault(
         "longer tokens accepted, too",
-        of(closure, "_accept_prefixes", wrong.longer_accepted),
+        of(prefix_propagation, "_accept_prefixes", wrong.longer_accepted),
         text_of(lm(["a", "ab", "b"], 5, 2, 2, 1)("b") * predicate(lambda text: "ab" not in text)),
     ),
     Fault(
         "prefix accepted by all factors",
-        of(closure, "_accept_prefixes", wrong.accepted_for_all),
+        of(prefix_propagation, "_accept_prefixes", wrong.accepted_for_all),
         text_of(lm(["ab", "a", "c"], 5, 2, 2, 1)("c") * no_b * no_a),
     ),
     Fault(
@@ -306,7 +306,7 @@ FAULTS = [
     Fault("stop not in the key", of(PromptedLM, "key", wrong.key_without("stop")), STOPS),
     Fault(
         "soft factor of the first",
-        of(text_step, "weigh", wrong.first_weigher),
+        of(text_step, "weigh_texts", wrong.first_weigher),
         by_coin(factors=([LIKES_A], [LIKES_B])),
     ),
     Fault(
@@ -316,21 +316,21 @@ FAULTS = [
     ),
     Fault(
         "critic of the first",
-        of(rounds, "weigh", wrong.first_weigher),
+        of(step, "weigh_texts", wrong.first_weigher),
         by_coin(critic=(LIKES_A, LIKES_B)),
     ),
     Fault(
-        "weight of beginnings not divided out",
+        "weight of prefixes not divided out",
         of(text_step, "_weigh", wrong.undivided),
         text_of(EVEN * Soft(length, prefix=misleading), 3),
     ),
     Fault("twist not undone", of(Particle, "weigh", wrong.keep_twist), CRITIC),
     Fault("guess of a verdict kept", of(Particle, "weigh", wrong.keep_twist), WAITING),
     Fault("guess of a verdict not divided out", of(awrs, "Draw", wrong.undivided_guess), WAITING),
-    Fault("critic's last word left out", of(rounds, "weigh", wrong.by_beginning), CRITIC),
+    Fault("critic's last word left out", of(step, "weigh_texts", wrong.by_prefix), CRITIC),
     Fault(
-        "critic asked about a stop's beginning",
-        of(rounds, "_lasting", lambda progress, generation: progress.text),
+        "critic evaluated on a stop's prefix",
+        of(step, "_lasting", lambda progress, generation: progress.text),
         text_of(lm(["a", "b"], 2, 2, 1)("a", stop="aa"), 3, critic=NO_A, **EVENED),
     ),
     Fault("mean over the survivors", of(population, "log_mean", wrong.of_survivors), HALVED),
@@ -349,18 +349,18 @@ FAULTS = [
         Program(imported, EVENED),
     ),
     Fault(
-        "numbers of a round used again",
+        "numbers of a step used again",
         wrong.streams_by("slot"),
         Program(same_twice, {"n_particles": 1}),
     ),
     Fault(
         "numbers of a sample used again",
-        wrong.streams_by("round", "slot"),
+        wrong.streams_by("step", "slot"),
         Program(coins, {"n_particles": 2}),
     ),
     Fault(
         "numbers copied to other particles",
-        wrong.streams_by("round", "index"),
+        wrong.streams_by("step", "index"),
         Program(coin, {"n_particles": 2}, jointly=True),
     ),
 ]

@@ -46,7 +46,7 @@ Step = Callable[[Context, list[Any]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Own:
-    """What a particle has of its own in a `generate`; None is what all have."""
+    """The options of a particle in a `generate`; None where they are those of all."""
 
     length: int | None = None
     temperature: float | None = None
@@ -62,7 +62,7 @@ NOTHING_OWN = Own()
 class Program:
     """A model, the options of its inferences, and what it is made of, as text.
 
-    `again`: each inference is made twice with one seed, and the second is looked at.
+    `again`: each inference is made twice with one seed, and the second is used.
     `jointly`: the value is that of all particles together; they must be independent, and
     none of them weighted.
     """
@@ -98,13 +98,13 @@ def random_program(rng: np.random.Generator) -> Program:
 
 
 def noise(salt: int, text: str) -> float:
-    """A number in [0, 1) that hangs on nothing but the salt and the text."""
+    """A number in [0, 1) that depends only on the salt and the text."""
     data = f"{salt} {text}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(data, digest_size=4).digest(), "big") / 2**32
 
 
 class Maker:
-    """Draws statements for one program; `notes` tell which."""
+    """Draws statements for one program; `notes` say which."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -158,14 +158,14 @@ class Maker:
     def sample(self) -> Step:
         values = self.one([[True, False], ["a", "b", "ab"], [0, 1, 1, 2]])
         weights = self.rng.dirichlet(np.ones(len(values))).tolist()
-        law: Any = Categorical(values, weights)
+        distribution: Any = Categorical(values, weights)
         if len(values) == 2 and self.coin():
-            law = Bernoulli(weights[0])
+            distribution = Bernoulli(weights[0])
         proposal = Categorical(values) if self.coin(0.3) else None
         self.notes.append("sample" if proposal is None else "sample by a proposal")
 
         async def step(ctx: Context, seen: list[Any]) -> None:
-            seen.append(await ctx.sample(law, proposal=proposal))
+            seen.append(await ctx.sample(distribution, proposal=proposal))
 
         return step
 
@@ -226,7 +226,7 @@ class Maker:
                 varied[await ctx.sample(Categorical(range(len(varied))))] if varied else NOTHING_OWN
             )
             factors = [*(lm(prompt, own) for lm in lms), *parts]
-            # Made anew in each particle: equal where the last text is equal.
+            # Made again in each particle: equal where the last text is equal.
             rule = predicate(lambda text: not last or not text.startswith(last))
             more = [*([rule] if forbids else []), *([own.soft] if own.soft is not None else [])]
             text = await ctx.generate(
@@ -280,7 +280,7 @@ class Maker:
         return self.one([self.rule, self.rule, self.rule, self.mask, self.soft])()
 
     def rule(self) -> Any:
-        """A predicate: its verdicts as of chance, by words, or by what a state remembers."""
+        """A predicate: its verdicts by chance, by words, or by what a state keeps."""
         kind, salt, share = (
             self.one(["chance", "words", "state"]),
             self.salt(),
@@ -293,12 +293,12 @@ class Maker:
             banned = frozenset([self.word(), self.word()])
             return predicate(lambda text: not any(w in text for w in banned), complete=complete)
         if self.coin():
-            # The empty text has a state of its own, so that `bool` hangs on the state alone.
+            # The empty text has a state of its own, so that `bool` depends on the state alone.
             return predicate(no_pairs, complete=self.one([None, bool]), state=last_letter)
         return predicate(partial(short, self.one([1, 2, 3])), complete=even, state=len)
 
     def mask(self) -> Any:
-        """What is known of all tokens at once."""
+        """A potential with a mask."""
         kind = self.one(["regex", "one of", "contains"])
         if kind == "contains":
             return Contains(self.one(self.letters))
@@ -309,7 +309,7 @@ class Maker:
         return Regex(f"[{letters}]{{{self.one(['0,3', '0,2', '1,4'])}}}")
 
     def soft(self) -> Soft:
-        """Weights for whole texts, and for beginnings; some texts are out for good."""
+        """Weights for whole texts, and for prefixes; some texts are rejected."""
         salt, size = self.salt(), self.one([0.5, 1.0])
         banned = self.word() if self.coin(0.2) else None
         steers = partial(weight, salt + 1, size, banned) if banned or self.coin(0.7) else None
@@ -330,7 +330,7 @@ class Maker:
 
 
 def chance(salt: int, share: float, text: str) -> bool:
-    """Each beginning is allowed by chance."""
+    """Each prefix is allowed by chance."""
     return all(noise(salt, text[:i]) < share for i in range(1, len(text) + 1))
 
 

@@ -1,13 +1,12 @@
-"""What programs give for a seed, kept, so that a change of the code that should not change results
-can be seen not to.
+"""What programs give for a seed, recorded, to check that a change of the code changes no result.
 
-    python tests/statistical/recording.py FILE             write what comes now
+    python tests/statistical/recording.py FILE             write what they give now
     python tests/statistical/recording.py --compare FILE   exit 1 unless it is the same bit by bit
 
 40 random programs on toy language models and three on the embedded ones: their values, the bits of
 their log-weights and of the evidence. `test_recording.py` compares with the file in `data`, with
 some tolerance for other machines. A change that must draw otherwise says so in its commit, and
-writes that file anew.
+writes that file again.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ async def toy(number: int) -> Recorded:
     """A random program, as `tests/statistical/run.py` makes them, that has a result."""
     for attempt in range(100):
         program = random_program(np.random.default_rng([2026, number, attempt]))
-        # A run that remembers draws what nobody could foresee.
+        # With `remember` a seed does not fix the result.
         options = {**program.options, "remember": False, "n_particles": 12}
         posterior = await infer(program.model, seed=number, progress=False, **options)
         if posterior.values:

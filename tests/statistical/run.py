@@ -13,16 +13,16 @@ the same masses come two p-values.
 *The coin* (exact). exp(log_ml) may have heavy tails, and a z-test of its mean would then not give
 uniform p-values. So each inference gives one event: with B above exp(log_ml) the class c with
 probability mass(c) / B, else none. By unbiasedness alone the events of R inferences are R
-independent draws from (Z p(c) / B, ..., 1 - Z / B), whatever the law of the weights; also where
-inferences use what earlier ones remembered, for given it each is unbiased. The p-value is the
-rank of Pearson's statistic among those of simulated counts, ties broken at random: uniform, to
-the resolution of the simulation. B is 1.5 times the largest exp(log_ml) of a pilot with other
+independent draws from (Z p(c) / B, ..., 1 - Z / B), whatever the distribution of the weights;
+also where inferences use what earlier ones remembered, for given it each is unbiased. The p-value
+is the rank of Pearson's statistic among those of simulated counts, ties broken at random: uniform,
+to the resolution of the simulation. B is 1.5 times the largest exp(log_ml) of a pilot with other
 seeds; what a later one has above it is cut off, and reported (the only approximation).
 
 *The mean* (sharp). Hotelling's T-squared of the mean masses sees far smaller biases, for it has
-no noise of coins; but its law is a limit. The error of a quadratic statistic is of the order of
-1/R, and larger where tails are heavy. Classes whose masses in the pilot came from few inferences
-are put together, and programs whose evidence did are left to the coin.
+no noise of coins; but its distribution is a limit. The error of a quadratic statistic is of the
+order of 1/R, and larger where tails are heavy. Classes whose masses in the pilot came from few
+inferences are put together, and programs whose evidence did are left to the coin.
 Masses that do not vary (all verdicts known by masks) must equal the truth, but for rare events
 that no run may have seen.
 
@@ -30,7 +30,7 @@ that no run may have seen.
 too small (Bonferroni). With the same for the hand-written programs of the faults these are eight
 tests, each with a chance of error of `ALPHA`: with a right library and a seed never tried the
 script fails with a probability of at most 8 * ALPHA = 0.8 % (of the sharp family as far as its
-law is the limit). By default the seed is fixed, and so is the result.
+distribution is the limit). By default the seed is fixed, and so is the result.
 
 *The faults* (`planted_faults.py`): each is planted in the library by a patch, and the same
 machinery must find it on a suitable program, with min(1, 2 * the smaller of the two p-values)
@@ -78,7 +78,7 @@ SEEN = 0.2  # for the mean, the share of the pilot's inferences that count at le
 
 @dataclass(frozen=True)
 class Result:
-    """What came out for one program: its two p-values, and some figures.
+    """The result of one program: its two p-values, and some figures.
 
     Of exp(log_ml): its mean over the evidence, its relative variance, and the share of the
     evidence above B. `hits` is the share of the coins that fell on a class.
@@ -105,7 +105,7 @@ class Result:
 
 
 class Classes:
-    """Values in a few classes; the one behind them is for what no inference should give."""
+    """Values in a few classes; the one after them is for what no inference should give."""
 
     def __init__(self, masses: dict[Any, float], rng: np.random.Generator) -> None:
         least = COMMON * math.fsum(masses.values())
@@ -120,7 +120,7 @@ class Classes:
             self.targets[i] += masses[value]
 
     def masses(self, posterior: Posterior, jointly: bool) -> np.ndarray:
-        """The part of exp(log_ml) that falls on each class, and behind them on none."""
+        """The part of exp(log_ml) that falls on each class, and after them on none."""
         values = [tuple(posterior.values)] if jointly else posterior.values
         weights = np.exp(posterior.log_weights) / len(posterior)
         found = np.zeros(len(self.targets) + 1)
@@ -143,7 +143,7 @@ async def inferences(program: Program, classes: Classes, seeds: Sequence[int]) -
     """The masses of one inference for each seed, `[seeds, classes + 1]`."""
     rows = []
     for seed in seeds:
-        # Of two with one seed the first is to know nothing yet.
+        # Of two with one seed the first must know nothing yet.
         fresh = (
             patch.object(smc, "REMEMBERED", VerdictCache(lasts=True))
             if program.again
@@ -166,7 +166,7 @@ def examine(
     started = time.perf_counter()
     rng = np.random.default_rng([seed, *name.encode()])
     classes, targets = (made := Classes(masses, rng)), made.targets
-    # What is remembered begins empty and is for this program only. The entropy of a run that
+    # What is remembered is empty at first and for this program only. The entropy of a run that
     # remembers, elsewhere from the system, comes from the seed: the script gives the same again.
     entropy = SimpleNamespace(randbits=lambda bits: int(rng.integers(1, 2**63)))
     pilots = runs // 4
@@ -205,8 +205,8 @@ def by_coins(
 ) -> tuple[float, float]:
     """The exact p-value, and the share of inferences that fell on some class."""
     runs, count = found.shape
-    places = np.cumsum(found, axis=1) / np.maximum(found.sum(1), bound)[:, None]
-    fell = (places <= rng.random((runs, 1))).sum(1)
+    bounds = np.cumsum(found, axis=1) / np.maximum(found.sum(1), bound)[:, None]
+    fell = (bounds <= rng.random((runs, 1))).sum(1)
     counts = np.bincount(fell, minlength=count + 1)
     shares = np.append(targets, bound - targets.sum()) / bound
 
@@ -235,7 +235,7 @@ def merged(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Classes that are small, or came from few inferences of the pilot, put together as one.
 
-    No class at all if even the evidence did: the law of the mean is then far from its limit.
+    No class at all if even the evidence did: the mean's distribution is then far from its limit.
     """
     least = COMMON * targets.sum()
     common = (targets >= least) & (counting(pilot) >= SEEN)
