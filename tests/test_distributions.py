@@ -45,7 +45,7 @@ async def _infer(model: Any, n: int = 20, seed: int = 0) -> Any:
 # --- weights --------------------------------------------------------------------------------
 
 
-def test_a_dict_has_values_and_weights() -> None:
+def test_categorical_of_a_dict_has_its_values_and_weights() -> None:
     for given in ({"yes": 0.9, "no": 0.1}, Counter(yes=9, no=1)):
         answer = Categorical(given)
         assert answer.values == ("yes", "no")
@@ -159,7 +159,7 @@ def test_uniform_has_a_density_where_it_draws() -> None:
         assert narrow.log_prob(narrow.sample(rng)) > 0
 
 
-def test_bernoulli_of_a_small_probability() -> None:
+def test_bernoulli_of_a_small_probability_keeps_its_digits() -> None:
     assert Bernoulli(1e-20).log_prob(False) == -1e-20
     assert Bernoulli(1.0).log_prob(0) == -math.inf
 
@@ -178,7 +178,7 @@ class Mutable:
 
 
 def value_of(rng: random.Random, depth: int = 2) -> tuple[Any, str]:
-    """A value, and a text that is the same for equal values: computed apart, from the parts."""
+    """A value, and a text that is the same for equal values: computed from the parts."""
     kind = rng.choice(
         ["number", "text", "nan", "array", "tensor", "array"]
         + (["tuple", "dict", "list", "point", "mutable"] * (depth > 0))
@@ -195,34 +195,34 @@ def value_of(rng: random.Random, depth: int = 2) -> tuple[Any, str]:
         array: Any = np.array(numbers) if kind == "array" else torch.tensor(numbers)
         return array, f"[{[f'n{float(number)}' for number in numbers]}]"
     inner = [value_of(rng, depth - 1) for _ in range(rng.randint(1, 2))]
-    values, told = [value for value, _ in inner], [text for _, text in inner]
+    values, shown = [value for value, _ in inner], [text for _, text in inner]
     if kind == "tuple":
-        return tuple(values), f"({told})"
+        return tuple(values), f"({shown})"
     if kind == "list":
-        return values, f"[{told}]"
+        return values, f"[{shown}]"
     if kind == "dict":
-        return {str(i): value for i, value in enumerate(values)}, f"{{{told}}}"
-    return (Point if kind == "point" else Mutable)(values[0]), f"{kind}{told[0]}"
+        return {str(i): value for i, value in enumerate(values)}, f"{{{shown}}}"
+    return (Point if kind == "point" else Mutable)(values[0]), f"{kind}{shown[0]}"
 
 
 def test_values_that_hold_arrays_are_equal_by_their_elements(fuzz: Any) -> None:
     for rng in fuzz.rngs(250):
         values = [value_of(rng) for _ in range(12)]
-        for first, told in values:
+        for first, shown in values:
             for second, other in values:
-                equal = json.dumps(told) == json.dumps(other)
+                equal = json.dumps(shown) == json.dumps(other)
                 assert same(first, second) == equal, (first, second)
                 if equal:
                     # A dict sees NaNs as it does: by identity first.
                     assert {key(first): 1} == {key(second): 1}, (first, second)
         weights = [rng.randint(1, 5) for _ in values]
         drawn = Categorical([value for value, _ in values], weights)
-        for value, told in values:
-            mass = sum(w for w, (_, text) in zip(weights, values, strict=True) if text == told)
+        for value, shown in values:
+            mass = sum(w for w, (_, text) in zip(weights, values, strict=True) if text == shown)
             assert drawn.log_prob(value) == pytest.approx(math.log(mass / sum(weights)))
 
 
-def test_tables_and_long_arrays_are_values() -> None:
+def test_tables_and_long_arrays_are_equal_by_their_elements() -> None:
     table = pd.DataFrame({"a": [1.0, math.nan]})
     assert same(table, table.copy())
     assert not same(table, pd.DataFrame({"a": [1.0, 2.0]}))
@@ -292,7 +292,7 @@ def pair_of(rng: random.Random) -> tuple[Any, Any, list[Any]]:
     return torchs, scipys, numbers
 
 
-def test_the_log_probabilities_of_torch_and_scipy_agree(fuzz: Any) -> None:
+def test_log_probabilities_of_torch_and_scipy_agree(fuzz: Any) -> None:
     for rng in fuzz.rngs(250):
         torchs, scipys, numbers = pair_of(rng)
         judge = getattr(scipys, "logpmf", None)
@@ -301,7 +301,7 @@ def test_the_log_probabilities_of_torch_and_scipy_agree(fuzz: Any) -> None:
         continuous = not hasattr(scipys, "logpmf") or isinstance(scipys, stats.Normal)
         for number in numbers:
             if continuous and number == 0:
-                continue  # on the edge of a support each has a custom of its own
+                continue  # on the edge of a support each has its own convention
             with np.errstate(all="ignore"):
                 wanted = float(judge(number))
             for ours in (adapted(torchs), adapted(scipys)):
@@ -361,7 +361,7 @@ async def test_draws_of_torch_and_scipy_follow_their_distribution(
         (stats.rv_discrete(values=([3, 5], [0.25, 0.75])), 5, math.log(0.75)),
     ],
 )
-async def test_observed_and_imported_by_torch_and_scipy(
+async def test_observe_and_proposal_of_torch_and_scipy_weigh_exactly(
     distribution: Any, value: Any, log_p: float
 ) -> None:
     async def observed(ctx: Context) -> None:
@@ -389,7 +389,7 @@ async def test_events_are_arrays_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("make", [td.Normal, stats.norm], ids=["torch", "scipy"])
-async def test_replays_compare_the_parameters(make: Any) -> None:
+async def test_check_replay_compares_the_parameters(make: Any) -> None:
     runs = 0
 
     async def model(ctx: Context, step: float) -> None:
@@ -403,7 +403,7 @@ async def test_replays_compare_the_parameters(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("distribution", "told"),
+    ("distribution", "message"),
     [
         (td.Normal(torch.zeros(2), 1.0), "a batch of 2 distributions.*Independent"),
         (td.Normal(torch.zeros(1), 1.0), "a batch of 1 distributions"),
@@ -418,7 +418,9 @@ async def test_replays_compare_the_parameters(make: Any) -> None:
         (stats.normal_inverse_gamma(0, 1, 2, 3), "draws 2 values at once"),
     ],
 )
-async def test_what_is_no_single_distribution_is_rejected(distribution: Any, told: str) -> None:
+async def test_value_that_is_no_single_distribution_is_rejected(
+    distribution: Any, message: str
+) -> None:
     async def sampled(ctx: Context) -> None:
         await ctx.sample(distribution)
 
@@ -426,13 +428,13 @@ async def test_what_is_no_single_distribution_is_rejected(distribution: Any, tol
         await ctx.sample(Uniform(0, 1), proposal=distribution)
 
     for model in (sampled, proposed):
-        with pytest.raises(ModelError, match=told):
+        with pytest.raises(ModelError, match=message):
             await _infer(model, n=1)
 
 
 @pytest.mark.parametrize("distribution", [td.Normal(0.0, 1.0), stats.norm(0, 1)])
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         ("a", "weighs numbers, and got 'a'"),
         (None, "weighs numbers, and got None"),
@@ -440,17 +442,17 @@ async def test_what_is_no_single_distribution_is_rejected(distribution: Any, tol
         (math.nan, r"log_prob\(nan\) is nan"),
     ],
 )
-async def test_what_a_distribution_cannot_weigh_is_quoted(
-    distribution: Any, value: Any, told: str
+async def test_value_that_a_distribution_cannot_weigh_is_quoted(
+    distribution: Any, value: Any, message: str
 ) -> None:
     async def model(ctx: Context) -> None:
         await ctx.observe(distribution, value)
 
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         await _infer(model, n=1)
 
 
-async def test_a_density_that_is_no_number_is_quoted() -> None:
+async def test_density_that_is_no_number_is_quoted() -> None:
     class Odd:
         def sample(self, rng: np.random.Generator) -> int:
             return 1
@@ -478,7 +480,7 @@ async def _later() -> bool:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: None, "got None; a function that ends without `return`"),
         (lambda: math.nan, "got nan"),
@@ -502,13 +504,13 @@ async def _later() -> bool:
         (lambda: pd.NA, "neither true nor false"),
     ],
 )
-async def test_what_is_hardly_meant_as_a_condition_is_quoted(
-    make: Callable[[], Any], told: str
+async def test_value_hardly_meant_as_a_condition_is_quoted(
+    make: Callable[[], Any], message: str
 ) -> None:
     async def model(ctx: Context) -> None:
         await ctx.condition(make())
 
-    with warnings.catch_warnings(), pytest.raises(ModelError, match=told):
+    with warnings.catch_warnings(), pytest.raises(ModelError, match=message):
         await _infer(model, n=1)
 
 
@@ -525,7 +527,7 @@ async def test_truth_values_are_conditions(number: int, kind: Callable[[int], An
 
 
 @pytest.mark.parametrize(
-    ("weight", "told"),
+    ("weight", "message"),
     [
         (None, "without `return`"),
         (math.nan, r"math.log\(p\)"),
@@ -536,11 +538,11 @@ async def test_truth_values_are_conditions(number: int, kind: Callable[[int], An
         (np.array([1.0, 2.0]), "a log-weight is a number"),
     ],
 )
-async def test_what_is_no_log_weight_is_quoted(weight: Any, told: str) -> None:
+async def test_factor_of_what_is_no_log_weight_is_quoted(weight: Any, message: str) -> None:
     async def model(ctx: Context) -> None:
         await ctx.factor(weight)
 
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         await _infer(model)
 
 

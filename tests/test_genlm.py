@@ -30,7 +30,7 @@ CONDITIONS = {
 
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("proposal", [AWRS(), AWRS(_max_checks=1), PaperAWRS("geometric")])
-async def test_the_evidence_is_that_of_the_enumeration(condition: str, proposal: Any) -> None:
+async def test_sampler_gives_the_evidence_of_the_enumeration(condition: str, proposal: Any) -> None:
     async def model(ctx: Context) -> str:
         return await ctx.generate(TOY("x") * CONDITIONS[condition], max_tokens=4)
 
@@ -46,8 +46,8 @@ async def test_the_evidence_is_that_of_the_enumeration(condition: str, proposal:
     assert sampler.checks > 0
 
 
-async def test_without_twists_all_that_is_known_weighs_the_same() -> None:
-    """A token that ends inside a character, too: genlm-control would resample by what it weighs."""
+async def test_sampler_without_twists_gives_known_tokens_one_weight() -> None:
+    """Also one that ends in a multi-byte character: genlm-control would resample by its weight."""
     tokens = ["a", "b", "丁".encode()[:2], "丁".encode()[2:]]
     toy = ToyLM(tokens, weights=lambda context: [1.0, 9.0, 4.0, 1.0, 1.0])
     sampler = HeadTailSampler(toy("x"), predicate(lambda text: "b" not in text), seed=0)
@@ -56,7 +56,7 @@ async def test_without_twists_all_that_is_known_weighs_the_same() -> None:
     assert {round(log_weight, 9) for _, log_weight, _ in drawn[20:]} == {round(math.log(6 / 16), 9)}
 
 
-async def test_what_is_learned_is_kept() -> None:
+async def test_sampler_keeps_what_it_has_learned() -> None:
     sampler = HeadTailSampler(TOY("x"), no_bb, seed=0)
     counts = []
     for _ in range(6):
@@ -66,7 +66,7 @@ async def test_what_is_learned_is_kept() -> None:
     assert sum(counts[3:]) < counts[0]
 
 
-async def test_on_a_real_model_under_prompted_llm() -> None:
+async def test_sampler_on_a_real_model_gives_allowed_texts() -> None:
     lm = LM.embedded("smollm2-135m", device="cpu")
     llm = PromptedLLM(lm.engine, prompt_ids=list(lm.prompt_ids("My favourite number is")))
 
@@ -81,6 +81,6 @@ async def test_on_a_real_model_under_prompted_llm() -> None:
     assert math.isfinite(sequences.log_ml)
 
 
-async def test_a_draw_of_another_kind_is_refused() -> None:
+async def test_sampler_with_a_categorical_draw_raises() -> None:
     with pytest.raises(ValueError, match="no categorical draw"):
         await HeadTailSampler(TOY("x"), no_bb).sample([], draw=max)

@@ -1,4 +1,4 @@
-"""Sums and means of log-weights, beside arsenal's and exact fractions."""
+"""Sums and means of log-weights, compared with arsenal's and exact fractions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_ess_of_random_weights_equals_the_exact_fraction(fuzz: Any) -> None:
         assert found == pytest.approx(exact, rel=1e-9)
 
 
-def test_weights_of_nothing_and_of_infinities() -> None:
+def test_weights_of_nothing_and_of_infinities_give_no_nan() -> None:
     assert log_sum([]) == ZERO
     assert log_sum([ZERO, ZERO]) == ZERO
     assert log_mean([ZERO, ZERO]) == ZERO

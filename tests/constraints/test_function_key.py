@@ -19,7 +19,7 @@ from awrs_ppl.constraints.function_key import function_key
 
 
 def _cell(source: str, names: dict[str, Any] | None = None) -> Callable[[str], Any]:
-    """`f` after a cell of a notebook has been run, in the names that earlier cells left."""
+    """`f` after a cell of a notebook was run, with the names that earlier cells left."""
     names = {} if names is None else names
     exec(source, names)
     return names["f"]
@@ -46,7 +46,7 @@ def _wrapped(function: Callable[[str], bool]) -> Callable[[str], bool]:
 
 
 def _logged(function: Callable[[str], bool]) -> Callable[[str], bool]:
-    """Only `__wrapped__` tells two of these apart."""
+    """Two of these differ only by `__wrapped__`."""
 
     @functools.wraps(function)
     def wrapper(text: str) -> bool:
@@ -103,7 +103,7 @@ RULE, OTHER = Rule(3), Rule(3)
 
 
 class Wrapper:
-    """Callable, around a function that it may turn round."""
+    """Callable, around a function that it may negate."""
 
     def __init__(self, function: Any, turns: bool) -> None:
         self.__wrapped__, self.turns = function, turns
@@ -126,7 +126,7 @@ def _with(value: Any, source: str = "def f(text): return text in ALLOWED") -> Ca
 
 
 EQUAL = {
-    "a lambda made anew": (_above(3), _above(3)),
+    "a lambda made again": (_above(3), _above(3)),
     "equal strings": (_above("ab"), _above("".join(["a", "b"]))),
     "equal large numbers": (_above(10**30), _above(10**30)),
     "the same NaN": (_above(NAN), _above(float("nan"))),
@@ -149,7 +149,7 @@ EQUAL = {
         _cell("def f(text): return text.upper()", {"upper": 1}),
         _cell("def f(text): return text.upper()", {"upper": 2}),
     ),
-    "what stands at other names": (
+    "functions with other names": (
         _cell("def f(text): return len(text) > 3"),
         _cell("def g(text): return len(text) > 3\nf = g"),
     ),
@@ -243,7 +243,7 @@ DIFFERENT = {
     "two objects around one function": (Wrapper(RULE.holds, False), Wrapper(RULE.holds, True)),
     "two callable objects": (RULE, OTHER),
     "two classes": tuple(_cell("class f:\n x = 1") for _ in range(2)),
-    "instances behind globals": (_with(RULE), _with(OTHER)),
+    "instances as globals": (_with(RULE), _with(OTHER)),
     "other arguments of a partial": (
         _partial(_above(3), 1),
         _partial(_above(3), 2),
@@ -267,19 +267,19 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize(("one", "two"), EQUAL.values(), ids=EQUAL)
-def test_equal(one: Any, two: Any) -> None:
+def test_function_key_of_equal_functions_is_equal(one: Any, two: Any) -> None:
     assert function_key(one) == function_key(two)
     assert hash(function_key(one)) == hash(function_key(two))
 
 
 @pytest.mark.parametrize(("one", "two"), DIFFERENT.values(), ids=DIFFERENT)
-def test_different(one: Any, two: Any) -> None:
+def test_function_key_of_different_functions_is_different(one: Any, two: Any) -> None:
     assert function_key(one) == function_key(one)
     assert function_key(one) != function_key(two)
     assert function_key(two) != function_key(one)
 
 
-def test_lambdas_made_in_a_loop() -> None:
+def test_function_key_of_lambdas_in_a_loop_compares_their_values() -> None:
     """All see the last value of the loop; with a default each sees its own."""
     shared = [lambda text: len(text) > limit for limit in range(3)]  # noqa: B023
     assert len({function_key(f) for f in shared}) == 1
@@ -287,7 +287,7 @@ def test_lambdas_made_in_a_loop() -> None:
     assert [function_key(f) == function_key(own[0]) for f in own] == [True, False, True]
 
 
-def test_a_notebook_in_which_cells_are_edited() -> None:
+def test_function_key_after_edited_cells_of_a_notebook_changes() -> None:
     """One dictionary of globals: the function that was not run again changes too."""
     names: dict[str, Any] = {"LIMIT": 3}
     f = _cell(HELPER + "def f(text): return len(helper(text)) > LIMIT", names)
@@ -308,7 +308,7 @@ def test_a_notebook_in_which_cells_are_edited() -> None:
 
 
 @pytest.mark.parametrize("wrap", [functools.cache, predicate], ids=["cache", "predicate"])
-def test_a_helper_inside_an_object(wrap: Any) -> None:
+def test_function_key_after_an_edited_helper_inside_an_object_changes(wrap: Any) -> None:
     """The object stays the same, and what it does changes."""
     names: dict[str, Any] = {}
     inner = _cell(HELPER + USES, names)
@@ -319,7 +319,7 @@ def test_a_helper_inside_an_object(wrap: Any) -> None:
     assert function_key(f) != before
 
 
-def test_what_a_closure_is_changed_to() -> None:
+def test_function_key_after_a_changed_closure_changes() -> None:
     limit = 3
 
     def f(text: str) -> bool:
@@ -332,7 +332,7 @@ def test_what_a_closure_is_changed_to() -> None:
     assert function_key(f) == before
 
 
-def test_attributes_of_a_function() -> None:
+def test_function_key_after_a_changed_attribute_changes() -> None:
     def f(text: str) -> bool:
         return text in f.allowed  # pyright: ignore
 
@@ -342,7 +342,7 @@ def test_attributes_of_a_function() -> None:
     assert function_key(f) != before
 
 
-def test_a_key_keeps_what_it_compares_by_identity() -> None:
+def test_function_key_keeps_alive_what_it_compares_by_identity() -> None:
     """Else a new object at the old address would be taken for the old one."""
     rule = Rule(1)
     alive = weakref.ref(rule)
@@ -355,7 +355,7 @@ def test_a_key_keeps_what_it_compares_by_identity() -> None:
     assert alive() is None
 
 
-def test_code_at_an_address_used_before() -> None:
+def test_function_key_of_code_at_a_reused_address_is_new() -> None:
     """Facts about a code object die with it."""
     seen = set()
     for i in range(300):
@@ -364,7 +364,7 @@ def test_code_at_an_address_used_before() -> None:
     assert len(seen) == 300
 
 
-def test_a_long_chain_of_functions() -> None:
+def test_function_key_of_a_long_chain_of_functions_sees_the_last() -> None:
     """Longer than Python's stack."""
     source = "def f0(t): return t\n" + "".join(
         f"def f{i}(t): return f{i - 1}(t)\n" for i in range(1, 3000)
@@ -389,7 +389,7 @@ VALUES = st.recursive(
 
 
 def _exact(value: Any) -> str:
-    """Types and values: the same text for values that nothing tells apart."""
+    """Types and values: the same text for values that nothing separates."""
     if isinstance(value, frozenset):
         return f"frozenset{sorted(map(_exact, value))}"
     if isinstance(value, tuple):
@@ -398,13 +398,13 @@ def _exact(value: Any) -> str:
 
 
 @given(VALUES, VALUES)
-def test_values_are_compared_by_type_and_value(one: Any, two: Any) -> None:
+def test_function_key_compares_values_by_type_and_value(one: Any, two: Any) -> None:
     for build in (_above, _default, _keyword, _with):
         same = function_key(build(one)) == function_key(build(two))
         assert same == (_exact(one) == _exact(two))
 
 
-def test_predicates_made_anew_are_equal() -> None:
+def test_key_of_predicates_made_again_is_equal() -> None:
     def build(limit: int, **options: Any) -> Any:
         return predicate(lambda text: len(text) < limit, **options)
 
@@ -419,7 +419,7 @@ def test_predicates_made_anew_are_equal() -> None:
     assert build(3, workers=2).key == build(3).key, "the verdicts are the same"
 
 
-def test_the_key_of_a_predicate_is_that_of_now() -> None:
+def test_key_of_a_predicate_after_an_edited_helper_changes() -> None:
     names: dict[str, Any] = {}
     potential = predicate(_cell(HELPER + USES, names))
     before = potential.key

@@ -1,4 +1,4 @@
-"""Keys of potentials: two that differ in anything have different keys, two alike the same."""
+"""Keys of potentials: two that differ in anything have different keys, equal ones the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ lm, other = ToyLM(["a", "b"]), ToyLM(["a", "b"], seed=1)
 
 
 def schema(**last: Any) -> dict[str, Any]:
-    """Schemas that are alike but for what stands at their end."""
+    """Schemas that differ only at their end."""
     properties = {f"property{i}": {"type": "string"} for i in range(20)}
     return {"type": "object", "properties": {**properties, "zz": last}}
 
@@ -135,7 +135,7 @@ ROWS: dict[str, list[Callable[[], Any]]] = {
 
 
 def key_of(potential: Any) -> Any:
-    """What knowledge about a potential in a product is kept by, or about the whole product."""
+    """The key by which the verdicts of a potential in a product are kept, or a whole product."""
     target = Target.of([potential]) if not hasattr(potential, "target") else potential.target
     return target.key[:2]
 
@@ -227,8 +227,8 @@ async def test_verdicts_of_a_schema_are_not_those_of_one_with_the_same_first_cha
     for kind in ("integer", "string"):
 
         async def model(ctx, kind=kind):
-            asked = model_of(texts[0]) * JsonSchema(schema(type=kind), engine="check")
-            return await ctx.generate(asked, max_tokens=2)
+            target = model_of(texts[0]) * JsonSchema(schema(type=kind), engine="check")
+            return await ctx.generate(target, max_tokens=2)
 
         found.append(await infer(model, n_particles=8, seed=0, progress=False, remember=True))
     assert [set(posterior.values) for posterior in found] == [{texts[0]}, {texts[1]}]
@@ -281,8 +281,8 @@ async def test_verdicts_of_a_soft_potential_declared_boolean_are_not_those_of_ch
     model_of = ToyLM(["a", "b"], weights=lambda context: [1, 1, 1])
 
     async def model(ctx):
-        asked = model_of("a") * boolean(Soft(weigh, prefix=weigh))
-        return await ctx.generate(asked, max_tokens=2)
+        target = model_of("a") * boolean(Soft(weigh, prefix=weigh))
+        return await ctx.generate(target, max_tokens=2)
 
     found = []
     for letter in ("a", "b"):

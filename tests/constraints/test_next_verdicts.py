@@ -1,5 +1,5 @@
-"""Knowledge of constraints: closure, sharing, memory, joint draws. All of it leaves the law as
-it is, and each way to get it wrong is caught."""
+"""Verdicts: propagation, sharing, the cache, joint draws. All of it leaves the distribution as it
+is, and each way to get it wrong is caught."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from awrs_ppl import AWRS, LM, BooleanPotential, Categorical, Context, ToyLM, infer, predicate
-from awrs_ppl.constraints import prefix_propagation as closure
-from awrs_ppl.constraints import verdict_cache as memory
+from awrs_ppl.constraints import prefix_propagation, verdict_cache
 from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.dead_ends import is_dead_end
 from awrs_ppl.constraints.evaluation import start
@@ -32,7 +31,7 @@ from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
 from awrs_ppl.testing import assert_properly_weighted, assert_unbiased, enumerate_posterior
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
-# Whole characters, their parts, what begins like them, combining marks and what is no UTF-8.
+# Whole characters, their parts, characters with a common prefix, combining marks, and no UTF-8.
 PIECES = ["a", "ab", "b", "丁", "七", "丁a", "🙂", "🙃", "e", "\u0301", "e\u0301"]
 PARTS = [
     "丁".encode()[:2],
@@ -47,10 +46,10 @@ TOY = ToyLM(TOKENS, seed=2, scale=1.2)
 
 SETTINGS = {
     "all": AWRS(),
-    "closure": AWRS(effort=100.0),
-    "roulette": AWRS(effort=0.1),
-    "budget": AWRS(_max_checks=1),
-    "small budget": AWRS(_max_checks=3, effort=0.5),
+    "high effort": AWRS(effort=100.0),
+    "low effort": AWRS(effort=0.1),
+    "one check": AWRS(_max_checks=1),
+    "few checks": AWRS(_max_checks=3, effort=0.5),
 }
 
 
@@ -81,7 +80,9 @@ CONSTRAINTS = {
 @pytest.mark.parametrize("warm", [False, True], ids=["fresh", "warm"])
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
-async def test_properly_weighted(constraint: str, setting: str, warm: bool, text: str) -> None:
+async def test_awrs_with_shared_verdicts_is_properly_weighted(
+    constraint: str, setting: str, warm: bool, text: str
+) -> None:
     if constraint == "two kinds" and text == "a":
         return
     product = CONSTRAINTS[constraint](TOY("go"))
@@ -91,14 +92,14 @@ async def test_properly_weighted(constraint: str, setting: str, warm: bool, text
 
 
 async def pair(ctx: Context, proposal: Any) -> tuple[str, str]:
-    """The second prompt is the same for all: particles that have parted meet again."""
+    """The second prompt is the same for all: particles with different texts meet again."""
     first = await ctx.generate(TOY("x") * no_pairs * no_smile, max_tokens=2, proposal=proposal)
     second = await ctx.generate(TOY("y", stop="a") * no_smile, max_tokens=2, proposal=proposal)
     return first, second
 
 
 async def same_twice(ctx: Context, proposal: Any) -> bool:
-    """Whether two texts of one law agree."""
+    """Whether two texts of one distribution agree."""
     first = await ctx.generate(EVEN("a") * anything, max_tokens=2, proposal=proposal)
     return first == await ctx.generate(EVEN("a") * anything, max_tokens=2, proposal=proposal)
 
@@ -113,7 +114,7 @@ def anything(text: str) -> bool:
 
 @pytest.mark.parametrize("remember", [False, True])
 @pytest.mark.parametrize("setting", SETTINGS)
-async def test_programs(setting: str, remember: bool) -> None:
+async def test_infer_with_shared_verdicts_is_unbiased(setting: str, remember: bool) -> None:
     await assert_unbiased(pair, SETTINGS[setting], runs=120, n_particles=6, remember=remember)
 
 
@@ -121,22 +122,22 @@ async def test_programs(setting: str, remember: bool) -> None:
 
 
 async def learned(
-    product: Any, text: bytes, proposal: Any, seed: int, memory: VerdictCache | None = None
+    product: Any, text: bytes, proposal: Any, seed: int, cache: VerdictCache | None = None
 ) -> NextVerdicts:
-    """What one joint draw leaves in the memory."""
+    """The verdicts after one joint draw."""
     target = target_of(product)
     assert target.vocabulary is not None
     here = Text(text)
     states = await start(target, here)
     assert isinstance(states, tuple)
-    step = TokenStep.at(target, Progress(here, states, ()), memory or VerdictCache(), proposal)
+    step = TokenStep.at(target, Progress(here, states, ()), cache or VerdictCache(), proposal)
     weigh([step], [await lm.lm.logits([(*lm.prompt, seed)], [1.0]) for lm in target.dense])
     await step.draw([np.random.default_rng([seed, i]) for i in range(3)])
     return step.verdicts
 
 
 async def wrong_verdicts(found: NextVerdicts) -> list[bytes]:
-    """The tokens about which something false is known."""
+    """The tokens with a wrong verdict."""
     wrong = []
     vocabulary = found.vocabulary
     for i, verdicts in found.known.items():
@@ -166,25 +167,25 @@ def none_of(forbidden: set[str]) -> Predicate:
     st.integers(0, 9),
     st.booleans(),
 )
-def test_all_that_is_known_is_true(
-    forbidden: list[set[str]], text: str, seed: int, inside: bool
+def test_verdicts_learned_by_propagation_are_true(
+    forbidden: list[set[str]], text: str, seed: int, in_character: bool
 ) -> None:
     """Of each factor of a product."""
-    data = text.encode() + (b"\xe4\xb8" if inside else b"")  # in the middle of a character
+    data = text.encode() + (b"\xe4\xb8" if in_character else b"")  # in the middle of a character
     if not any(word in text for words in forbidden for word in words):
         product = math.prod(map(none_of, forbidden), start=TOY("go"))
         assert asyncio.run(_wrong(product, data, AWRS(effort=200.0), seed)) == []
 
 
-async def test_a_beginning_that_one_factor_accepts_says_nothing_of_the_other(
+async def test_prefix_accepted_by_one_factor_is_unknown_to_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """ "a" begins "a1", which the first rejects; asked about "a" it has nothing against it."""
+    """The first rejects "a1" and accepts its prefix "a", which the second rejects."""
     lm = ToyLM(["a1", "a2", "a", "b"], weights=lambda context: [5.0, 5.0, 1.0, 1.0, 1.0])
     product = lm("b") * none_of({"1", "2"}) * none_of({"a"})
     assert await _wrong(product, b"", AWRS(), 0) == []
     await assert_properly_weighted(AWRS(), product, draws=1500)
-    monkeypatch.setattr(closure, "_accept_prefixes", accepted_for_all)
+    monkeypatch.setattr(prefix_propagation, "_accept_prefixes", accepted_for_all)
     assert await _wrong(product, b"", AWRS(), 0) == [b"a"]
 
 
@@ -192,7 +193,7 @@ async def _wrong(product: Any, data: bytes, proposal: Any, seed: int) -> list[by
     return await wrong_verdicts(await learned(product, data, proposal, seed))
 
 
-async def test_a_rejected_beginning_stands_for_all_that_begin_so() -> None:
+async def test_rejected_prefix_rejects_all_tokens_with_it() -> None:
     """Thousands of tokens are learned by a few checks."""
     tokens = [f" {i}" for i in range(3000)] + [str(i) for i in range(200)]
     lm = ToyLM(tokens, scale=0.1)
@@ -204,18 +205,18 @@ async def test_a_rejected_beginning_stands_for_all_that_begin_so() -> None:
     found = await learned(lm("1") * no_space, b"", AWRS(), 0)
     assert found.n_checks < 40
     assert found.known[0].ranges
-    refused = [v for v in range(3200) if found.known[0].verdict(v, lm.vocabulary) is False]
-    assert len(refused) == 3000
+    rejected = [v for v in range(3200) if found.known[0].verdict(v, lm.vocabulary) is False]
+    assert len(rejected) == 3000
 
 
-async def test_an_accepted_token_stands_for_its_beginnings() -> None:
+async def test_accepted_token_accepts_its_prefixes() -> None:
     lm = ToyLM(["abcd", "a", "ab", "abc", "b"], weights=lambda context: [9, 1, 1, 1, 1, 0])
     found = await learned(lm("b") * predicate(lambda text: True), b"", AWRS(), 0)
     assert {0, 1, 2, 3} <= set(found.known[0].accepted)
 
 
 def stale(patch: pytest.MonkeyPatch) -> None:
-    """Take what is known of one state for known of another."""
+    """Use the verdicts of one state for all others."""
     right = VerdictCache.verdicts
     patch.setattr(
         VerdictCache,
@@ -228,18 +229,18 @@ def stale(patch: pytest.MonkeyPatch) -> None:
     ("part", "fault"),
     [("_reject_by_prefix", across_characters), ("_accept_prefixes", longer_accepted)],
 )
-async def test_wrong_closure_is_caught(
+async def test_wrong_prefix_propagation_is_caught(
     part: str, fault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm = ToyLM(["丁", "七", "a", "ab"], weights=lambda context: [5.0, 3.0, 2.0, 2.0, 1.0])
     product = lm("a") * predicate(lambda text: "丁" not in text and "ab" not in text)
     await assert_properly_weighted(AWRS(), product, draws=1500)
-    monkeypatch.setattr(closure, part, fault)
+    monkeypatch.setattr(prefix_propagation, part, fault)
     with pytest.raises(AssertionError, match="mean weight"):
         await assert_properly_weighted(AWRS(), product, draws=1500)
 
 
-async def test_an_allowed_beginning_is_not_counted_as_a_refusal() -> None:
+async def test_accepted_prefix_is_not_counted_as_a_rejection() -> None:
     found = await learned(ToyLM(["ab", "b"])("a") * predicate(str.isascii), b"", AWRS(), 0)
     assert await found.check_prefix(0, b"a") is not None
     assert not found.rejections
@@ -252,14 +253,14 @@ async def no_pairs_text(ctx: Context) -> str:
     return await ctx.generate(TOY("x") * no_pairs, max_tokens=3)
 
 
-async def test_stale_knowledge_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_verdicts_of_another_state_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     await assert_unbiased(no_pairs_text, runs=60, n_particles=6)
     stale(monkeypatch)
     with pytest.raises((AssertionError, PotentialError), match=r"mean over|by its `advance`"):
         await assert_unbiased(no_pairs_text, runs=60, n_particles=6)
 
 
-async def test_a_state_that_forgets_shares_what_is_learned() -> None:
+async def test_verdicts_of_a_state_that_forgets_are_shared() -> None:
     """Ten letters in any order: the state is the last one, whatever came before."""
     lm = ToyLM(list("abcdefghij"), scale=0.3)
 
@@ -276,9 +277,9 @@ async def test_a_state_that_forgets_shares_what_is_learned() -> None:
     assert counts[1] < counts[0] / 3
 
 
-async def test_remembered_knowledge_saves_checks_and_is_kept_apart() -> None:
+async def test_remembered_verdicts_save_checks_and_are_kept_apart() -> None:
     async def model(ctx: Context, letter: str) -> str:
-        @predicate  # made anew in each particle: equal as long as the letter is
+        @predicate  # made again in each particle: equal as long as the letter is
         def without(text: str) -> bool:
             return letter not in text
 
@@ -298,19 +299,19 @@ async def test_remembered_knowledge_saves_checks_and_is_kept_apart() -> None:
     await checks("b", True)
 
 
-async def test_knowledge_that_lasts_is_bought_at_half_the_price() -> None:
+async def test_awrs_with_lasting_verdicts_checks_at_half_the_price() -> None:
     lm = ToyLM([chr(0x4E00 + i) for i in range(60)], seed=1)
     even = predicate(lambda text: all(ord(c) % 2 == 0 for c in text))
 
-    async def asked(effort: float, *, lasts: bool) -> int:
-        memory, proposal = VerdictCache(lasts=lasts), AWRS(effort=effort)
-        return (await learned(lm("丁") * even, b"", proposal, 5, memory)).n_checks
+    async def checks(effort: float, *, lasts: bool) -> int:
+        cache, proposal = VerdictCache(lasts=lasts), AWRS(effort=effort)
+        return (await learned(lm("丁") * even, b"", proposal, 5, cache)).n_checks
 
-    assert await asked(4.0, lasts=True) == await asked(2.0, lasts=False)
-    assert await asked(4.0, lasts=True) < await asked(4.0, lasts=False)
+    assert await checks(4.0, lasts=True) == await checks(2.0, lasts=False)
+    assert await checks(4.0, lasts=True) < await checks(4.0, lasts=False)
 
 
-async def test_runs_at_the_same_time_may_share_knowledge() -> None:
+async def test_runs_at_the_same_time_share_verdicts_without_bias() -> None:
     @predicate
     async def slow(text: str) -> bool:
         await asyncio.sleep(0)
@@ -360,7 +361,7 @@ async def second_runs(seeds: int) -> tuple[float, float, float]:
     return float(np.mean(found)), float(np.std(found)) / math.sqrt(seeds), target
 
 
-async def test_remembered_knowledge_never_meets_the_numbers_that_made_it(
+async def test_remembered_verdicts_never_meet_the_numbers_that_made_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mean, error, target = await second_runs(600)
@@ -370,7 +371,7 @@ async def test_remembered_knowledge_never_meets_the_numbers_that_made_it(
     assert abs(mean - target) > 4.5 * error, "the fault would not be seen"
 
 
-async def test_a_constraint_that_changes_is_not_remembered_in_silence() -> None:
+async def test_remembered_constraint_that_changes_is_warned_of() -> None:
     seen: dict[str, bool] = {}
 
     @predicate
@@ -394,7 +395,7 @@ async def test_a_constraint_that_changes_is_not_remembered_in_silence() -> None:
 
 
 @pytest.mark.parametrize("together", [False, True])
-async def test_what_is_asked_ahead_does_not_change_the_result(together: bool) -> None:
+async def test_checks_ahead_do_not_change_the_result(together: bool) -> None:
     """Slow checks, several at once, done in any order: the posterior of quick ones."""
     rng = np.random.default_rng(0)
 
@@ -423,13 +424,13 @@ def len_below(text: str) -> bool:
 # --- joint draws --------------------------------------------------------------------------
 
 
-async def test_strata_are_permuted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_strata_without_permutation_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     await assert_unbiased(same_twice, AWRS(), runs=150, n_particles=4)
 
     def unpermuted(members: int, rng: np.random.Generator) -> np.ndarray:
         return (np.arange(members) + rng.random(members)) / members
 
-    monkeypatch.setattr(awrs, "_strata", unpermuted)
+    monkeypatch.setattr(awrs, "strata", unpermuted)
     with pytest.raises(AssertionError, match="mean over"):
         await assert_unbiased(same_twice, AWRS(), runs=150, n_particles=4)
 
@@ -445,7 +446,7 @@ async def test_joint_draws_are_as_even_as_the_weights(monkeypatch: pytest.Monkey
         return [posterior.values.count(value) for value in ("a", "b", "")]
 
     assert [await counts(seed) for seed in range(20)] == [[2, 2, 2]] * 20
-    monkeypatch.setattr(awrs, "_strata", lambda members, rng: rng.random(members))
+    monkeypatch.setattr(awrs, "strata", lambda members, rng: rng.random(members))
     assert [await counts(seed) for seed in range(20)] != [[2, 2, 2]] * 20
 
 
@@ -453,7 +454,7 @@ async def test_joint_draws_are_as_even_as_the_weights(monkeypatch: pytest.Monkey
 
 
 class OneOf(BooleanPotential):
-    """Some texts; nothing that begins otherwise."""
+    """Some texts, and their prefixes."""
 
     def __init__(self, *texts: str) -> None:
         super().__init__()
@@ -480,7 +481,7 @@ async def narrow(ctx: Context) -> tuple[str, str]:
     return first, await ctx.generate(NARROW("c") * LISTED, max_tokens=4)
 
 
-async def test_dead_ends_are_met_once_and_leave_the_law_as_it_is() -> None:
+async def test_dead_ends_are_met_once_and_leave_the_distribution_as_it_is() -> None:
     await assert_unbiased(narrow, runs=150, n_particles=8)
     posterior = await infer(narrow, n_particles=8, seed=0, progress=False)
     assert len(posterior.kills) <= 1
@@ -488,14 +489,16 @@ async def test_dead_ends_are_met_once_and_leave_the_law_as_it_is() -> None:
     assert posterior.history[-1].alive == 8
 
 
-async def test_a_dead_end_is_no_rejected_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
-    # All tokens that begin like the one that led to the dead end are rejected.
+async def test_dead_end_taken_for_a_rejected_prefix_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # All tokens with the prefix that led to the dead end are rejected.
     monkeypatch.setattr(NextVerdicts, "accepted", dead_prefix)
     with pytest.raises(AssertionError, match="mean over"):
         await assert_unbiased(narrow, runs=150, n_particles=8)
 
 
-async def test_a_statement_without_constraints_after_a_dead_end() -> None:
+async def test_statement_without_constraints_after_a_dead_end_is_unbiased() -> None:
     async def model(ctx: Context) -> tuple[str, str]:
         first = await ctx.generate(NARROW("c") * LISTED, max_tokens=4)
         return first, await ctx.generate(NARROW("c"), max_tokens=2)
@@ -503,7 +506,7 @@ async def test_a_statement_without_constraints_after_a_dead_end() -> None:
     await assert_unbiased(model, runs=60, n_particles=8)
 
 
-# After the first two bytes of a character there are 64 ways to go on, and 3,000 that are none.
+# After the first two bytes of a character 64 tokens continue it, and 3,000 do not.
 INSIDE = ToyLM(
     [
         "a",
@@ -515,15 +518,15 @@ INSIDE = ToyLM(
 )
 
 
-async def test_inside_a_character_a_dead_end_is_known_for_certain() -> None:
+async def test_dead_end_in_a_multi_byte_character_is_known_for_certain() -> None:
     found = await learned(INSIDE("a") * predicate(str.isascii), "丁".encode()[:2], AWRS(), 0)
-    # The 64 ways to go on, and the end.
+    # The 64 tokens that continue it, and the end.
     assert found.n_checks <= 65
     assert is_dead_end(found)
     assert await wrong_verdicts(found) == []
 
 
-async def test_what_goes_on_inside_a_character_is_not_left_out(
+async def test_next_bytes_in_a_multi_byte_character_leave_nothing_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inside = "丁".encode()[:2].decode("utf-8", "surrogateescape")
@@ -537,7 +540,7 @@ def only_c(text: str) -> bool:
     return text in ("", "a", "ab", "c")
 
 
-async def test_dead_ends_of_a_mask_and_a_check() -> None:
+async def test_dead_ends_of_a_mask_and_a_check_leave_the_result_unbiased() -> None:
     """One that is reached by other tokens than those that met it first."""
     lm = ToyLM(["a", "b", "ab", "c"], weights=lambda context: [5.0, 5.0, 0.01, 1.0, 0.5])
     ends = predicate(only_c, complete=lambda text: text == "c")
@@ -548,10 +551,10 @@ async def test_dead_ends_of_a_mask_and_a_check() -> None:
     await assert_unbiased(model, runs=80, n_particles=4, remember=True)
 
 
-# --- cases at the edge --------------------------------------------------------------------
+# --- edge cases ---------------------------------------------------------------------------
 
 
-async def test_a_list_that_grows_is_another_constraint() -> None:
+async def test_predicate_over_a_list_that_grows_is_another_constraint() -> None:
     lm = ToyLM(["a", "b"], weights=lambda context: [1.0, 1.0, 2.0])
 
     async def model(ctx: Context) -> list[str]:
@@ -569,7 +572,7 @@ async def test_a_list_that_grows_is_another_constraint() -> None:
             assert len(set(value)) == len(value)
 
 
-async def test_what_is_accepted_and_masked_here_does_not_end_learning() -> None:
+async def test_accepted_tokens_outside_the_mask_do_not_end_learning() -> None:
     """Known to be allowed, but not by the mask: nothing is accepted yet."""
     letters = [chr(97 + i) for i in range(20)]
     lm = ToyLM([*letters, "z"], weights=lambda context: [*[1.0] * 20, 3.0, 1e-9])
@@ -584,7 +587,7 @@ async def test_what_is_accepted_and_masked_here_does_not_end_learning() -> None:
     assert posterior.history[-1].alive == 8
 
 
-async def test_weights_too_small_for_squares() -> None:
+async def test_weights_too_small_for_squares_keep_the_evidence() -> None:
     lm = ToyLM(["a", "b", "c"], weights=lambda context: [1.0, 1e-170, 1e-171, 1e-172])
     product = lm("b") * predicate(lambda text: "a" not in text)
     for proposal in (AWRS(), AWRS(_max_checks=1)):
@@ -597,7 +600,7 @@ async def test_weights_too_small_for_squares() -> None:
 
 
 async def test_contexts_of_one_state_learn_from_each_other_in_one_step() -> None:
-    """The second context of a state begins with what the first has learned."""
+    """The second context of a state starts with what the first has learned."""
     lm = ToyLM([*(f" {i}" for i in range(2000)), "a", "b"], scale=0.2)
 
     def rule(text: str) -> bool:
@@ -614,7 +617,7 @@ async def test_contexts_of_one_state_learn_from_each_other_in_one_step() -> None
     assert sum(posterior.stats.checks.values()) < 60
 
 
-async def test_a_budget_does_not_count_what_was_asked_ahead() -> None:
+async def test_check_limit_does_not_count_checks_ahead() -> None:
     def rule(text: str) -> bool:
         return text in ("", "e") or text.startswith("七")
 
@@ -632,7 +635,7 @@ async def test_a_budget_does_not_count_what_was_asked_ahead() -> None:
     assert slow.log_weights.tolist() == quick.log_weights.tolist()
 
 
-# --- inside a character -------------------------------------------------------------------
+# --- multi-byte characters ----------------------------------------------------------------
 
 MOSTLY_PARTS = ToyLM(["a", "b", *PARTS[:3]], weights=lambda context: [1, 20, 9, 3, 3, 3])
 
@@ -642,10 +645,10 @@ def only_a(text: str) -> bool:
     return text in ("", "a")
 
 
-async def test_few_walk_into_a_character_where_little_is_allowed(
+async def test_twist_where_few_characters_are_allowed_saves_particles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The beginning of one weighs nine times what "a" does, and none of its ends is allowed."""
+    """The prefix of a character weighs nine times what "a" does, and cannot become allowed."""
 
     async def model(ctx: Context) -> str:
         return await ctx.generate(MOSTLY_PARTS("x") * only_a, max_tokens=3)
@@ -659,7 +662,9 @@ async def test_few_walk_into_a_character_where_little_is_allowed(
     assert few < 0.5 * await dead()
 
 
-async def test_a_guess_is_carried_through_a_character(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_twist_is_carried_through_a_multi_byte_character(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its bytes are drawn one by one, and only the last one brings a verdict."""
     smile = [bytes([byte]) for byte in "🙂".encode()]
     toy = ToyLM(["b", *smile], weights=lambda context: [4, 1, 1, 1, 1, 1])
@@ -686,8 +691,8 @@ async def test_a_guess_is_carried_through_a_character(monkeypatch: pytest.Monkey
         assert twists == (twists[0],) * 3 + (0.0,)
 
 
-async def test_what_another_run_learns_meanwhile_does_not_change_a_draw() -> None:
-    """While the tail is checked, the other's answer comes: a token of A ends inside a character."""
+async def test_draw_while_another_run_learns_does_not_change() -> None:
+    """While the tail is checked, the other's verdict comes: a token of A ends in a character."""
     waiting = "x丁".encode()[:3]
     toy = ToyLM(["x丁y", waiting, "a", "b", "c", "d"], weights=lambda c: [4, 3, 2, 1, 1, 1, 1])
     answered = asyncio.Event()
@@ -712,22 +717,22 @@ async def test_what_another_run_learns_meanwhile_does_not_change_a_draw() -> Non
     for seed in range(runs):
         answered.clear()
         shared = VerdictCache()
-        begun = Progress(Text(), states, ())
-        other, one = (TokenStep.at(target, begun, shared, proposal) for _ in range(2))
-        question = asyncio.create_task(other.verdicts.check(1))
+        empty = Progress(Text(), states, ())
+        other, one = (TokenStep.at(target, empty, shared, proposal) for _ in range(2))
+        check = asyncio.create_task(other.verdicts.check(1))
         await asyncio.sleep(0)
         weigh([one], rows)
         (drawn,) = await one.draw([np.random.default_rng(seed)])
         answered.set()
-        await question
+        await check
         total += math.exp(drawn.log_weight) if drawn.outcome == 1 else 0.0
     assert total / runs == pytest.approx(3 / 13, rel=0.08)
 
 
-# --- bounds -------------------------------------------------------------------------------
+# --- limits -------------------------------------------------------------------------------
 
 
-def test_memory_stays_under_its_bound() -> None:
+def test_verdict_cache_after_many_states_stays_within_its_limit() -> None:
     """Ten thousand states of a vocabulary of 262,144 tokens."""
     vocabulary = Vocabulary([str(i).encode() for i in range(2**18)], ends=[0])
     limit = 2**21
@@ -746,7 +751,7 @@ def test_memory_stays_under_its_bound() -> None:
     assert not kept.verdicts("constraint", b"state 0", vocabulary).accepted
 
 
-def test_the_cost_of_verdicts_is_about_what_they_take() -> None:
+def test_cost_of_verdicts_is_about_the_memory_they_take() -> None:
     import tracemalloc
 
     vocabulary = Vocabulary([str(i).encode() for i in range(5000)], ends=[0])
@@ -767,10 +772,10 @@ def test_the_cost_of_verdicts_is_about_what_they_take() -> None:
     assert vocabulary.size == 5000
 
 
-async def test_a_forgotten_state_is_learned_again() -> None:
-    """A memory that keeps next to nothing changes costs, not results."""
+async def test_verdict_cache_over_its_limit_leaves_the_result_unbiased() -> None:
+    """A cache that keeps next to nothing changes costs, not results."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory.VerdictCache.__init__, "__defaults__", (1500, 64))
+        patch.setattr(verdict_cache.VerdictCache.__init__, "__defaults__", (1500, 64))
         await assert_unbiased(pair, AWRS(), runs=100, n_particles=6)
 
 
@@ -796,7 +801,7 @@ CHARACTERS = {
 
 
 @pytest.mark.parametrize("which", CHARACTERS)
-async def test_characters_of_several_tokens(which: str) -> None:
+async def test_characters_of_several_tokens_are_generated_whole(which: str) -> None:
     """Emoji and Chinese characters, which the tokenizer may spell byte by byte."""
     prompt, constraint, is_right = CHARACTERS[which]
     lm = LM.embedded(device="cpu")

@@ -1,4 +1,4 @@
-"""The contract of potentials, their products, and their life inside genlm-control."""
+"""The contract of potentials, their products, and their use inside genlm-control."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ TEXTS = st.text(alphabet="ab雪🙂é", max_size=6)
 
 @given(TEXTS, st.integers(0, 12), st.integers(0, 12))
 @pytest.mark.parametrize("potential", [few_marks, stateful, Regex("(a|b|雪)*")], ids=str)
-def test_the_law_of_states(potential: Any, text: str, i: int, j: int) -> None:
+def test_advance_in_pieces_gives_the_state_of_the_whole(
+    potential: Any, text: str, i: int, j: int
+) -> None:
     """advance(advance(s, a), b) == advance(s, a + b), wherever bytes are cut."""
     data = text.encode()
     i, j = sorted((min(i, len(data)), min(j, len(data))))
@@ -81,28 +83,30 @@ async def _closed(potential: BooleanPotential, samples: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("potential", [few_marks, stateful, Regex("(a|b|雪)*")], ids=str)
-async def test_prefix_closed(potential: Any) -> None:
+async def test_potentials_are_prefix_closed(potential: Any) -> None:
     for sample in ["aab", "雪🙂雪", "é雪a", b"\xffa", FACE + SNOW[:2], "🙂🙂🙂", ""]:
         await assert_prefix_closed(potential, [sample])
 
 
 CODES = (0xE9, 0x800, 0xD7FF, 0x96EA, 0x10000, 0x1F642)
-BEGINNINGS = [chr(code).encode()[:length] for code in CODES for length in (1, 2, 3)]
+PREFIXES = [chr(code).encode()[:length] for code in CODES for length in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("data", [*BEGINNINGS, b"\xf4", b"\xed", b"", b"a"])
+@pytest.mark.parametrize("data", [*PREFIXES, b"\xf4", b"\xed", b"", b"a"])
 @pytest.mark.parametrize("potential", [predicate(lambda text: True), Regex(r"(?s)(x?)\1.*")])
-def test_what_goes_on_inside_a_character(potential: Any, data: bytes) -> None:
-    """Just the bytes that it names are allowed next, where all characters are."""
+def test_next_bytes_in_a_multi_byte_character_are_those_allowed(
+    potential: Any, data: bytes
+) -> None:
+    """Exactly the bytes that `next_bytes` names are allowed next, where all characters are."""
     state = potential.advance(potential.start(), data)
     allowed = {b for b in range(256) if potential.advance(state, bytes([b])) is not None}
-    going_on = potential.next_bytes(state)
+    next_bytes = potential.next_bytes(state)
     try:
         data.decode()
     except UnicodeDecodeError:
-        assert allowed == set(going_on)
+        assert allowed == set(next_bytes)
     else:
-        assert going_on is None
+        assert next_bytes is None
 
 
 async def test_wrong_next_bytes_are_found() -> None:
@@ -114,7 +118,7 @@ async def test_wrong_next_bytes_are_found() -> None:
         await assert_prefix_closed(Narrow(lambda text: True), ["ab"])
 
 
-async def test_a_text_cannot_end_inside_a_character() -> None:
+async def test_text_in_a_multi_byte_character_cannot_end() -> None:
     for cut in (1, 2, 3):
         assert await few_marks.prefix(FACE[:cut]) == 0.0
         assert await few_marks.complete(FACE[:cut]) == -math.inf
@@ -125,18 +129,18 @@ async def test_a_text_cannot_end_inside_a_character() -> None:
     assert decode(b"a" + SNOW[:2]) == ("a", SNOW[:2])
 
 
-async def test_the_verdict_waits_for_the_rest_of_a_character() -> None:
-    asked: list[str] = []
+async def test_predicate_in_a_multi_byte_character_is_not_called() -> None:
+    called: list[str] = []
 
     @predicate
     def watch(text: str) -> bool:
-        asked.append(text)
+        called.append(text)
         return True
 
     state = watch.advance(watch.start(), b"a")
     for byte in SNOW:
         state = watch.advance(state, bytes([byte]))
-    assert asked == ["a", "a雪"]
+    assert called == ["a", "a雪"]
 
 
 async def test_texts_in_pieces_have_the_right_posterior() -> None:
@@ -161,8 +165,8 @@ async def test_bytes_that_are_no_utf8_come_out_escaped() -> None:
     assert broken[0].encode("utf-8", "surrogateescape").count(b"\xff") >= 1
 
 
-async def test_closure_across_a_partial_character_is_caught() -> None:
-    """A predicate that judges half a character gives another posterior, and that is seen."""
+async def test_potential_that_judges_partial_characters_is_caught() -> None:
+    """It gives another posterior than a predicate that waits for whole characters."""
 
     class Hasty(BooleanPotential):
         def start(self) -> bytes:
@@ -188,7 +192,7 @@ async def test_closure_across_a_partial_character_is_caught() -> None:
 @pytest.mark.parametrize(
     "potential", [few_marks, stateful, Regex("(ab|雪)*"), Soft(len, prefix=len)], ids=str
 )
-async def test_genlm_controls_own_tests_of_potentials(potential: Potential) -> None:
+async def test_potentials_pass_the_tests_of_genlm_control(potential: Potential) -> None:
     contexts = [b"", b"a", b"ab", SNOW, SNOW[:2]]
     for context in contexts:
         if await potential.prefix(context) > -math.inf:
@@ -197,7 +201,7 @@ async def test_genlm_controls_own_tests_of_potentials(potential: Potential) -> N
     await potential.assert_batch_consistency([list(c) for c in contexts[:3]])
 
 
-async def test_a_prompted_lm_is_a_potential_of_genlm_control() -> None:
+async def test_prompted_lm_passes_the_tests_of_genlm_control() -> None:
     for stop in (None, "c"):
         potential = LETTERS("ab", stop=stop, temperature=0.7)
         vocabulary = potential.vocab
@@ -226,14 +230,14 @@ LENGTHS = WFSA.from_regex("[abc]*")
         lambda lm: lm * LETTERS("other", temperature=2.0) * ALTERNATIVES,
     ],
 )
-async def test_products_with_potentials_of_genlm_control(build: Any) -> None:
+async def test_products_with_potentials_of_genlm_control_are_unbiased(build: Any) -> None:
     async def model(ctx: Context) -> str:
         return await ctx.generate(build(LETTERS("go")), max_tokens=4)
 
     await assert_unbiased(model, runs=60, n_particles=20, ess_threshold=0.9)
 
 
-async def test_a_product_scores_as_its_factors_do() -> None:
+async def test_product_scores_as_its_factors_do() -> None:
     lm = LETTERS("go")
     whole = lm * stateful * LENGTHS * Soft(lambda text: 0.25 * len(text))
     assert isinstance(whole, Product)
@@ -250,7 +254,7 @@ async def test_a_product_scores_as_its_factors_do() -> None:
             assert await getattr(whole, how)(context) == pytest.approx(expected)
 
 
-async def test_what_is_boolean_is_known() -> None:
+async def test_boolean_potentials_are_known_and_wrong_ones_named() -> None:
     assert is_boolean(ALTERNATIVES)
     assert is_boolean(ALTERNATIVES.to_autobatched())
     assert not is_boolean(LENGTHS)
@@ -273,7 +277,7 @@ async def test_what_is_boolean_is_known() -> None:
         await infer(model, seed=0, progress=False)
 
 
-async def test_ours_inside_genlm_controls_samplers() -> None:
+async def test_predicate_in_samplers_of_genlm_control_gives_the_evidence() -> None:
     """A predicate of ours in its AWRS and SMC, and a prompt of ours as its LM."""
     lm = LETTERS("go")
     condition = stateful.coerce(lm, f=b"".join)
@@ -284,15 +288,15 @@ async def test_ours_inside_genlm_controls_samplers() -> None:
         )
         evidence.append(math.exp(sequences.log_ml))
         assert all("aa" not in text for text in sequences.decoded_posterior)
-    asked = Generate("text", lm * stateful, 3)
-    exact = math.exp(np.logaddexp.reduce(list((await enumerate_texts(asked)).values())))
+    statement = Generate("text", lm * stateful, 3)
+    exact = math.exp(np.logaddexp.reduce(list((await enumerate_texts(statement)).values())))
     error = np.std(evidence) / math.sqrt(len(evidence))
     assert abs(np.mean(evidence) - exact) < 4.5 * error
     sequences = await direct_token_sampler(lm).smc(n_particles=3, ess_threshold=0.5, max_tokens=4)
     assert sequences.size == 3
 
 
-async def test_an_lm_of_genlm_control_in_our_products() -> None:
+async def test_prompted_llm_in_a_product_gives_the_evidence() -> None:
     """`PromptedLLM` on an engine of genlm-backend proposes like one of ours."""
     from genlm.backend.llm.base import MockAsyncLM
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -311,12 +315,12 @@ async def test_an_lm_of_genlm_control_in_our_products() -> None:
 
     posterior = await infer(model, n_particles=40, seed=0, progress=False)
     assert set(posterior.values) <= {"a", "b", "ab", "ba", "aa", "bb"}
-    asked = Generate("text", product(Regex("[ab]{1,2}"), llm), 3)
-    exact = np.logaddexp.reduce(list((await enumerate_texts(asked)).values()))
+    statement = Generate("text", product(Regex("[ab]{1,2}"), llm), 3)
+    exact = np.logaddexp.reduce(list((await enumerate_texts(statement)).values()))
     assert posterior.log_ml == pytest.approx(exact, abs=0.5)
 
 
-async def test_async_predicates() -> None:
+async def test_async_predicates_are_unbiased() -> None:
     @predicate
     async def slow(text: str) -> bool:
         return "aa" not in text
@@ -336,7 +340,7 @@ def test_states_that_forget_are_equal() -> None:
     assert len({after("ab"), after("bbab"), after("abab")}) == 2
 
 
-async def test_a_state_that_cannot_be_hashed() -> None:
+async def test_state_that_cannot_be_hashed_is_rejected() -> None:
     from awrs_ppl import PotentialError
 
     listing = predicate(lambda text: True, state=lambda text: [text])  # pyright: ignore
@@ -344,7 +348,7 @@ async def test_a_state_that_cannot_be_hashed() -> None:
         await listing.prefix(b"a")
 
 
-def test_equal_targets_are_equal() -> None:
+def test_keys_of_equal_products_are_equal() -> None:
     def key() -> Any:
         return (LETTERS("go", stop="c") * Regex("a*") * stateful).key
 
@@ -353,7 +357,7 @@ def test_equal_targets_are_equal() -> None:
     assert key() != (LETTERS("go") * Regex("a*") * stateful).key
 
 
-async def test_masks_of_the_wrong_shape_or_kind() -> None:
+async def test_masks_of_the_wrong_shape_or_dtype_are_rejected() -> None:
     from awrs_ppl import PotentialError
 
     class Wrong(BooleanPotential):

@@ -1,4 +1,4 @@
-"""What differs between particles at one prompt: no particle may get what is another's.
+"""Options that differ between particles at one prompt: no particle may get another's.
 
 Each program draws an option before its `generate`. The judge is plain arithmetic on the model's
 weights: with every verdict known the weight of a particle is the product of the allowed shares
@@ -32,7 +32,7 @@ lm = ToyLM(LETTERS, weights=weights)
 
 
 @dataclass(frozen=True)
-class Asked:
+class Options:
     """The options of one `generate`, and the same in plain functions."""
 
     most: int = 4
@@ -90,8 +90,8 @@ def with_b(text: str) -> float:
     return 1.1 * text.count("b") - 0.2
 
 
-PLAIN = Asked()
-VARIED: dict[str, list[Asked]] = {
+PLAIN = Options()
+VARIED: dict[str, list[Options]] = {
     "max_tokens": [replace(PLAIN, most=n) for n in (1, 2, 4)],
     "temperature": [replace(PLAIN, temperature=t) for t in (0.4, 1.0, 2.5)],
     "stop": [replace(PLAIN, stop=s) for s in (None, "b", "c")],
@@ -99,21 +99,21 @@ VARIED: dict[str, list[Asked]] = {
     "weighing factor": [replace(PLAIN, soft=f) for f in (None, longer, shorter, with_b)],
     "critic": [replace(PLAIN, critic=f) for f in (None, longer, shorter, with_b)],
     "everything": [
-        Asked(2, 0.4, "b", "ac", longer, shorter),
-        Asked(4, 0.4, "c", "ab", with_b, None),
-        Asked(4, 2.5, None, "abc", None, with_b),
-        Asked(1, 1.0, None, "b", shorter, longer),
-        Asked(4, 2.5, None, "abc", shorter, longer),
+        Options(2, 0.4, "b", "ac", longer, shorter),
+        Options(4, 0.4, "c", "ab", with_b, None),
+        Options(4, 2.5, None, "abc", None, with_b),
+        Options(1, 1.0, None, "b", shorter, longer),
+        Options(4, 2.5, None, "abc", shorter, longer),
     ],
 }
 # All is learned before anything is drawn: then W is the allowed share, without noise.
 ALL_LEARNED = AWRS(effort=1e9)
 
 
-def program(asked: list[Asked], masked: bool, proposal: Any) -> Any:
+def program(options: list[Options], masked: bool, proposal: Any) -> Any:
     async def model(ctx: Any) -> tuple[int, str]:
-        which = await ctx.sample(Categorical(range(len(asked))))
-        mine = asked[which]
+        which = await ctx.sample(Categorical(range(len(options))))
+        mine = options[which]
         critic = None if mine.critic is None else Soft(mine.critic, prefix=misleading)
         text = await ctx.generate(
             mine.potential(masked), max_tokens=mine.most, proposal=proposal, critic=critic
@@ -126,15 +126,15 @@ def program(asked: list[Asked], masked: bool, proposal: Any) -> Any:
 @pytest.mark.parametrize("masked", [True, False], ids=["mask", "predicate"])
 @pytest.mark.parametrize("name", VARIED)
 async def test_weight_of_each_particle_is_that_of_its_own_options(name, masked):
-    asked = VARIED[name]
-    model = program(asked, masked, ALL_LEARNED)
+    options = VARIED[name]
+    model = program(options, masked, ALL_LEARNED)
     posterior = await infer(model, n_particles=60, ess_threshold=0, seed=1, progress=False)
     seen = set()
     for (which, text), log_weight in zip(posterior.values, posterior.log_weights, strict=True):
-        assert log_weight == pytest.approx(asked[which].log_weight(text), abs=1e-9), (which, text)
+        assert log_weight == pytest.approx(options[which].log_weight(text), abs=1e-9), (which, text)
         seen.add(which)
-    assert len(seen) == len(asked)
-    assert len(set(posterior.values)) > len(asked)
+    assert len(seen) == len(options)
+    assert len(set(posterior.values)) > len(options)
 
 
 def cases() -> list[Any]:

@@ -1,4 +1,4 @@
-"""Cases at the edges: each was wrong once."""
+"""Edge cases: each was wrong once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def _infer(model: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("value", ["a", "ab", "", "a.b", ".", "az"])  # z is no token
-async def test_observe_is_what_generate_would_give(ends: bool, value: str) -> None:
+async def test_observe_of_a_text_weighs_what_enumeration_gives(ends: bool, value: str) -> None:
     """With stops, on one LM and on a product of two, a check and a weight."""
 
     async def one(ctx: Context) -> None:
@@ -69,7 +69,7 @@ async def test_observe_is_what_generate_would_give(ends: bool, value: str) -> No
         assert ("." in value or "z" in value) == (found.log_ml == -math.inf)
 
 
-async def test_observing_a_whole_text_is_generating_it() -> None:
+async def test_observe_of_a_whole_text_weighs_as_generating_it() -> None:
     lm = ToyLM(["a", "."], seed=3)
 
     async def observed(ctx: Context) -> None:
@@ -83,7 +83,7 @@ async def test_observing_a_whole_text_is_generating_it() -> None:
     assert one.log_ml == pytest.approx(two.log_ml)
 
 
-async def test_a_drawn_value_is_the_particles_own() -> None:
+async def test_drawn_value_changed_by_a_model_is_its_own_copy() -> None:
     shared = Categorical([[0], [1]])
 
     async def model(ctx: Context) -> int:
@@ -111,7 +111,7 @@ async def test_models_and_potentials_are_not_copied() -> None:
     assert set((await _infer(model, n_particles=20, ess_threshold=1.0)).values) == {True}
 
 
-async def test_a_broken_character_in_the_next_prompt() -> None:
+async def test_prompt_with_a_broken_character_is_encoded() -> None:
     lm = LM.embedded("smollm2-135m", dtype="float32")
     broken = "a\udcf0\udc9fb"
     ids = lm.encode(broken)
@@ -126,7 +126,7 @@ async def test_a_broken_character_in_the_next_prompt() -> None:
         lm("\ud800")
 
 
-async def test_a_critic_with_other_tokens() -> None:
+async def test_critic_with_other_tokens_is_rejected() -> None:
     swapped = ToyLM(["b", "a", "c", ".", "a."], seed=6)
 
     async def model(ctx: Context) -> str:
@@ -136,7 +136,7 @@ async def test_a_critic_with_other_tokens() -> None:
         await _infer(model)
 
 
-async def test_a_critic_that_is_a_language_model() -> None:
+async def test_critic_that_is_a_language_model_is_unbiased() -> None:
     async def model(ctx: Context) -> str:
         return await ctx.generate(TOY("x"), max_tokens=3, critic=TOY("y"))
 
@@ -144,7 +144,7 @@ async def test_a_critic_that_is_a_language_model() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-async def test_a_ratio_that_is_no_weight(bad: float) -> None:
+async def test_log_prob_that_is_no_weight_is_named(bad: float) -> None:
     class Odd:
         def sample(self, rng: Any) -> str:
             return "a"
@@ -168,7 +168,7 @@ async def test_a_ratio_that_is_no_weight(bad: float) -> None:
 
 @pytest.mark.parametrize("estimator", ["head-tail", "two-loop", "recursive", "geometric"])
 async def test_float32_does_not_underflow_under_checks(estimator: Any) -> None:
-    """What is allowed lies 110 nats below what is not."""
+    """What is allowed weighs 110 nats less than what is not."""
 
     class Narrow(ToyLM):
         async def logits(self, contexts: Any, temperatures: Any) -> Any:
@@ -197,7 +197,7 @@ async def test_float32_does_not_underflow_under_checks(estimator: Any) -> None:
 
 
 @pytest.mark.usefixtures("idle_clock")
-async def test_a_particle_ahead_that_has_finished_counts_after_a_timeout() -> None:
+async def test_finished_particle_ahead_counts_after_a_timeout() -> None:
     endless = ToyLM(["a"], weights=lambda context: [1.0, 0.0])
 
     @predicate
@@ -243,7 +243,7 @@ async def test_slow_unwinding_is_done_at_once_and_leaves_nothing() -> None:
     assert leaving[-1] > 1
 
 
-async def test_a_timeout_is_seen_where_nothing_suspends() -> None:
+async def test_timeout_is_seen_where_nothing_suspends() -> None:
     lm = ToyLM(["a"], weights=lambda context: [1.0, 0.0])
 
     async def model(ctx: Context) -> str:
@@ -254,7 +254,7 @@ async def test_a_timeout_is_seen_where_nothing_suspends() -> None:
 
 
 @pytest.mark.usefixtures("idle_clock")
-async def test_a_timeout_leaves_whole_rounds() -> None:
+async def test_timeout_leaves_whole_steps() -> None:
     @predicate
     async def slow(text: str) -> bool:
         await asyncio.sleep(0.3 if len(text) > 2 else 0.0)
@@ -270,7 +270,7 @@ async def test_a_timeout_leaves_whole_rounds() -> None:
     assert {trace.log_weight for trace in posterior} == {0.0}
 
 
-async def test_an_exception_ahead_of_the_others_is_not_lost() -> None:
+async def test_exception_ahead_of_the_others_is_raised() -> None:
     async def model(ctx: Context) -> str:
         if await ctx.sample(Bernoulli(0.5)):
             await ctx.factor(-9.0)
@@ -284,7 +284,7 @@ async def test_an_exception_ahead_of_the_others_is_not_lost() -> None:
             await _infer(model, n_particles=20, seed=seed)
 
 
-async def test_a_statement_used_instead_of_its_value() -> None:
+async def test_statement_used_instead_of_its_value_is_named() -> None:
     async def model(ctx: Context) -> str:
         word = ctx.generate(TOY("x"), max_tokens=3)
         return word.strip()  # pyright: ignore
@@ -293,7 +293,7 @@ async def test_a_statement_used_instead_of_its_value() -> None:
         await _infer(model)
 
 
-async def test_what_a_distribution_raises_the_model_can_catch() -> None:
+async def test_exception_of_a_distribution_is_caught_by_its_model() -> None:
     class Broken:
         def sample(self, rng: Any) -> None:
             raise KeyError("sampling")
@@ -345,7 +345,7 @@ async def test_errors_of_soft_and_of_accepts_name_the_text() -> None:
         await _infer(nothing)
 
 
-async def test_a_cancellation_inside_a_call_belongs_to_the_model() -> None:
+async def test_cancellation_inside_a_call_is_caught_by_its_model() -> None:
     async def cancelled() -> None:
         task = asyncio.create_task(asyncio.sleep(9))
         task.cancel()
@@ -384,7 +384,7 @@ async def test_names_never_collide() -> None:
     assert len(trace) == 5
 
 
-async def test_a_proposal_without_a_repr_does_not_cry_wolf() -> None:
+async def test_proposal_without_a_repr_raises_no_replay_error() -> None:
     class Mine:
         uses_masks = uses_verdicts = is_proper = True
 
@@ -430,7 +430,7 @@ async def test_check_replay_compares_what_is_drawn_from_and_returned(random: Any
     ],
 )
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
-async def test_what_is_nearly_right_is_refused(statement: Any) -> None:
+async def test_argument_that_is_nearly_right_is_rejected(statement: Any) -> None:
     async def model(ctx: Context) -> None:
         await statement(ctx)
 
@@ -438,7 +438,7 @@ async def test_what_is_nearly_right_is_refused(statement: Any) -> None:
         await _infer(model)
 
 
-async def test_numbers_of_other_kinds_are_numbers() -> None:
+async def test_numbers_of_numpy_and_torch_are_accepted() -> None:
     async def model(ctx: Context) -> None:
         await ctx.factor(np.float32(0.5))  # pyright: ignore
         await ctx.factor(torch.tensor(0.25))  # pyright: ignore
@@ -458,7 +458,7 @@ async def test_numbers_of_other_kinds_are_numbers() -> None:
             await _infer(model, **options)
 
 
-def test_prompts_that_are_no_prompts() -> None:
+def test_prompts_of_a_wrong_type_are_rejected() -> None:
     with pytest.raises(TypeError, match="is bytes"):
         TOY(b"ab")
     for wrong in (["1", "2"], [1.7], 5):
@@ -470,7 +470,7 @@ def test_prompts_that_are_no_prompts() -> None:
             TOY("a", temperature=temperature)  # pyright: ignore
 
 
-async def test_prefix_closure_is_tested_in_the_potentials_own_symbols() -> None:
+async def test_assert_prefix_closed_reads_the_symbols_of_the_potential() -> None:
     from genlm.control import Potential
 
     class Characters(Potential):
@@ -486,7 +486,7 @@ async def test_prefix_closure_is_tested_in_the_potentials_own_symbols() -> None:
         await assert_prefix_closed(predicate(lambda text: False), ["ab"])
 
 
-async def test_who_killed_at_the_empty_text() -> None:
+async def test_killer_at_the_empty_text_is_named() -> None:
     @predicate
     def never(text: str) -> bool:
         return False
@@ -509,10 +509,10 @@ async def test_large_weights_do_not_overflow() -> None:
     assert (await enumerate_posterior(model)).log_ml == pytest.approx(2000.0)
 
 
-async def test_an_allowed_mass_of_a_millionth() -> None:
+async def test_allowed_mass_of_a_millionth_is_properly_weighted() -> None:
     """No cut-off: the paper's estimators are proper at any mass."""
     lm = ToyLM(["a", "b"], weights=lambda context: [1.0, 1e-6, 1e-6])
-    # Definition 2 is so too, but its weight is 1/2 once in a million draws.
+    # So is Definition 2, but its weight is 1/2 once in a million draws.
     for estimator in ("head-tail", "recursive", "geometric"):
         await assert_properly_weighted(
             AWRS() if estimator == "head-tail" else PaperAWRS(estimator),  # pyright: ignore

@@ -17,7 +17,7 @@ from awrs_ppl.potentials import OneOf, Regex, Soft, predicate
 from awrs_ppl.rng import Purpose, RandomStreams
 from awrs_ppl.testing import assert_unbiased
 
-# After "a" the end is likely; the texts that go on meet ever other shares of what is allowed.
+# After "a" the end is likely; the texts that continue meet different allowed shares.
 lm = ToyLM(["a", "b"], weights=lambda context: [1 + sum(context) % 3, 2, 1 + len(context) % 2])
 END = 9.0
 certain = ToyLM(["a"], weights=lambda context: [1, END])
@@ -42,7 +42,7 @@ async def one_past_its_statement(ctx):
 
 @pytest.mark.parametrize("model", [some_ahead, one_past_its_statement])
 @pytest.mark.parametrize("scheme", SCHEMES)
-async def test_particles_ahead_keep_place_and_weight_while_others_are_resampled(scheme, model):
+async def test_particles_ahead_keep_slot_and_weight_while_others_are_resampled(scheme, model):
     seen = 0
     for seed in range(15):
         posterior = await infer(
@@ -52,10 +52,10 @@ async def test_particles_ahead_keep_place_and_weight_while_others_are_resampled(
             if sync.ancestors is None or not sync.kept:
                 continue
             seen += 1
-            going_on = set(range(8)) - set(sync.kept)
+            growing = set(range(8)) - set(sync.kept)
             assert all(sync.ancestors[i] == i for i in sync.kept)
-            assert all(sync.ancestors[i] in going_on for i in going_on)
-            # Never the mean of those that go on.
+            assert all(sync.ancestors[i] in growing for i in growing)
+            # Never the mean of those that are growing.
             assert [later.log_weights[i] for i in sync.kept] == [
                 sync.log_weights[i] for i in sync.kept
             ]
@@ -83,11 +83,11 @@ async def test_dead_slots_are_refilled_though_all_others_weigh_the_same(scheme):
         assert 0 < first.alive < n
         assert first.ess == pytest.approx(first.alive)
         assert first.ancestors is not None
-        # Everybody lives again, with the mean over all slots, the dead included.
+        # All are alive again, with the mean over all slots, the dead included.
         assert posterior.ess == pytest.approx(n)
         assert posterior.log_ml == pytest.approx(math.log(first.alive / n))
         assert posterior.log_weights == pytest.approx([math.log(first.alive / n)] * n)
-        # Each draws anew: copies share nothing but the past.
+        # Each draws on its own: copies share nothing but the past.
         assert len(set(posterior.values)) > n - 3
 
 
@@ -127,7 +127,7 @@ async def test_inference_uses_no_random_stream_twice():
 
     async def model(ctx):
         first = await ctx.sample(Bernoulli(0.5))
-        # A draw, a token and a resampling at one place: same step, slot and record.
+        # A draw, a token and a resampling with the same step, slot and record.
         second = await ctx.sample(Bernoulli(0.5), proposal=Bernoulli(0.4))
         text = await ctx.generate(lm("a") * rule, max_tokens=4)
         third = await ctx.sample(Categorical(["a", "b"]))
@@ -137,18 +137,18 @@ async def test_inference_uses_no_random_stream_twice():
     used: Counter[tuple[object, ...]] = Counter()
     right = RandomStreams.at
 
-    def at(self, sync, slot, purpose, index=0):
-        used[sync, slot, purpose, index] += 1
-        return right(self, sync, slot, purpose, index)
+    def at(self, step, slot, purpose, index=0):
+        used[step, slot, purpose, index] += 1
+        return right(self, step, slot, purpose, index)
 
     with patch.object(RandomStreams, "at", at):
         posterior = await infer(model, n_particles=6, ess_threshold=1.0, seed=0, progress=False)
     assert any(sync.ancestors for sync in posterior.history)
     assert {purpose for _, _, purpose, _ in used} == set(Purpose)
     assert max(used.values()) == 1
-    # At one place there are streams of two purposes at least.
-    places = Counter((sync, slot) for sync, slot, _, _ in used)
-    assert max(places.values()) > 1
+    # Of some step and slot there are streams of two purposes at least.
+    pairs = Counter((step, slot) for step, slot, _, _ in used)
+    assert max(pairs.values()) > 1
 
 
 @pytest.mark.parametrize("kind", ["mask", "check"])

@@ -1,4 +1,4 @@
-"""For a seed programs give what they gave before."""
+"""With the same seed programs give what they gave before."""
 
 from __future__ import annotations
 

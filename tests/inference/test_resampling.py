@@ -20,11 +20,11 @@ def _z(scheme: object, draws: int = 4000) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_counts_are_unbiased(name: str) -> None:
+def test_counts_of_children_are_unbiased(name: str) -> None:
     assert _z(SCHEMES[name]).max() < 4.5
 
 
-def test_a_biased_scheme_is_caught() -> None:
+def test_biased_scheme_is_caught() -> None:
     def rounded(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return np.sort(rng.choice(5, size=5, p=np.round(weights, 1) / np.round(weights, 1).sum()))
 

@@ -1,4 +1,4 @@
-"""Misuse tells what is wrong and what to write instead."""
+"""Errors say what is wrong and what to write instead."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _here(text: str) -> str:
     return f"{__file__}:{number}"
 
 
-async def test_a_statement_not_awaited_names_its_line() -> None:
+async def test_statement_not_awaited_is_named_with_its_line() -> None:
     async def model(ctx: Context) -> None:
         ctx.sample(COIN)  # forgotten in the middle
         await ctx.sample(COIN)
@@ -61,7 +61,7 @@ async def test_a_statement_not_awaited_names_its_line() -> None:
     assert _here("# forgotten at the " + "end") in str(error.value)
 
 
-async def test_two_statements_at_once() -> None:
+async def test_two_statements_at_once_are_rejected() -> None:
     async def model(ctx: Context) -> Any:
         return await asyncio.gather(ctx.sample(COIN), ctx.sample(COIN))
 
@@ -92,7 +92,7 @@ async def test_misuse_is_reported_even_if_the_model_catches_it() -> None:
 
 
 @pytest.mark.usefixtures("idle_clock")
-async def test_a_timeout_must_not_span_a_statement() -> None:
+async def test_timeout_that_spans_a_statement_is_rejected() -> None:
     class SlowLM(ToyLM):
         async def logits(self, contexts: Any, temperatures: Any) -> Any:
             await asyncio.sleep(0.2)
@@ -108,7 +108,7 @@ async def test_a_timeout_must_not_span_a_statement() -> None:
         await _infer(model, n_particles=2)
 
 
-async def test_randomness_outside_the_library() -> None:
+async def test_randomness_outside_the_library_is_found_by_replays() -> None:
     async def model(ctx: Context) -> str:
         text = await ctx.generate(LM("go"), max_tokens=3)
         await ctx.factor(float(len(text)))
@@ -164,7 +164,7 @@ async def test_check_replay_finds_a_model_that_ends_early() -> None:
         await check_replay(model)
 
 
-async def test_an_exception_comes_out_as_itself_with_one_note() -> None:
+async def test_exception_in_a_model_comes_out_with_one_note() -> None:
     async def model(ctx: Context) -> None:
         text = await ctx.generate(LM("go"), max_tokens=3, name="text")
         raise KeyError(f"no {text!r} here")
@@ -179,7 +179,7 @@ async def test_an_exception_comes_out_as_itself_with_one_note() -> None:
     assert not any(name.endswith(("execution.py", "context.py")) for name in frames)
 
 
-async def test_the_model_can_catch_what_its_own_call_raised() -> None:
+async def test_exception_of_a_call_is_caught_by_its_model() -> None:
     async def broken() -> None:
         raise OSError("no network")
 
@@ -194,7 +194,7 @@ async def test_the_model_can_catch_what_its_own_call_raised() -> None:
     assert (await _infer(model)).values == ["no network"] * 10
 
 
-async def test_a_predicate_that_raises_names_itself_and_the_text() -> None:
+async def test_predicate_that_raises_is_named_with_the_text() -> None:
     @predicate
     def fragile(text: str) -> bool:
         return 1 / (len(text) - 1) != 7
@@ -216,22 +216,22 @@ async def test_a_predicate_that_raises_names_itself_and_the_text() -> None:
     assert set(posterior.values) <= {""}
 
 
-async def test_a_predicate_that_returns_no_bool() -> None:
-    forgetful = predicate(lambda text: None)  # pyright: ignore
+async def test_predicate_that_returns_no_bool_is_rejected() -> None:
+    no_bool = predicate(lambda text: None)  # pyright: ignore
 
     async def model(ctx: Context) -> str:
-        return await ctx.generate(LM("go") * forgetful, max_tokens=4)
+        return await ctx.generate(LM("go") * no_bool, max_tokens=4)
 
     with pytest.raises(PotentialError, match=r"returned None .* True or False"):
         await _infer(model)
 
 
-def test_a_regular_expression_that_does_not_parse() -> None:
+def test_regex_that_does_not_parse_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"\(unclosed"):
         Regex("(unclosed")
 
 
-async def test_an_empty_product_vocabulary() -> None:
+async def test_product_without_a_common_token_is_rejected() -> None:
     with pytest.raises(VocabularyError, match="no token in common"):
         _ = LM("go") * BoolFSA.from_regex("z+", charset={"z"})
     other = ToyLM(["x", "y"])
@@ -282,19 +282,19 @@ async def test_wrong_options_are_quoted(options: Any, message: str) -> None:
         await infer(model, seed=-1)
 
 
-async def test_a_model_that_is_not_async() -> None:
+async def test_model_that_is_not_async_is_rejected() -> None:
     with pytest.raises(ModelError, match="async def"):
         await _infer(lambda ctx: 3)
 
 
-async def test_run_inside_an_event_loop() -> None:
+async def test_run_inside_an_event_loop_is_rejected() -> None:
     async def model(ctx: Context) -> None: ...
 
     with pytest.raises(ModelError, match="await infer"):
         run(model)
 
 
-def test_prompts() -> None:
+def test_prompts_that_are_wrong_are_named() -> None:
     with pytest.raises(VocabularyError, match="has no tokens"):
         LM("")
     with pytest.raises(VocabularyError, match="token id 77"):
@@ -308,7 +308,7 @@ def test_prompts() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-async def test_a_potential_that_returns_nonsense(bad: float) -> None:
+async def test_potential_that_gives_nan_or_infinity_is_named(bad: float) -> None:
     async def weighing(ctx: Context) -> str:
         return await ctx.generate(LM("go") * Soft(lambda text: bad), max_tokens=3)
 
@@ -320,7 +320,7 @@ async def test_a_potential_that_returns_nonsense(bad: float) -> None:
             await _infer(model)
 
 
-async def test_a_language_model_that_gives_nan() -> None:
+async def test_language_model_that_gives_nan_is_named() -> None:
     class BrokenLM(ToyLM):
         def __init__(self) -> None:
             super().__init__(["a"])
@@ -339,7 +339,7 @@ async def test_a_language_model_that_gives_nan() -> None:
         await _infer(model)
 
 
-async def test_all_dead() -> None:
+async def test_posterior_without_survivors_names_the_killer() -> None:
     nothing = predicate(lambda text: text == "")
 
     async def model(ctx: Context) -> str:
@@ -354,7 +354,7 @@ async def test_all_dead() -> None:
         posterior.sample()
 
 
-async def test_a_text_that_cannot_even_begin() -> None:
+async def test_generate_that_allows_no_text_has_no_evidence() -> None:
     async def model(ctx: Context) -> str:
         return await ctx.generate(LM("go") * predicate(lambda text: False), max_tokens=3)
 

@@ -20,7 +20,7 @@ from awrs_ppl import (
     infer,
 )
 from awrs_ppl import predicate as predicate_of
-from awrs_ppl.inference import step as rounds
+from awrs_ppl.inference import step
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.potentials import Soft
@@ -82,8 +82,8 @@ def without_a(text: str) -> float:
     return -math.inf if "a" in text else 0.5
 
 
-async def stop_the_critic_refuses(ctx: Context) -> str:
-    """No text with an "a", and yet "ba" may go on: the stop takes it away."""
+async def stop_the_critic_rejects(ctx: Context) -> str:
+    """No text with an "a", and yet "ba" may continue: the stop takes it away."""
     critic = Soft(without_a, prefix=without_a)
     return await ctx.generate(LM("go", stop="aa"), max_tokens=3, critic=critic)
 
@@ -104,7 +104,7 @@ PROGRAMS = [
     two_texts,
     choices,
     twisted,
-    stop_the_critic_refuses,
+    stop_the_critic_rejects,
     soft_product,
     longer_and_shorter,
 ]
@@ -136,7 +136,7 @@ async def test_every_proposal_gives_the_same_posterior(proposal: Any) -> None:
     await assert_unbiased(model, runs=150, n_particles=12)
 
 
-async def test_one_particle_and_one_token() -> None:
+async def test_one_particle_and_one_token_give_the_exact_evidence() -> None:
     async def model(ctx: Context) -> str:
         return await ctx.generate(LM("go"), max_tokens=1)
 
@@ -149,7 +149,7 @@ async def test_one_particle_and_one_token() -> None:
 async def test_particles_that_wait_do_not_compete() -> None:
     """A short text that is weighed already must not lose against long ones that are not.
 
-    Unbiased on paper either way; but with few particles the posterior would be far off.
+    Unbiased in both cases; but with few particles the posterior would be far off.
     """
     lm = ToyLM(["a"], weights=lambda context: [0.5, 0.5])
 
@@ -180,7 +180,7 @@ async def one_way_dies(ctx: Context) -> str:
     return await ctx.generate(TWO_WAYS("go") * allowed, max_tokens=6)
 
 
-async def test_a_text_that_has_ended_keeps_its_place_while_others_go_on(
+async def test_text_that_has_ended_keeps_its_slot_while_others_grow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def runs() -> list[float]:
@@ -194,7 +194,7 @@ async def test_a_text_that_has_ended_keeps_its_place_while_others_go_on(
 
     exact = await enumerate_posterior(one_way_dies)
     assert logmeanexp(await runs()) == pytest.approx(exact.log_ml, abs=0.1)
-    # If they compete, the ones that die win mostly.
+    # If they compete, those that die mostly win.
     monkeypatch.setattr(Particle, "is_ahead", False)
     assert (await runs()).count(-math.inf) > 10
 
@@ -215,7 +215,7 @@ async def test_resampling_happens_in_mid_sentence() -> None:
     assert any(len(set(ancestors)) < 16 for ancestors in resampled)
 
 
-async def test_an_enumeration_leaves_out_what_has_no_weight() -> None:
+async def test_enumeration_leaves_out_what_has_no_weight() -> None:
     async def impossible(ctx: Context) -> bool:
         heads = await ctx.sample(Bernoulli(0.5))
         await ctx.condition(False)
@@ -245,7 +245,7 @@ async def _is_caught(model: Any, **options: Any) -> None:
         await assert_unbiased(model, runs=150, n_particles=12, ess_threshold=0.9, **options)
 
 
-async def test_a_twist_that_is_not_undone_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_twist_that_is_not_undone_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Particle.weigh
 
     def weigh(self: Particle, log_weight: float, twist: float, killer: str | None) -> None:
@@ -255,7 +255,7 @@ async def test_a_twist_that_is_not_undone_is_caught(monkeypatch: pytest.MonkeyPa
     await _is_caught(twisted)
 
 
-async def test_a_mean_over_survivors_only_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_mean_over_survivors_only_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     from awrs_ppl.inference import population
     from awrs_ppl.log_weights import log_mean
 
@@ -288,7 +288,7 @@ async def test_weights_kept_after_resampling_are_caught(monkeypatch: pytest.Monk
     await _is_caught(longer_and_shorter)
 
 
-async def test_a_scheme_that_rounds_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_scheme_that_rounds_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def rounding(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         counts = np.floor(weights * len(weights)).astype(int)
         counts[weights.argmax()] += len(weights) - counts.sum()
@@ -298,7 +298,7 @@ async def test_a_scheme_that_rounds_is_caught(monkeypatch: pytest.MonkeyPatch) -
     await _is_caught(longer_and_shorter, resampling="rounding")
 
 
-async def test_a_forced_end_that_is_not_weighed_is_caught(
+async def test_forced_end_that_is_not_weighed_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     right = TokenStep.draw
@@ -318,8 +318,8 @@ async def test_stops_kept_in_the_text_are_caught(monkeypatch: pytest.MonkeyPatch
     await _is_caught(twisted)
 
 
-async def test_a_critic_asked_about_the_beginning_of_a_stop_is_caught(
+async def test_critic_evaluated_on_the_prefix_of_a_stop_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rounds, "_lasting", lambda progress, generation: progress.text)
-    await _is_caught(stop_the_critic_refuses)
+    monkeypatch.setattr(step, "_lasting", lambda progress, generation: progress.text)
+    await _is_caught(stop_the_critic_rejects)

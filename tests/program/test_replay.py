@@ -58,7 +58,7 @@ def _executed() -> Any:
     return json.loads(namespace["result"])
 
 
-def test_the_same_seed_gives_the_same_posterior_in_two_processes() -> None:
+def test_same_seed_gives_the_same_posterior_in_two_processes() -> None:
     here, again = _executed(), _executed()
     there = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
@@ -92,7 +92,7 @@ def test_global_random_state_is_untouched() -> None:
 
 
 @pytest.mark.usefixtures("idle_clock")
-async def test_the_order_in_which_io_finishes_changes_nothing() -> None:
+async def test_order_in_which_io_finishes_changes_nothing() -> None:
     def model(delays: list[float]) -> Any:
         async def slow(ctx: Context) -> tuple[str, str]:
             x = await ctx.sample(ABC)
@@ -149,7 +149,7 @@ async def test_clones_share_no_random_numbers() -> None:
     assert len(set(posterior.values)) == 40
 
 
-async def test_a_dropped_particle_is_unwound() -> None:
+async def test_dropped_particle_is_unwound() -> None:
     entered: list[int] = []
     left: list[int] = []
 
@@ -185,7 +185,7 @@ async def test_context_variables_belong_to_a_particle() -> None:
     assert set((await infer(model, seed=0, progress=False)).values) == {True}
 
 
-async def test_a_nested_inference() -> None:
+async def test_nested_inference_repeats_with_its_own_seed() -> None:
     async def inner(ctx: Context) -> str:
         return await ctx.generate(LM("in"), max_tokens=2)
 
@@ -202,7 +202,7 @@ async def test_a_nested_inference() -> None:
     assert posterior.log_ml == pytest.approx(posterior.values[0])
 
 
-async def test_two_inferences_in_one_loop() -> None:
+async def test_two_inferences_in_one_loop_give_what_each_gives_alone() -> None:
     async def model(ctx: Context, prompt: str) -> str:
         return await ctx.generate(LM(prompt), max_tokens=6)
 
@@ -215,7 +215,7 @@ async def test_two_inferences_in_one_loop() -> None:
 
 
 @pytest.mark.usefixtures("idle_clock")
-async def test_a_timeout_returns_what_has_finished() -> None:
+async def test_timeout_returns_what_has_finished() -> None:
     async def model(ctx: Context) -> str:
         text = await ctx.generate(LM("go"), max_tokens=3)
         if "b" in text:
@@ -237,7 +237,7 @@ async def test_a_timeout_returns_what_has_finished() -> None:
 
 
 @pytest.mark.usefixtures("idle_clock")
-async def test_an_interrupt_returns_what_has_finished_when_asked() -> None:
+async def test_interrupt_with_partial_returns_what_has_finished() -> None:
     async def model(ctx: Context) -> str:
         text = await ctx.generate(LM("go"), max_tokens=3)
         if "b" in text:
@@ -297,7 +297,7 @@ async def _plain(ctx: Context) -> str:
 
 
 @pytest.mark.usefixtures("idle_clock")
-async def test_a_cancelled_inference_leaves_nothing_behind() -> None:
+async def test_cancelled_inference_leaves_nothing_running() -> None:
     async def model(ctx: Context) -> None:
         await ctx.sample(ABC)
         await asyncio.sleep(60)
@@ -312,7 +312,7 @@ async def test_a_cancelled_inference_leaves_nothing_behind() -> None:
 
 
 @pytest.mark.usefixtures("idle_clock")
-async def test_a_timeout_around_io_of_the_model_is_fine() -> None:
+async def test_timeout_around_io_of_a_model_is_allowed() -> None:
     async def model(ctx: Context) -> str:
         x = await ctx.sample(ABC)
         try:
@@ -325,7 +325,7 @@ async def test_a_timeout_around_io_of_the_model_is_fine() -> None:
     assert all(v.endswith("late") for v in (await infer(model, seed=0, progress=False)).values)
 
 
-async def test_names() -> None:
+async def test_names_of_statements_are_unique_and_in_order() -> None:
     async def model(ctx: Context) -> None:
         await ctx.sample(ABC)
         await ctx.generate(LM("go"), max_tokens=2)
@@ -338,8 +338,8 @@ async def test_names() -> None:
     assert trace.log_weights["condition 5"] == 0.0
 
 
-async def test_replaying_many_statements_is_linear() -> None:
-    """500 statements again: each asks the record once and never the event loop."""
+async def test_replay_of_many_statements_is_linear() -> None:
+    """500 statements again: each reads its record once and never uses the event loop."""
     records = [Record(Sample(f"sample {i}", Categorical(["a"])), "a", 0.0) for i in range(1, 501)]
 
     async def model(ctx: Context) -> int:
@@ -352,7 +352,7 @@ async def test_replaying_many_statements_is_linear() -> None:
     assert len(notified) == 1, "only the end was reported: no statement blocked"
 
 
-async def test_a_statement_awaited_twice() -> None:
+async def test_statement_awaited_twice_is_rejected() -> None:
     async def model(ctx: Context) -> None:
         statement = ctx.sample(ABC)
         await statement
@@ -389,7 +389,7 @@ async def test_memory_of_dropped_lineages_is_freed() -> None:
 
 
 async def test_grouping_is_not_confused_by_different_predicates() -> None:
-    """Particles whose predicates differ are never drawn together, though they look alike."""
+    """Particles whose predicates differ are never drawn together, though their code is equal."""
 
     async def model(ctx: Context) -> bool:
         forbidden = await ctx.sample(Categorical(["a", "b"]))

@@ -88,11 +88,11 @@ def test_weight_of_a_text_and_its_end_is_the_product_over_models(name):
 @pytest.mark.parametrize("name", FACTORS)
 async def test_weight_of_each_particle_is_the_mass_that_its_text_met(name, rule):
     factors, most = FACTORS[name], 4
-    asked = potential(factors)
+    target = potential(factors)
     if rule == "mask":
-        asked = asked * Regex("a*b?")
+        target = target * Regex("a*b?")
     elif rule == "predicate":
-        asked = asked * predicate(lambda text: "ba" not in text and "bb" not in text)
+        target = target * predicate(lambda text: "ba" not in text and "bb" not in text)
     allowed = {
         text
         for text in masses(factors, most)
@@ -100,7 +100,7 @@ async def test_weight_of_each_particle_is_the_mass_that_its_text_met(name, rule)
     }
 
     async def model(ctx):
-        return await ctx.generate(asked, max_tokens=most, proposal=AWRS(effort=1e9))
+        return await ctx.generate(target, max_tokens=most, proposal=AWRS(effort=1e9))
 
     posterior = await infer(model, n_particles=50, ess_threshold=0, seed=3, progress=False)
     for text, log_weight in zip(posterior.values, posterior.log_weights, strict=True):
@@ -140,27 +140,29 @@ async def test_temperature_of_a_prompted_llm_in_a_product_is_its_own(temperature
     backend = _mock()
     letters = {bytes(token): i for i, token in enumerate(backend.byte_vocab)}
     a, b = letters[b"a"], letters[b"b"]
-    asked = PromptedLLM(backend, prompt_ids=[a], eos_byte_strings=[b"!"], temperature=temperature)
+    llm = PromptedLLM(backend, prompt_ids=[a], eos_byte_strings=[b"!"], temperature=temperature)
 
     async def model(ctx):
         return await ctx.generate(
-            product(asked, OneOf(["a", "b"])), max_tokens=2, proposal=AWRS(effort=1e9)
+            product(llm, OneOf(["a", "b"])), max_tokens=2, proposal=AWRS(effort=1e9)
         )
 
-    def law(context: list[int]) -> np.ndarray:
+    def log_probs(context: list[int]) -> np.ndarray:
         logps = backend.next_token_logprobs_sync(context)
         return torch.log_softmax(logps.double() / temperature, -1).numpy()
 
     end = letters[b"!"]
-    wanted = {text: float(law([a])[i] + law([a, i])[end]) for text, i in (("a", a), ("b", b))}
+    wanted = {
+        text: float(log_probs([a])[i] + log_probs([a, i])[end]) for text, i in (("a", a), ("b", b))
+    }
     posterior = await infer(model, n_particles=400, seed=0, ess_threshold=0, progress=False)
-    allowed = np.logaddexp(law([a])[a], law([a])[b])
+    allowed = np.logaddexp(log_probs([a])[a], log_probs([a])[b])
     for text, log_weight in zip(posterior.values, posterior.log_weights, strict=True):
-        last = law([a, a if text == "a" else b])[end]
+        last = log_probs([a, a if text == "a" else b])[end]
         assert log_weight == pytest.approx(float(allowed + last), abs=1e-5)
-    share = math.exp(law([a])[a] - allowed)
+    share = math.exp(log_probs([a])[a] - allowed)
     drawn = np.mean([text == "a" for text in posterior.values])
-    # Stratified draws: each particle has its place in an even grid.
+    # Stratified draws: each particle has its position in an even grid.
     assert abs(drawn - share) <= 1.5 / 400
     assert set(wanted) == set(posterior.values)
 
@@ -190,18 +192,18 @@ def before(text: str) -> float:
 async def test_observation_weighs_by_complete_at_the_end_and_by_prefix_before(text, with_lm):
     soft = Soft(uneven, prefix=before)
     rest = predicate(lambda text: True)
-    asked = ONE("a") * soft * rest if with_lm else product(soft, rest)
+    target = ONE("a") * soft * rest if with_lm else product(soft, rest)
     ids = tuple(LETTERS.index(letter) for letter in text)
     factors = FACTORS["one"]
-    begun = math.prod(token_of(factors, ids[:i], ids[i]) for i in range(len(ids)))
+    mass = math.prod(token_of(factors, ids[:i], ids[i]) for i in range(len(ids)))
     wanted = {
-        True: uneven(text) + (math.log(begun * end_of(factors, ids)) if with_lm else 0.0),
-        False: before(text) - before("") + (math.log(begun) if with_lm else 0.0),
+        True: uneven(text) + (math.log(mass * end_of(factors, ids)) if with_lm else 0.0),
+        False: before(text) - before("") + (math.log(mass) if with_lm else 0.0),
     }
     for ends, log_weight in wanted.items():
 
         async def model(ctx, ends=ends):
-            await ctx.observe(asked, text, ends=ends)
+            await ctx.observe(target, text, ends=ends)
 
         posterior = await infer(model, n_particles=2, seed=0, progress=False)
         assert posterior.log_ml == pytest.approx(log_weight, abs=1e-9)

@@ -61,7 +61,7 @@ def nothing_more(text: str) -> bool:
 
 
 class Masked(BooleanPotential):
-    """No "c", by a mask; a plain second engine beside llguidance."""
+    """No "c", by a plain mask, beside those of llguidance."""
 
     def start(self) -> str:
         return "start"
@@ -91,40 +91,42 @@ CONSTRAINTS = {
 
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
-async def test_properly_weighted(proposal: Any, constraint: str) -> None:
+async def test_proposals_are_properly_weighted(proposal: Any, constraint: str) -> None:
     product = CONSTRAINTS[constraint](LM("go"))
     await assert_properly_weighted(proposal, product, "a")
 
 
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
 @pytest.mark.parametrize("text", ["", "ab", "a"])
-async def test_stops(proposal: Any, text: str) -> None:
-    """Tokens that complete a stop close the text, also one begun in earlier tokens."""
+async def test_proposals_with_stops_are_properly_weighted(proposal: Any, text: str) -> None:
+    """Tokens that complete a stop end the text, also one with a prefix in earlier tokens."""
     for stop in (".", "bc", ["b.", "bab"]):
         await assert_properly_weighted(proposal, LM("go", stop=stop) * no_bb, text, draws=1500)
 
 
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
-async def test_forced_end(proposal: Any) -> None:
+async def test_proposals_at_a_forced_end_are_properly_weighted(proposal: Any) -> None:
     for product in (LM("go") * no_bb, LM("go", stop=".") * Masked(), LM("go") * only_a):
         await assert_properly_weighted(proposal, product, "a", forced=True, draws=500)
 
 
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
-async def test_draws_made_together(proposal: Any) -> None:
+async def test_draws_made_together_are_properly_weighted(proposal: Any) -> None:
     await assert_properly_weighted(proposal, LM("go") * no_bb, "a", together=5, draws=8000)
 
 
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
-async def test_zero_mass(proposal: Any) -> None:
-    """Nothing is allowed, or the model gives what is allowed no weight."""
+async def test_proposals_at_zero_mass_are_properly_weighted(proposal: Any) -> None:
+    """Nothing is allowed, or what is allowed has no weight."""
     end_only = ToyLM(["a", "b"], weights=lambda context: [0.0, 1.0, 0.0])
     await assert_properly_weighted(proposal, end_only("b") * only_a, "", draws=200)
     await assert_properly_weighted(proposal, LM("go") * nothing_more, "a", draws=2000)
 
 
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
-async def test_a_dominant_forbidden_token(proposal: Any) -> None:
+async def test_proposals_under_a_dominant_rejected_token_are_proper(
+    proposal: Any,
+) -> None:
     lm = ToyLM(["a", "b", "c"], weights=lambda context: [0.01, 0.98, 0.005, 0.005])
     # The paper's estimators have heavy tails here: their distribution is right, their variance is
     # not.
@@ -140,7 +142,7 @@ async def test_temperature_near_zero_does_not_underflow() -> None:
     await assert_properly_weighted(AWRS(), lm("a", temperature=0.1) * Regex("b*"), "", draws=300)
 
 
-async def test_the_first_accepted_token_is_not_properly_weighted() -> None:
+async def test_local_awrs_is_not_properly_weighted() -> None:
     with pytest.raises(AssertionError, match="mean weight"):
         await assert_properly_weighted(LocalAWRS(), LM("go") * no_bb, "ab")
 
@@ -166,26 +168,26 @@ class Broken(AWRS):
         mass, rest, k = head.mass, head.unknown.mass, max(head.draws, 1)
         tail = [head.unknown.draw(rng) for _ in range(k)] if rest else []
         found = [outcome for outcome in tail if await verdicts.check(outcome)]
-        worth = rest / k
+        weight = rest / k
         if self.fault == "tail verdicts enter A before W is formed":
             mass += sum(head.unknown.weight(v) for v in set(found))
         if self.fault == "draws until accepted":
             while rest and not found and mass == 0:
                 outcome = head.unknown.draw(rng)
                 found = [outcome] if await verdicts.check(outcome) else []
-            worth = rest
+            weight = rest
         if self.fault == "repeated draws merged":
             found = list(dict.fromkeys(found))
         if self.fault == "tail drawn from everything":
             found = [v for v in [everything.draw(rng)] if await verdicts.check(v)]
-            worth = rest
-        total = mass + worth * len(found)
+            weight = rest
+        total = mass + weight * len(found)
         if total <= 0:
             return Draw(-1, -math.inf)
         if rng.random() * total < mass and head.mass > 0.0:
             known, weights, twists = head.frozen()
-            place = pick(np.cumsum(weights * twists), rng.random() * head.mass)
-            return Draw(int(known[place]), outcomes.log_scale + math.log(total))
+            i = pick(np.cumsum(weights * twists), rng.random() * head.mass)
+            return Draw(int(known[i]), outcomes.log_scale + math.log(total))
         return Draw(found[int(rng.integers(len(found)))], outcomes.log_scale + math.log(total))
 
 
@@ -251,9 +253,11 @@ def test_wrong_options_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"effort": 99}, {"trifle": 0.1}, {"max_checks": 7}], ids=lambda option: min(option)
+    "option",
+    [{"effort": 99}, {"negligible": 0.1}, {"max_checks": 7}],
+    ids=lambda option: min(option),
 )
-def test_an_option_that_a_proposal_does_not_have(option: Any) -> None:
+def test_option_that_a_proposal_does_not_have_is_named(option: Any) -> None:
     (name,) = option
     others = [PaperAWRS, LocalAWRS, Prior]
     for other in others if name == "effort" else [AWRS, *others]:
@@ -276,14 +280,16 @@ def test_options_have_their_defaults() -> None:
 
 @pytest.mark.parametrize("estimator", ["two-loop", "recursive", "geometric"])
 def test_awrs_with_an_estimator_of_the_papers_is_deprecated(estimator: Any) -> None:
-    told = re.escape(f"AWRS(estimator='{estimator}') is deprecated: write PaperAWRS('{estimator}')")
-    with pytest.warns(DeprecationWarning, match=told) as warned:
+    message = re.escape(
+        f"AWRS(estimator='{estimator}') is deprecated: write PaperAWRS('{estimator}')"
+    )
+    with pytest.warns(DeprecationWarning, match=message) as warned:
         assert AWRS(estimator=estimator) == PaperAWRS(estimator)
     assert warned[0].filename == __file__
-    with pytest.warns(DeprecationWarning, match=told):
+    with pytest.warns(DeprecationWarning, match=message):
         assert AWRS(estimator) == PaperAWRS(estimator)
     with (
-        pytest.warns(DeprecationWarning, match=told),
+        pytest.warns(DeprecationWarning, match=message),
         pytest.raises(ValueError, match=f"estimator='{estimator}' and another option"),
     ):
         AWRS(estimator=estimator, effort=99)
@@ -346,7 +352,7 @@ async def test_weights_are_right_down_to_the_smallest_float(proposal: Any, fuzz:
         assert stats.kstest(quotients, stats.gamma(2).cdf).pvalue > 1e-3
 
 
-async def test_a_mass_below_float32_keeps_its_digits() -> None:
+async def test_mass_below_float32_keeps_its_digits() -> None:
     """In float32 what is allowed has two digits or none; it is the same in float64."""
 
     class Narrow(ToyLM):
@@ -365,7 +371,7 @@ async def test_a_mass_below_float32_keeps_its_digits() -> None:
                 assert exact.log_ml == pytest.approx(log_evidence(weights), rel=1e-5)
 
 
-async def test_an_end_that_is_forced_weighs_what_it_weighs() -> None:
+async def test_forced_end_of_tiny_weight_keeps_its_digits() -> None:
     class Narrow(ToyLM):
         async def logits(self, contexts: Any, temperatures: Any) -> Any:
             return (await super().logits(contexts, temperatures)).float()

@@ -1,4 +1,4 @@
-"""Ranges of tokens with a common beginning, against looking at every token."""
+"""Ranges of tokens with a common prefix, against a search through all tokens."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ TOKENS = st.lists(BYTES, min_size=1, max_size=4).map(b"".join)
 
 
 @given(st.lists(TOKENS, min_size=1, max_size=30), TOKENS)
-def test_ranges_and_beginnings(tokens: list[bytes], data: bytes) -> None:
+def test_prefix_index_finds_the_tokens_of_a_plain_search(tokens: list[bytes], data: bytes) -> None:
     prefix_index = PrefixIndex([*tokens, b"a"], range(len(tokens)))  # the last one is no text
     first, last = prefix_index.range(data)
-    begin = {i for i, token in enumerate(tokens) if token.startswith(data)}
-    assert set(prefix_index.ids[first:last].tolist()) == begin
+    longer = {i for i, token in enumerate(tokens) if token.startswith(data)}
+    assert set(prefix_index.ids[first:last].tolist()) == longer
     within = {i for i, token in enumerate(tokens) if data.startswith(token)}
     assert set(prefix_index.within(data)) == within
     same = {i for i, token in enumerate(tokens) if token == data}

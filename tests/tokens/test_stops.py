@@ -20,7 +20,7 @@ from awrs_ppl.proposals import token_step
 from awrs_ppl.testing import assert_unbiased, enumerate_posterior
 from awrs_ppl.tokens.vocabulary import Vocabulary, first_stop, stop_prefix
 
-# Some begin inside others, some are others' ends, some repeat their own beginning.
+# Some begin inside others, some are others' ends, some repeat their own prefix.
 SOME = [
     (b"x",),
     (b"xy", b"y"),
@@ -33,7 +33,7 @@ SOME = [
 
 
 def cut(text: bytes, stops: tuple[bytes, ...]) -> int | None:
-    """Where a text ends that is read byte by byte; None if it goes on."""
+    """Where a text ends that is read byte by byte; None if it continues."""
     for end in range(1, len(text) + 1):
         done = [stop for stop in stops if text[:end].endswith(stop)]
         if done:
@@ -53,7 +53,7 @@ def test_first_stop_is_where_a_plain_search_ends(stops):
 
 
 @pytest.mark.parametrize("stops", SOME, ids=repr)
-def test_stop_tail_is_the_longest_prefix_of_a_stop_at_the_end(stops):
+def test_stop_prefix_is_the_longest_prefix_of_a_stop_at_the_end(stops):
     for text in texts("axy", 5):
         ends = [text[i:] for i in range(len(text))]
         tails = [end for end in ends if any(s.startswith(end) and s != end for s in stops)]
@@ -100,7 +100,7 @@ class Case:
         self.weights = lambda context: [
             0.3 + noise(context, i) for i in range(len(self.tokens) + 1)
         ]
-        # So few may go on that there are dead ends, many of them behind the prefix of a stop.
+        # So few prefixes are allowed that there are dead ends, many after the prefix of a stop.
         self.allows = lambda text: all(noise(text[:i]) < 0.7 for i in range(1, len(text) + 1))
         self.may_end = lambda text: self.allows(text) and noise("end", text) < 0.5
         self.lm = ToyLM(self.tokens, weights=self.weights)
@@ -164,7 +164,7 @@ def test_infer_with_stops_and_dead_ends_is_unbiased(fuzz):
         asyncio.run(assert_unbiased(case.model, runs=50, n_particles=6, ess_threshold=0.9))
 
 
-async def test_dead_end_behind_the_prefix_of_a_stop_is_one_of_its_text():
+async def test_dead_end_after_the_prefix_of_a_stop_belongs_to_its_text():
     # After "ax" and "bx" the constraint's states are equal, and so are the tails; but the stop
     # "xy" leaves "a" of the one, where the text may not end, and "b" of the other, where it may.
     # The first text meets the dead end, mostly before any has begun with "b".
@@ -189,11 +189,11 @@ async def test_dead_end_behind_the_prefix_of_a_stop_is_one_of_its_text():
     right = dead_ends.joint_state
 
     def forgets_the_text(verdicts: NextVerdicts, states: Any = None, data: Any = None) -> Any:
-        place: Any = right(verdicts, states, data)
+        state: Any = right(verdicts, states, data)
         text = verdicts.text.data if data is None else data
-        return (*place[:-1], stop_prefix(text, verdicts.target.stops))
+        return (*state[:-1], stop_prefix(text, verdicts.target.stops))
 
-    places = (dead_ends, token_step)
-    broken = (patch.object(module, "joint_state", forgets_the_text) for module in places)
+    modules = (dead_ends, token_step)
+    broken = (patch.object(module, "joint_state", forgets_the_text) for module in modules)
     with next(broken), next(broken), pytest.raises(AssertionError):
         await assert_unbiased(model, **checked)
