@@ -5,7 +5,7 @@
     │   └── ReplayError      a model did something else when it was run again
     ├── PotentialError       a potential broke its contract: NaN, +inf, a check that raised
     ├── ContextLengthError   a context has more tokens than the language model can take
-    ├── VocabularyError      potentials with no token in common, or a text nobody can spell
+    ├── VocabularyError      potentials with no token in common, or a text that no tokens spell
     ├── EmbeddedModelError   the package with the weights is missing or damaged
     └── NoSurvivors          every particle has weight zero, and a result was asked for
 
@@ -49,7 +49,8 @@ class PotentialError(AwrsError):
 class ContextLengthError(AwrsError):
     """A context has more tokens than the language model has positions, or memory, for.
 
-    In a model it reaches the particle that went there, at its `generate` or `observe`.
+    In a model it is raised in the particle whose context is too long, at its `generate` or
+    `observe`.
     """
 
 

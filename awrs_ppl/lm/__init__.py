@@ -33,7 +33,7 @@ class LM:
     `tokenizer`. `device` is a torch device, by default CUDA if there is one; `dtype` a torch
     dtype or its name, by default float32 on the CPU and bfloat16 on a GPU; `memory` bounds
     the cache of past keys and values, in bytes. Raises `OSError` where transformers finds no
-    model, and `ValueError` or `TypeError` for options that cannot be.
+    model, and `ValueError` or `TypeError` for invalid options.
 
     >>> from awrs_ppl import ToyLM
     >>> lm = ToyLM(["a", "b"])
@@ -147,9 +147,9 @@ class LM:
         stop: str | Sequence[str] | None = None,
         temperature: float = 1.0,
     ) -> PromptedLM:
-        """The law of texts after `prompt`, a potential over this model's tokens.
+        """The distribution of texts after `prompt`, a potential over this model's tokens.
 
-        A text ends by an end token, or before the first occurrence of a `stop`; the beginning
+        A text ends by an end token, or before the first occurrence of a `stop`; a prefix
         of a stop is text until the stop is complete, and constraints see it. `temperature`
         divides the logits. Control tokens are never read out of a prompt given as text.
         """
@@ -164,12 +164,12 @@ class LM:
         stop: str | Sequence[str] | None = None,
         temperature: float = 1.0,
     ) -> PromptedLM:
-        """The law of answers to a conversation, by the model's own chat template.
+        """The distribution of answers to a conversation, by the model's own chat template.
 
         `messages` are `{"role": ..., "content": ...}`, or one text of the user's. What they say is
         text: control tokens in it are spelled out. Raises `ValueError` for a model without a chat
-        template, for messages that the template refuses, and where its own control tokens cannot
-        be told from those in a message; `TypeError` for what is no message.
+        template, for messages that the template rejects, and where its own control tokens cannot
+        be separated from those in a message; `TypeError` for what is no message.
         """
         ids = chat_ids(self.name, self.tokenizer, self._encoder, messages)
         return self(ids, stop=stop, temperature=temperature)
@@ -266,7 +266,7 @@ class LM:
         return self  # programs may draw and return models; their weights are not copied
 
     def shown(self, ids: tuple[int, ...]) -> str:
-        """`decode`, remembered: replays compare prompts by it."""
+        """`decode`, cached: replays compare prompts by it."""
         return self._decoded(ids)
 
     @cached_property

@@ -1,6 +1,6 @@
 """Whether a model is one that this library can run, and how: tried out when it is loaded.
 
-The judge is the model alone: one context, no mask, no positions, no cache.
+The reference is the model alone: one context, no mask, no positions, no cache.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Trial:
 
         The model alone runs once. That it does not look ahead is seen from the answers after the
         first of its tokens, which are given without the others; only where these differ, the model
-        alone is asked whether it looks ahead.
+        alone is checked for looking ahead.
         """
         self._long = long
         self._calls = [[long[:2], long[:4]], [long, long[:6]]]
@@ -130,7 +130,7 @@ class Trial:
         self._futures += [(long[:n], n) for n in (1, 2, 5, 9, 17, 30, half, len(long) - 1) if n]
 
     def _tokens(self, known: int) -> Iterator[int]:
-        """Tokens of text; those of control may stand for an image or for padding."""
+        """Tokens of text; control tokens may stand for an image or for padding."""
         control = {
             number
             for name, value in self._config.to_dict().items()
@@ -198,7 +198,7 @@ class Trial:
     def require_past_only(self) -> None:
         """Raise `ValueError` if what follows a token changes what the model gives after it.
 
-        Compares the first rows of contexts that begin alike and go on differently.
+        Compares the first rows of contexts that share a prefix and continue differently.
         """
         futures, self._futures = self._futures, []
         if futures:
@@ -219,8 +219,10 @@ class Trial:
                 )
 
     def _allowed(self, noise: float | None) -> tuple[float, float]:
-        """What answers of the engine and of the model alone may differ by, given what those of the
-        model alone do (None: not known)."""
+        """How much the engine may differ from the model alone, and that from itself.
+
+        `noise` is how much the model alone differs from itself; None: unknown.
+        """
         share, most, rounding = _TOLERANCES.get(self._model.dtype, _TOLERANCE)
         whole = self._run(self._long)
         apart = _apart(whole[1:], whole[:-1]).nan_to_num()

@@ -74,7 +74,7 @@ def temperature_of(temperature: float) -> float:
 
 
 def messages_of(messages: Any) -> list[dict[str, Any]]:
-    """The messages of a conversation; their content is the template's to judge."""
+    """The messages of a conversation; their content is for the template to check."""
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
     try:
@@ -115,7 +115,7 @@ def device_of(device: Any) -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(1, device=found)
-    except Exception as error:  # torch raises of many kinds, an AssertionError without CUDA
+    except Exception as error:  # torch raises many kinds, an AssertionError without CUDA
         reason = "" if isinstance(error, TypeError) else f" ({str(error).partition(chr(10))[0]})"
         raise ValueError(
             f"device={quoted(device)} cannot be used{reason}: give 'cpu', 'cuda', 'cuda:1', ..."

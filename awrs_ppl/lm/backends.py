@@ -22,7 +22,7 @@ __all__ = ["BackendEngine"]
 
 
 class BackendEngine:
-    """An `AsyncLM` of genlm-backend, asked in batches; it caches what it caches itself.
+    """An `AsyncLM` of genlm-backend, called in batches; caching is its own.
 
     `lora_name` is the adapter that it runs with. Rows of its model that are no tokens (padding)
     count in the softmax as in the model alone.
@@ -48,8 +48,8 @@ class BackendEngine:
         self.stats.passes += 1
         self.stats.tokens += sum(map(len, distinct))
         self.stats.seconds += time.perf_counter() - started
-        place = {context: i for i, context in enumerate(distinct)}
-        rows = rows[[place[context] for context in contexts]]
+        row_of = {context: i for i, context in enumerate(distinct)}
+        rows = rows[[row_of[context] for context in contexts]]
         if rows.shape[1] > self.vocab_size:
             raise AwrsError(
                 f"{self.async_lm!r} gave rows of {rows.shape[1]} log-probabilities, and of "
@@ -63,7 +63,7 @@ class BackendEngine:
         requests: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
         temperature: float = 1.0,
     ) -> list[torch.Tensor]:
-        """One batch over all beginnings of all continuations."""
+        """One batch over all prefixes of all continuations."""
         contexts = [context + text[:i] for context, text in requests for i in range(len(text))]
         if not contexts:
             return [torch.zeros(0) for _ in requests]
@@ -74,7 +74,7 @@ class BackendEngine:
 
 
 def _bytes_of(async_lm: AsyncLM) -> list[Any]:
-    """The bytes of an engine's tokens: by its tokenizer, or what it says where that is no help."""
+    """The bytes of an engine's tokens: by its tokenizer, or else those that it reports."""
     if isinstance(async_lm, TransformersEngine):
         return async_lm.byte_vocab
     try:
@@ -84,14 +84,14 @@ def _bytes_of(async_lm: AsyncLM) -> list[Any]:
 
 
 def _row_length(async_lm: AsyncLM) -> int:
-    """How many log-probabilities the engine's model gives for a next token, seen from one."""
+    """How many log-probabilities the engine's model gives for a next token, as one row shows."""
     if isinstance(async_lm, TransformersEngine):
         return async_lm.vocab_size
 
     def row() -> Any:
         try:
             return async_lm.next_token_logprobs_sync([0])
-        except NotImplementedError:  # what draws tokens does not need it
+        except NotImplementedError:  # an engine that draws tokens does not need it
             return asyncio.run(async_lm.next_token_logprobs([0]))
 
     # Some engines have an event loop of their own for this, and one may be running here.

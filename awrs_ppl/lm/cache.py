@@ -134,7 +134,7 @@ class Store:
         ]
 
     def find(self, context: tuple[int, ...]) -> Node:
-        """The end of the longest beginning of the context that is known."""
+        """The end of the longest prefix of the context that is cached."""
         node = self.recent.get(context)
         if node is not None and node.slot >= 0:
             return node
@@ -147,7 +147,7 @@ class Store:
         return node
 
     def learn(self, context: tuple[int, ...], node: Node, slots: list[int]) -> Node:
-        """The end of the context, given the end of a known beginning and the slots of the rest."""
+        """The end of the context, given the end of a cached prefix and the slots of the rest."""
         for token, slot in zip(context[node.depth :], slots, strict=True):
             child = node.children.get(token)
             if child is None:
@@ -184,7 +184,7 @@ class Store:
         self.size = size
 
     def _evict(self, count: int) -> None:
-        """Forget leaves, least recently used first, until `count` slots are free."""
+        """Evict leaves, least recently used first, until `count` slots are free."""
         leaves, todo = [], [self.root]
         while todo:
             node = todo.pop()
@@ -222,7 +222,7 @@ class Store:
             self.cells = []  # freed before the new ones are made
             self.cells = [self._tensors(layer, rows, wide) for layer in self.layers]
             self.ends = [self.root] * rows
-        # A row also holds the parent of what it holds: asked again for its logits.
+        # A row also holds the parent of what it holds: fed again for its logits.
         holds = {id(end.parent): row for row, end in enumerate(self.ends[:count])}
         holds |= {id(end): row for row, end in enumerate(self.ends[:count])}
         taken: dict[int, int] = {}

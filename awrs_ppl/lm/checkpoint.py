@@ -22,7 +22,7 @@ __all__ = ["load_checkpoint"]
 
 def load_checkpoint(name_or_path: str, dtype: torch.dtype) -> Any:
     """The model, on the CPU. Raises `ValueError` for one of another kind, or with weights missing,
-    and `OSError` for none."""
+    and `OSError` if there is none."""
     with _no_bar_of_weights():
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(

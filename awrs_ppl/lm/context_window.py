@@ -1,4 +1,4 @@
-"""How long the contexts of a model may be, and from which length on it treats them otherwise."""
+"""How long the contexts of a model may be, and from which length on it treats them differently."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ContextWindow:
     """The lengths of contexts, in tokens, at which a model changes.
 
     A context may have at most `limit` tokens, as `source` says. Beyond `switch` the distributions
-    after its first tokens are others than in a shorter context, or may be.
+    after its first tokens differ from those in a shorter context, or may.
     """
 
     limit: float = math.inf
@@ -102,7 +102,7 @@ def _stretched(config: Any, named: float) -> float:
 
 
 def _rotary_switch(config: Any) -> float:
-    """From which length on rotary embeddings turn all positions otherwise."""
+    """From which length on rotary embeddings turn all positions differently."""
     switch = math.inf
     for parameters in _rotary(config):
         if parameters["rope_type"] == "longrope":
@@ -113,7 +113,7 @@ def _rotary_switch(config: Any) -> float:
 
 
 def named_lengths(config: Any) -> list[int]:
-    """The lengths at which, by the configuration's names, a model may see its context otherwise."""
+    """The lengths at which, by the configuration's names, a model may change what it sees."""
     return sorted(
         value
         for name, value in config.to_dict().items()

@@ -23,10 +23,10 @@ _NAMES = ("role", "type")
 def chat_ids(
     name: str, tokenizer: Any, encoder: Encoder, messages: str | Sequence[Mapping[str, Any]]
 ) -> tuple[int, ...]:
-    """The tokens of a conversation and of what begins the answer.
+    """The tokens of a conversation and of the generation prompt behind it.
 
     Control tokens are read where the template writes them. What the messages say is text: a
-    control token in it, or one that comes about where texts meet, is spelled out.
+    control token in it, or one that forms where texts meet, is spelled out.
     """
     template = getattr(tokenizer, "chat_template", None)
     if template is None:
@@ -46,7 +46,7 @@ def chat_ids(
         shown = _render(tokenizer, said)
     except (TemplateError, TypeError) as error:
         raise ValueError(
-            f"the chat template of {name!r} refuses {quoted(messages)}: {error}"
+            f"the chat template of {name!r} rejects {quoted(messages)}: {error}"
         ) from error
     try:
         shown.encode()
@@ -61,8 +61,8 @@ def chat_ids(
     ids = controls.read(shown, marked, [*texts_in(said)], encoder)
     if ids is None:
         raise ValueError(
-            f"the messages {quoted(messages)} hold a control token, or parts of one, and what the "
-            f"chat template of {name!r} makes of them does not tell it from its own: take it out"
+            f"the messages {quoted(messages)} hold a control token, or parts of one, which cannot "
+            f"be separated from those of the chat template of {name!r}: take it out"
         )
     return ids
 
@@ -83,7 +83,7 @@ class _Controls:
         longest = sorted(filter(None, self._ids), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest)) or "(?!)")
         # Characters for private use instead of those of control tokens, one for one; blanks and
-        # what JSON escapes stay, lest the template treat a text otherwise.
+        # what JSON escapes stay, so that the template treats the text the same.
         letters = sorted({c for token in longest for c in token if not c.isspace()} - {'"', "\\"})
         self._marks = str.maketrans({c: chr(0xF0000 + i) for i, c in enumerate(letters)})
         self._signs = {c for t in longest for c in (t[0], t[-1]) if not c.isalnum()} - {"_"}
@@ -112,7 +112,7 @@ class _Controls:
         self, shown: str, marked: str | None, texts: list[str], encoder: Encoder
     ) -> tuple[int, ...] | None:
         """The tokens of a rendered conversation, in which only control tokens of the template are
-        read: those that stand in `marked` too. None if it is open which these are."""
+        read: those that stand in `marked` too. None if it is unknown which these are."""
         if marked is None:  # the template accepts the real texts alone
             return None if any(map(self._may_join, texts)) else encoder.with_controls(shown)
         own = [(m.start(), m.end()) for m in self._pattern.finditer(marked)]
@@ -122,7 +122,7 @@ class _Controls:
         if aligned:
             plain = own == there
         else:
-            # The template treats these texts otherwise, and the places cannot be compared.
+            # The template treats these texts differently, and positions cannot be compared.
             plain = names == [shown[a:b] for a, b in there] and not any(
                 map(self._pattern.search, texts)
             )

@@ -19,7 +19,7 @@ __all__ = ["Encoder", "special_ids"]
 # Python's spelling of a byte that is no UTF-8.
 _LONE_BYTE = re.compile("([\udc80-\udcff])")
 
-# Texts to put before another, so that it does not stand where tokenizers change the beginning.
+# Texts to put before another, so that it is not at the start, which tokenizers change.
 # Several, because each may be joined with what follows.
 _ANCHORS = ("\n", ".", "a", "0", "*")
 
@@ -41,7 +41,7 @@ class Encoder:
     def prompt(self, text: str) -> tuple[int, ...]:
         """The tokenizer's own tokens of a whole text, with those that it puts before a text.
 
-        An end token that it puts behind is left out: the text goes on there.
+        An end token that it puts behind is left out: the text continues there.
         """
         _require_unicode(text)
         # Bytes that are no UTF-8, as `generate` gives them at times, have tokens of their own.
@@ -101,8 +101,8 @@ class Encoder:
     def _ends_added(self) -> int:
         """How many tokens that end a text the tokenizer puts behind each."""
         bare, full = self._ids("a"), self._ids("a", special=True)
-        places = [i for i in range(len(full)) if full[i : i + len(bare)] == bare]
-        if not bare or not places:
+        starts = [i for i in range(len(full)) if full[i : i + len(bare)] == bare]
+        if not bare or not starts:
             return 0
         named = ("eos_token_id", "sep_token_id")  # BERT's kind ends a text by a separator
         ends = {
@@ -110,7 +110,7 @@ class Encoder:
             *(getattr(self._tokenizer, n, None) for n in named),
         }
         count = 0
-        while count < len(full) - places[0] - len(bare) and full[-1 - count] in ends:
+        while count < len(full) - starts[0] - len(bare) and full[-1 - count] in ends:
             count += 1
         return count
 
@@ -123,8 +123,8 @@ class Encoder:
                 return ids + found
             if len(text) == 1:
                 return ids + self._cover(text, whole)
-            # The tokenizer changes the character there. What comes before it it leaves as it is;
-            # the character and what follows are spelled apart.
+            # The tokenizer changes the character there. What comes before stays as it is; the
+            # character and what follows are spelled separately.
             k = min(len(text.encode()[:same].decode("utf-8", "ignore")), len(text) - 1)
             for part in (text[:k], text[k]):
                 ids += self._piece(part, (*prompt, *ids), whole)

@@ -37,7 +37,7 @@ class Forward:
         """
         width = max(map(len, rows))
         most = max(width - len(row) + n for row, n in zip(rows, keep, strict=True))
-        # With a token that is no padding to the model, which may count it otherwise.
+        # With a token that is no padding to the model, which may count it differently.
         ids = [[*row, *[row[-1]] * (width - len(row))] for row in rows]
         arguments = {
             "input_ids": torch.tensor(ids, device=self.model.device),

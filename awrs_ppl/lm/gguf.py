@@ -21,7 +21,7 @@ def convert(gguf: Path, folder: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(
             place, gguf_file=file, dtype=torch.float32, **_dequantize()
         )
-        # A model read from GGUF counts as quantized for ever and cannot be saved. Its weights are
+        # A model read from GGUF stays marked as quantized and cannot be saved. Its weights are
         # plain float32, so they are moved into a model that never was. It is built on "meta", which
         # costs neither memory nor random numbers.
         entries = model.config.to_dict()
@@ -54,8 +54,8 @@ def _flag_controls(tokenizer: Any) -> None:
 def _restore_pre_tokenizer(tokenizer: Any, gguf: Path) -> None:
     """Split text before merging as the model's own tokenizer does.
 
-    The file only names the rule, and transformers takes GPT-2's for all of them. SmolLM's parts
-    digits from everything else first, which matters to the white space before a number.
+    The file only names the rule, and transformers takes GPT-2's for all of them. SmolLM's splits
+    off digits first, which matters to the white space before a number.
     """
     from gguf import GGUFReader  # pyright: ignore[reportMissingImports]
     from tokenizers import pre_tokenizers

@@ -1,4 +1,4 @@
-"""What the engine for transformers is asked, one row of a forward pass."""
+"""A request to the engine for transformers: one row of a forward pass."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Job(NamedTuple):
         ]
 
     def answer(self, logits: torch.Tensor) -> torch.Tensor:
-        """What is asked, from logits `[positions, vocab_size]` that end at the last token fed."""
+        """What is requested, from logits `[positions, vocab_size]` up to the last token fed."""
         if not self.targets:
             return logits[-1].float()
         logits = logits[-len(self.targets) :].float() / self.temperature

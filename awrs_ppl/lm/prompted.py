@@ -40,7 +40,7 @@ _WEIGHING = (
 class PromptedLM(Dense):
     """The next-token distribution of `lm` after a prompt; made by `lm(prompt)`.
 
-    Its vocabulary are the model's text tokens. `complete` is the probability that the text is
+    Its vocabulary is the model's text tokens. `complete` is the probability that the text is
     these tokens and ends there, by an end token or by a token that begins with a stop; a text
     with a stop in it weighs 0.
     """
@@ -108,7 +108,7 @@ class PromptedLM(Dense):
 
     @property
     def closings(self) -> Closings:
-        """The ways to end a text here, its end being no beginning of a stop."""
+        """The ways to end a text here, its end being no prefix of a stop."""
         return self.lm.vocabulary.closings(self.stops, b"")
 
     async def log_probs(self, texts: Sequence[tuple[int, ...]]) -> np.ndarray:

@@ -33,7 +33,7 @@ class Runner:
     """Turns jobs into forward passes.
 
     With a cache; where it would not give what the model alone gives, in batches of whole contexts;
-    where padding changes these too, one context a pass. Contexts beyond `window.switch` always are
+    where padding changes these too, one context a pass. Contexts beyond `window.switch` are always
     run alone, and only for what comes after their last token. Raises `ValueError` for a model that
     is no causal language model.
     """
@@ -45,7 +45,7 @@ class Runner:
         self._cache_argument = cache_argument(model)
         self.pass_cost = _PASS_COST * (16 if self.device.type == "cuda" else 1)
         self.stats = Stats()
-        self._told = False
+        self._warned = False
         with torch.inference_mode():
             trial = Trial(self._forward)
             self.vocab_size, self.window = trial.vocab_size, trial.window
@@ -115,12 +115,12 @@ class Runner:
         return [*head.pieces(size), *tail.pieces(1)]
 
     def _run_far(self, jobs: list[Job], answers: dict[Job, torch.Tensor]) -> None:
-        """Contexts in which the model treats first tokens otherwise than in shorter ones."""
-        if not self._told:
-            self._told = True
+        """Contexts in which the model treats first tokens differently than in shorter ones."""
+        if not self._warned:
+            self._warned = True
             _log.warning(
-                "%s may treat the first tokens of a context of more than %d tokens otherwise than "
-                "in a shorter one: such contexts are run in full, one at a time",
+                "%s may treat the first tokens of a context of more than %d tokens differently "
+                "than in a shorter one: such contexts are run in full, one at a time",
                 type(self.model).__name__,
                 self.window.switch,
             )
@@ -198,14 +198,14 @@ class Runner:
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-            told = str(error).strip().partition("\n")[0]
+            reason = str(error).strip().partition("\n")[0]
         # Here and not in the handler: the error's traceback holds on to what did not fit.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(jobs) == 1:
             raise AwrsError(
                 f"out of memory in a forward pass of one context of {len(jobs[0].fed)} tokens "
-                f"({told}): give the engine less with memory=..., or load the model with "
+                f"({reason}): give the engine less with memory=..., or load the model with "
                 "dtype='bfloat16'"
             )
         middle = len(jobs) // 2
@@ -249,7 +249,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 class _Slots:
-    """The slots of the store that a pass over some jobs needs, shared beginnings once."""
+    """The slots of the store that a pass over some jobs needs, shared prefixes once."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -11,8 +11,8 @@ __all__ = ["Stats"]
 class Stats:
     """What an engine has done so far; the numbers only grow.
 
-    `rows`: contexts asked, repeats counted. `tokens`: tokens fed to the model. `passes`: forward
-    passes. `seconds`: time spent on them.
+    `rows`: contexts requested, repeats counted. `tokens`: tokens fed to the model. `passes`:
+    forward passes. `seconds`: time spent on them.
     """
 
     rows: int = 0

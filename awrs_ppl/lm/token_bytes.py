@@ -32,7 +32,7 @@ def token_bytes(tokenizer: Any) -> list[bytes]:
             return get_byte_vocab(tokenizer)
         except (ByteVocabError, TypeError) as error:
             raise VocabularyError(
-                f"tokenizer={quoted(tokenizer)} does not tell which bytes its tokens stand for: "
+                f"tokenizer={quoted(tokenizer)} does not say which bytes its tokens stand for: "
                 f"{error.__cause__ or error}"
             ) from error
     added = backend.get_added_tokens_decoder()
@@ -57,7 +57,7 @@ def _applied(steps: list[_Step], token: str) -> bytes:
 def _steps(backend: Any) -> list[_Step] | None:
     """What the decoder does to a token that is not the first; None if there is no decoder."""
     if backend.decoder is None:
-        # GPT-2's alphabet of bytes is then known from the way in.
+        # GPT-2's alphabet of bytes is then known from the pre-tokenizer.
         kinds = [part["type"] for part in _parts(backend.pre_tokenizer, "pretokenizers")]
         return [_from_byte_level] if "ByteLevel" in kinds else None
     steps: list[_Step] = []

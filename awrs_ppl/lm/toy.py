@@ -20,8 +20,8 @@ class ToyLM(LM):
     """An exact LM over a few tokens, with float64 probabilities.
 
     `tokens` are texts or bytes; one end token is added behind them, and `special` ones behind
-    that. By default the law after a context (the prompt's and the text's token ids) is the
-    softmax of normal random numbers times `scale`, made from `seed` and the context. Or
+    that. By default the distribution after a context (the prompt's and the text's token ids) is
+    the softmax of normal random numbers times `scale`, made from `seed` and the context. Or
     `weights(context)` gives non-negative weights, shape `[len(tokens) + 1]`, the end last; a byte
     of a prompt that no token spells has an id behind those of all tokens there.
 

@@ -49,9 +49,9 @@ class TransformersEngine(AsyncLM):
     vocabulary: then rows are longer than the tokenizer has tokens.
 
     `memory` bounds the keys and values that are kept, in bytes. A model with layers other than full
-    and sliding-window attention is run without a cache, every context in full: `is_cached` tells.
+    and sliding-window attention is run without a cache, every context in full: see `is_cached`.
     Whatever mode a model is in, it is evaluated without dropout; after a change of its weights call
-    `clear_cache`. A forked process may go on with the engine, beginning with an empty cache. Raises
+    `clear_cache`. A forked process may continue with the engine, from an empty cache. Raises
     `ValueError` for a model that is no causal language model.
     """
 
@@ -62,7 +62,7 @@ class TransformersEngine(AsyncLM):
             raise TypeError(f"tokenizer={quoted(tokenizer)} is no tokenizer of transformers")
         memory = byte_limit(memory)
         require_causal(model)
-        # Not AsyncLM's own __init__: it misreads some vocabularies, and knows fewer.
+        # Not AsyncLM's own __init__: it misreads some vocabularies, and reads fewer.
         self.tokenizer = tokenizer
         self.byte_vocab = [Token(i, data) for i, data in enumerate(token_bytes(tokenizer))]
         self.str_vocab = [data.decode("utf-8", "replace") for data in self.byte_vocab]
@@ -72,12 +72,12 @@ class TransformersEngine(AsyncLM):
         self._runner = Runner(self.model, memory)
         self.vocab_size = self._runner.vocab_size
         self.stats = self._runner.stats
-        self._employ()
+        self._start_worker()
         self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = (
             weakref.WeakKeyDictionary()
         )
 
-    def _employ(self) -> None:
+    def _start_worker(self) -> None:
         # One thread: a pass uses all cores anyway, and the store needs no lock.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="awrs_ppl-lm")
         self._process = os.getpid()
@@ -87,7 +87,7 @@ class TransformersEngine(AsyncLM):
         if self._process != os.getpid():
             # A fork copies no threads, and may have come in the middle of a pass.
             self._runner.store.clear()
-            self._employ()
+            self._start_worker()
         return self._worker.submit(function, *arguments)
 
     @property
@@ -108,8 +108,8 @@ class TransformersEngine(AsyncLM):
 
         `device="auto"` is the GPU if there is one; `dtype="auto"` is float32 on a CPU and bfloat16
         on a GPU. Only safetensors are read, and no code that comes with a model is run. Raises
-        `ValueError` for a device or a dtype that there is not, for a model of another kind and for
-        one with weights missing, and `OSError` for no model.
+        `ValueError` for a device or a dtype that cannot be used, for a model of another kind and
+        for one with weights missing, and `OSError` for no model.
         """
         device = device_of(device)
         dtype, memory = dtype_of(dtype, device), byte_limit(memory)
@@ -123,7 +123,7 @@ class TransformersEngine(AsyncLM):
         Raises `AwrsError` for an empty context and for a token that the model does not have, and
         `ContextLengthError` for a context too long for the model or for `memory`.
         """
-        rows = await self._ask([self._job(context) for context in contexts])
+        rows = await self._run_jobs([self._job(context) for context in contexts])
         return _stacked(rows) if rows else torch.empty(0, self.vocab_size, device=self.device)
 
     async def sequence_logprobs(
@@ -138,7 +138,7 @@ class TransformersEngine(AsyncLM):
         if not temperature > 0:
             raise AwrsError(f"the temperature must be positive, not {temperature!r}")
         pieces = [self._runner.pieces(self._job(*request, temperature)) for request in requests]
-        answers = iter(await self._ask([job for jobs in pieces for job in jobs]))
+        answers = iter(await self._run_jobs([job for jobs in pieces for job in jobs]))
         empty = torch.empty(0, device=self.device)
         return [torch.cat([empty, *(next(answers) for _ in jobs)]) for jobs in pieces]
 
@@ -152,7 +152,7 @@ class TransformersEngine(AsyncLM):
         self, token_ids_list: Sequence[Sequence[int]], lora_name: str | None = None
     ) -> torch.Tensor:
         """The same for many contexts, `[len(token_ids_list), vocab_size]`."""
-        _refuse_adapter(lora_name)
+        _require_no_adapter(lora_name)
         logits = await self.next_logits([tuple(ids) for ids in token_ids_list])
         return torch.log_softmax(logits, dim=-1)
 
@@ -160,7 +160,7 @@ class TransformersEngine(AsyncLM):
         self, token_ids: Sequence[int], lora_name: str | None = None
     ) -> torch.Tensor:
         """The same without an event loop; waits for the passes that are under way."""
-        _refuse_adapter(lora_name)
+        _require_no_adapter(lora_name)
         jobs = [self._job(token_ids)]
         return torch.log_softmax(self._submit(self._runner.run, jobs).result()[0], dim=-1)
 
@@ -186,7 +186,7 @@ class TransformersEngine(AsyncLM):
             )
         return job
 
-    async def _ask(self, jobs: list[Job]) -> list[torch.Tensor]:
+    async def _run_jobs(self, jobs: list[Job]) -> list[torch.Tensor]:
         """Have jobs done together with those of other tasks of this event loop."""
         if not jobs:
             return []
@@ -204,9 +204,9 @@ class TransformersEngine(AsyncLM):
     ) -> None:
         """Start a pass as soon as some turns of the event loop bring no further request.
 
-        Inferences that were answered together so ask together again: each needs a few turns
-        from one answer to its next request. Not in a caller's task: a cancelled caller would
-        take the others with it.
+        So inferences that were answered together send their next requests together: each needs
+        a few turns from an answer to its next request. Not in a caller's task: a cancelled caller
+        would take the others with it.
         """
         quiet = quiet + 1 if len(line.waiting) == seen else 0
         if line.waiting and quiet < _QUIET_TURNS:
@@ -253,6 +253,6 @@ def _stacked(rows: list[torch.Tensor]) -> torch.Tensor:
     return first.as_strided((len(rows), len(first)), (step, 1))
 
 
-def _refuse_adapter(lora_name: str | None) -> None:
+def _require_no_adapter(lora_name: str | None) -> None:
     if lora_name is not None:
         raise ValueError(f"this engine has no adapters, so lora_name must be None: {lora_name!r}")

@@ -23,14 +23,14 @@ __all__ = ["View"]
 class View(Cache):
     """The cache that one forward pass sees.
 
-    `jobs`, `bases` (what is known of each), `new` (tokens to feed), `pads` (how much padding comes
-    before them), `slots`: by row of the batch.
+    `jobs`, `bases` (the cached prefix of each), `new` (tokens to feed), `pads` (how much padding
+    comes before them), `slots`: by row of the batch.
     """
 
     @classmethod
     @contextlib.contextmanager
     def over(cls, store: Store, jobs: list[Job]) -> Iterator[Self]:
-        """A view for one pass over jobs. What the pass computed is known only if it succeeds."""
+        """A view for one pass over jobs. What the pass computed is kept only if it succeeds."""
         bases = [store.find(job.past) for job in jobs]
         new = sum(len(job.fed) - base.depth for job, base in zip(jobs, bases, strict=True))
         slots = store.claim(bases, new)
@@ -93,7 +93,7 @@ class View(Cache):
     def positions(self) -> torch.Tensor:
         """The positions of the new tokens, `[rows, width]`; padding stands at 0.
 
-        There it sees the first token: a row of a mask must not be empty. (Nobody sees the padding:
+        There it sees the first token: a row of a mask must not be empty. (Nothing sees the padding:
         it is never stored.)
         """
         rows = zip(self.pads, self.bases, self.jobs, strict=True)

@@ -371,13 +371,13 @@ def test_templates_judge_what_messages_hold() -> None:
     lm = copy(real())
     lm.tokenizer = deepcopy(lm.tokenizer)
     parts = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
-    with pytest.raises(ValueError, match=r"refuses .*'Hi'"):
+    with pytest.raises(ValueError, match=r"rejects .*'Hi'"):
         lm.chat(parts)
     lm.tokenizer.chat_template = "{{ messages[0]['content'][0]['text'] }}"
     assert lm.chat(parts).prompt == lm.encode("Hi")
     lm.tokenizer.chat_template = "{{ raise_exception('only users may speak') }}"
-    with pytest.raises(ValueError, match=r"refuses .*'robot'.*only users may speak"):
+    with pytest.raises(ValueError, match=r"rejects .*'robot'.*only users may speak"):
         lm.chat([{"role": "robot", "content": "Hi"}])
     lm.tokenizer.chat_template = "{{ 'a' + 1 }}"
-    with pytest.raises(ValueError, match=r"refuses .*'Hi'"):
+    with pytest.raises(ValueError, match=r"rejects .*'Hi'"):
         lm.chat("Hi")
