@@ -105,11 +105,11 @@ def _note(posterior: Posterior, explanation: Explanation | None) -> str:
     """What should worry a reader, and what to do about it."""
     if not posterior.alive:
         killer = max(posterior.kills, key=posterior.kills.__getitem__, default=None)
-        told = "Every weight is zero"
+        note = "Every weight is zero"
         if killer is not None:
             count, every = posterior.kills[killer], sum(posterior.kills.values())
-            told += f"; {safe(killer, _NAME_CELLS)} killed the most ({count:,} of {every:,})"
-        return f"{told}. Try more particles, a looser constraint or a larger max_tokens."
+            note += f"; {safe(killer, _NAME_CELLS)} killed the most ({count:,} of {every:,})"
+        return f"{note}. Try more particles, a looser constraint or a larger max_tokens."
     if posterior.stopped:
         why = posterior.stopped.capitalize()
         return f"{why}: the results are those of the particles that had finished."

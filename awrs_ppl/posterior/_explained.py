@@ -51,7 +51,7 @@ def html(explanation: Explanation) -> str:
 
 
 def body(explanation: Explanation) -> str:
-    """What stands inside: also a part of a posterior's HTML."""
+    """The content of the page, also a part of a posterior's HTML."""
     e = html_escape
     titles = ("log evidence", "deaths", "checks", "seconds")
     head = "".join(f'<th scope="col" class="awrs-number">{title}</th>' for title in titles)
@@ -76,10 +76,10 @@ def body(explanation: Explanation) -> str:
 
 def _title(explanation: Explanation) -> str:
     n = explanation.n_particles
-    told = "no evidence (a proposal whose weights are not proper)"
+    evidence = "no evidence (a proposal whose weights are not proper)"
     if not math.isnan(explanation.log_ml):
-        told = f"log evidence {_number(explanation.log_ml)}"
-    return f"Where the weight of {n:,} particle{plural(n)} went: {told}"
+        evidence = f"log evidence {_number(explanation.log_ml)}"
+    return f"Where the weight of {n:,} particle{plural(n)} went: {evidence}"
 
 
 Row = tuple[str, tuple[str, str, str, str, str, str]]
@@ -126,22 +126,22 @@ def _sections(explanation: Explanation) -> list[tuple[str, list[str]]]:
     found = []
     if explanation.deaths:
         n = explanation.n_particles
-        told = [_death(deaths, n) for deaths in explanation.deaths[:_LINES]]
+        sentences = [_death(deaths, n) for deaths in explanation.deaths[:_LINES]]
         if rest := explanation.deaths[_LINES:]:
             count = sum(deaths.count for deaths in rest)
-            told.append(f"{count:,} more in {len(rest):,} other place{plural(len(rest))}")
-        found.append(("What killed particles", told))
+            sentences.append(f"{count:,} more in {len(rest):,} other place{plural(len(rest))}")
+        found.append(("What killed particles", sentences))
     if explanation.checks:
         checks, rejections = list(explanation.checks.items()), explanation.rejections
-        told = [
+        sentences = [
             f"{safe(name, 60)} was evaluated {count:,} time{plural(count)} and rejected "
             f"{rejections.get(name, 0):,}, in {explanation.seconds.get(name, 0.0):.2f} s"
             for name, count in checks[:_LINES]
         ]
         if rest := checks[_LINES:]:
             total = sum(count for _, count in rest)
-            told.append(f"{len(rest):,} others were evaluated {total:,} times")
-        found.append(("Checks", told))
+            sentences.append(f"{len(rest):,} others were evaluated {total:,} times")
+        found.append(("Checks", sentences))
     found.append(("Particles", _comparisons(explanation)))
     return found
 
@@ -152,39 +152,39 @@ def _death(deaths: Deaths, n: int) -> str:
     if deaths.killer in (f"condition {statement!r}", f"factor {statement!r}"):
         return f"{statement} killed {number}"
     where = f"at token {deaths.token:,} of {statement}" if deaths.token else f"in {statement}"
-    told = f"{safe(deaths.killer, 60)} killed {number} {where}"
+    sentence = f"{safe(deaths.killer, 60)} killed {number} {where}"
     if not deaths.text:
-        return told
+        return sentence
     shown = shorten(deaths.text, _TEXT, tail=_TEXT - 1)
-    return f"{told}, after {safe(repr(shown), 60)}"
+    return f"{sentence}, after {safe(repr(shown), 60)}"
 
 
 def _comparisons(explanation: Explanation) -> list[str]:
     n, count = explanation.n_particles, explanation.resamplings
     importance, accepted = explanation.importance, explanation.accepted
-    told = []
+    sentences = []
     if count and explanation.lineages:
-        told.append(
+        sentences.append(
             f"resampled {count:,} time{plural(count)}; those with weight at the end descend from "
             f"{explanation.lineages:,} of the first {n:,}"
         )
     if importance is not None:
         low, high = importance.interval
-        told.append(
+        sentences.append(
             f"importance sampling with {n:,} particles (the same proposals, never resampled) would "
             f"have an ESS of about {importance.ess:,.1f} ({low:,.1f} to {high:,.1f})"
         )
     elif count:
-        told.append(f"importance sampling: not compared, {explanation.why_not}")
+        sentences.append(f"importance sampling: not compared, {explanation.why_not}")
     else:
-        told.append("never resampled: this run is importance sampling itself")
+        sentences.append("never resampled: this run is importance sampling itself")
     if accepted:
         often = percent(accepted) if accepted > 0.01 else f"1 in {1 / accepted:,.0f}"
-        told.append(
+        sentences.append(
             "the language model alone, drawing without guidance, would keep to all of this in "
             f"{often} of its runs"
         )
-    return told
+    return sentences
 
 
 def _number(log_weight: float) -> str:

@@ -89,12 +89,12 @@ def require_picklable(posterior: Posterior) -> None:
         # What pickles us may do more than `pickle`, with functions for instance.
         if _pickled_by("cloudpickle", "dill"):
             return
-    for place, value in values:
+    for what, value in values:
         try:
             pickle.dumps(value)
         except Exception as error:
             raise pickle.PicklingError(
-                f"the posterior cannot be pickled: {place} is {_messages.quoted(value)}, which "
+                f"the posterior cannot be pickled: {what} is {_messages.quoted(value)}, which "
                 f"cannot ({error}); have the model return data, such as text, numbers, tuples, "
                 "or an object of a class at the top of a module"
             ) from error
@@ -108,7 +108,7 @@ def _named_values(posterior: Posterior) -> Iterator[tuple[str, Any]]:
 
 
 def _pickled_by(*names: str) -> bool:
-    """Whether a module of such a name is at work."""
+    """Whether a module of such a name is on the call stack."""
     frame = sys._getframe(1)
     while frame is not None:
         if not set(names).isdisjoint(frame.f_globals.get("__name__", "").split(".")):

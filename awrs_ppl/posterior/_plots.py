@@ -75,13 +75,13 @@ def plot_weights(posterior: Posterior, ax: Axes | None) -> Axes:
     shares = normalize([trace.log_weight for trace in traces])
     done = np.array([trace.finished for trace in traces])
     # Steps rather than bars: thousands of bars would take minutes.
-    places = np.arange(n)
+    ranks = np.arange(n)
     for is_done, color in ((True, _BLUE), (False, _ORANGE)):
         heights = np.where(done == is_done, shares, 0.0)
         if heights.any():
             label = None if done.all() or is_done else "unfinished"
             ax.fill_between(
-                np.repeat(np.append(places, n), 2)[1:-1],
+                np.repeat(np.append(ranks, n), 2)[1:-1],
                 np.repeat(heights, 2),
                 color=color,
                 linewidth=0,

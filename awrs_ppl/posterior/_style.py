@@ -1,4 +1,4 @@
-"""What all that is shown has in common: words, numbers and the style sheet.
+"""What all displays share: words, numbers and the style sheet.
 
 What is shown comes from a language model, so all of it is escaped, shortened and bounded. The
 HTML has no script and loads nothing; it takes its colours from the page's text, so that it reads
@@ -50,7 +50,7 @@ def percent(share: float) -> str:
 
 
 def plural(count: int) -> str:
-    """The s of so many things."""
+    """The plural s for a count."""
     return "" if count == 1 else "s"
 
 
@@ -60,7 +60,7 @@ def page(content: str) -> str:
 
 
 def fold(title: str, content: str) -> str:
-    """HTML that is folded away at first; nothing of nothing."""
+    """HTML that is folded away at first; empty if the content is."""
     return f"<details><summary>{title}</summary>{content}</details>" if content else ""
 
 

@@ -27,10 +27,10 @@ class StatementCost:
     """What one statement took over all particles and dropped lineages.
 
     `log_evidence` is what it did to the logarithm of the mean weight; the sum over all
-    statements is `log_ml`. `parts` is the same by potentials where there are some: of one
-    product its Boolean potentials are told together, for what each refuses alone is not asked
-    where another has refused; "max_tokens" is what forced ends cost. `seconds` are those of the
-    rounds it took part in.
+    statements is `log_ml`. `parts` is the same by potentials where there are some: the
+    Boolean potentials of one product are reported together, as none is checked where another
+    has rejected; "max_tokens" is what forced ends cost. `seconds` are those of the steps it
+    took part in.
     """
 
     name: str
@@ -60,20 +60,20 @@ class Deaths:
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """What importance sampling would have been worth: the same program and proposals with as many
+    """How well importance sampling would have done: the same program and proposals with as many
     particles, none of them resampled.
 
     Its evidence has the relative variance `(ratio - 1) / n_particles`, and its effective sample
     size is about `ess = n_particles / ratio`, where `ratio = E[V^2] / E[V]^2` and V is the whole
     weight of a particle that is never resampled. As resampling leaves every lineage its own V,
-    and E[V^2] / E[V] is the mean of V under the posterior of lineages, this run tells it:
+    and E[V^2] / E[V] is the mean of V under the posterior of lineages, this run gives it:
     `ratio` is the mean of V over the final particles, by their weights, over the evidence. That is
     consistent as particles grow in number. `error` is its standard error: particles that descend
     from one of the first particles are counted as one, after Lee and Whiteley, "Variance
     estimation in the particle filter", Biometrika 2018.
 
-    Fair, because both have the same number of particles, each with at most one text on the way;
-    of importance sampling those that die are not replaced, so it ends sooner.
+    Both have the same number of particles, each with at most one partial text; importance
+    sampling does not replace those that die, so it ends sooner.
     """
 
     ratio: float
@@ -101,7 +101,7 @@ class Explanation:
     first. `lineages` is how many of the first particles those with weight descend from.
     `accepted` is the share of runs of the program by the language model alone that would have
     ended with weight, where statements only filter, else None. `importance` is None where this
-    run cannot tell it, and `why_not` says why.
+    run gives no estimate, and `why_not` says why.
     """
 
     n_particles: int
@@ -134,8 +134,8 @@ def explain(posterior: Posterior) -> Explanation:
     """Where the weight of a posterior went; see `Posterior.explain`."""
     statements = _statements(posterior)
     importance = _importance(posterior)
-    told = sum(cost.log_evidence for cost in statements)
-    left = told > -math.inf and posterior.stopped is not None and posterior.is_proper
+    explained = sum(cost.log_evidence for cost in statements)
+    left = explained > -math.inf and posterior.stopped is not None and posterior.is_proper
     return Explanation(
         n_particles=len(posterior),
         log_ml=posterior.log_ml,
@@ -146,7 +146,7 @@ def explain(posterior: Posterior) -> Explanation:
         seconds=dict(posterior.stats.check_seconds),
         resamplings=sum(sync.ancestors is not None for sync in posterior.history),
         lineages=len({root for root, t in _rooted(posterior) if t.log_weight > -math.inf}),
-        unfinished=posterior.log_ml - told if left else 0.0,
+        unfinished=posterior.log_ml - explained if left else 0.0,
         accepted=_accepted(posterior),
         importance=importance if isinstance(importance, Importance) else None,
         why_not="" if isinstance(importance, Importance) else importance,
@@ -182,8 +182,8 @@ def _deaths(posterior: Posterior) -> list[Deaths]:
     for death in posterior.deaths:
         groups[death.step, death.killer, death.statement, death.token].append(death.text)
     found = [
-        Deaths(len(texts), *place, Counter(texts).most_common(1)[0][0])
-        for place, texts in groups.items()
+        Deaths(len(texts), *where, Counter(texts).most_common(1)[0][0])
+        for where, texts in groups.items()
     ]
     return sorted(found, key=lambda deaths: -deaths.count)
 
@@ -205,7 +205,7 @@ def _accepted(posterior: Posterior) -> float | None:
 
 
 def _importance(posterior: Posterior) -> Importance | str:
-    """See `Importance`; or why it cannot be told."""
+    """See `Importance`; or why there is no estimate."""
     if not posterior.is_proper:
         return "the weights of a proposal are not proper"
     if posterior.stopped:
@@ -229,6 +229,6 @@ def _importance(posterior: Posterior) -> Importance | str:
     clusters = np.bincount(roots, shares * (values - ratio))
     error = float(np.sqrt(np.square(clusters).sum()))
     if error > ratio / 2:
-        return "the few particles that carry the weight differ too much to tell"
+        return "the few particles that carry the weight differ too much for an estimate"
     # It cannot be below 1: there the estimate misses.
     return Importance(max(1.0, ratio), error, len(posterior))

@@ -206,8 +206,8 @@ class Posterior:
 
     def explain(self) -> Explanation:
         """Where the weight went: what each statement and potential cost in evidence, how many
-        particles it killed and where, checks and seconds, and what importance sampling would
-        have been worth. It is text in a terminal, a table in a notebook, and data.
+        particles it killed and where, checks and seconds, and how well importance sampling
+        would have done. It is text in a terminal, a table in a notebook, and data.
 
         >>> from awrs_ppl import Bernoulli, run
         >>> async def model(ctx):
@@ -284,7 +284,7 @@ class Posterior:
         if self.alive:
             raise NoSurvivors(
                 f"none of {n} had finished when the inference stopped, {self.alive} were still "
-                "on the way: allow a longer timeout, fewer particles or a smaller max_tokens"
+                "alive: allow a longer timeout, fewer particles or a smaller max_tokens"
             )
         message = f"no survivors among {n}: every weight is zero. "
         if self.kills:

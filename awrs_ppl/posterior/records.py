@@ -9,7 +9,7 @@ __all__ = ["Death", "Effort", "Loss", "Sync"]
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """By how much one part of a statement changed the logarithm of the mean weight in a round.
+    """By how much one part of a statement changed the logarithm of the mean weight in a step.
 
     `part` names potentials; it is empty where the statement has no parts.
     """
@@ -24,9 +24,9 @@ class Sync:
     """A synchronization: the ESS of all particles before resampling, those of some weight, and
     the ancestor of each slot if there was a resampling, of which the slots `kept` had no part.
 
-    Of the round before it: `log_weights` are those of all slots, with twists and before
+    Of the step before it: `log_weights` are those of all slots, with twists and before
     resampling; `added` what each slot has written, as text to show; `losses` what the statements
-    of the round did to the mean weight.
+    of the step did to the mean weight.
     """
 
     ess: float
@@ -40,7 +40,7 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A particle's way to weight zero.
+    """How a particle came to weight zero.
 
     At which synchronization (from 1), in which slot, statement and token of its text (from 1; 0
     where it was no token), by what, and the end of the text before.
@@ -58,7 +58,7 @@ class Death:
 class Effort:
     """What a statement took, over all particles and dropped lineages: tokens, checks, seconds.
 
-    `filters`: it only lets through or stops, as a `condition` or a product of one language model
+    `filters`: it only accepts or rejects, as a `condition` or a product of one language model
     and Boolean potentials.
     """
 
