@@ -1,4 +1,4 @@
-"""What the command line reads: files, functions by their names; and how it refuses them."""
+"""What the command line reads: files, functions by their names; and how it rejects them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 from awrs_ppl.errors import AwrsError
 
 __all__ = [
-    "Refused",
+    "BadInput",
     "find",
     "line_in",
     "one_line",
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-class Refused(Exception):
+class BadInput(Exception):
     """Bad input: the message quotes it and says what to do."""
 
 
@@ -39,21 +39,21 @@ def one_line(error: BaseException) -> str:
 
     lines = [*str(error).splitlines(), *getattr(error, "__notes__", ())]
     text = " ".join(line.strip() for line in lines if line.strip())
-    if not isinstance(error, Refused | AwrsError):
+    if not isinstance(error, BadInput | AwrsError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return escape(text)
 
 
 @contextmanager
 def reading(what: str, remedy: str) -> Iterator[None]:
-    """Refuse, in one line, what cannot be read or built."""
+    """Reject, in one line, what cannot be read or built."""
     try:
         yield
     except (AwrsError, ImportError, OSError, RecursionError, TypeError, ValueError) as error:
-        # What follows on further lines is a picture of the place.
+        # What follows on further lines is a picture of the position.
         reason = str(error).partition("\n")[0].rstrip(" :")
         remedy = "install what is missing" if isinstance(error, ImportError) else remedy
-        raise Refused(f"{what}: {reason}; {remedy}") from error
+        raise BadInput(f"{what}: {reason}; {remedy}") from error
 
 
 def read_stdin() -> str:
@@ -77,7 +77,7 @@ def find(target: str) -> Any:
     """What `package.module:name` or `path/to/file.py:name` names."""
     place, _, name = target.rpartition(":")
     if not place or not name:
-        raise Refused(
+        raise BadInput(
             f"{target!r} names no function: write path/to/file.py:function or "
             "package.module:function"
         )
@@ -91,7 +91,7 @@ def find(target: str) -> Any:
             if getattr(value, "__module__", None) == module.__name__ and not known.startswith("_")
         ]
         there = f"choose one of {', '.join(defined)}" if defined else "it defines none"
-        raise Refused(f"{target!r}: there is no {name!r} in {place!r}; {there}") from None
+        raise BadInput(f"{target!r}: there is no {name!r} in {place!r}; {there}") from None
 
 
 def _module(place: str) -> ModuleType:
@@ -99,7 +99,7 @@ def _module(place: str) -> ModuleType:
     path = Path(place).expanduser().resolve()
     is_file = place.endswith(".py") or "/" in place or os.sep in place
     if is_file and not path.is_file():
-        raise Refused(f"there is no file {place!r}: name a Python file, as haiku.py:model")
+        raise BadInput(f"there is no file {place!r}: name a Python file, as haiku.py:model")
     # As `python file.py` and `python -m module` do.
     folder = str(path.parent if is_file else Path.cwd())
     if folder not in sys.path:
@@ -116,7 +116,7 @@ def _module(place: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         where = line_in(str(path), error) if is_file else ""
-        raise Refused(
+        raise BadInput(
             f"{place!r} cannot be imported: {one_line(error)}{where}; mend it, or name another "
             "path/to/file.py:function or package.module:function"
         ) from error

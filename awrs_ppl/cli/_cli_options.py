@@ -67,7 +67,7 @@ def options_parser() -> argparse.ArgumentParser:
     add("--regex", metavar="PATTERN", help="a pattern that the whole text matches", **again)
     add("--json-schema", metavar="FILE", help="a schema that allows the text, as JSON", **again)
     add("--grammar", metavar="FILE", help="a grammar of the text, in Lark syntax", **again)
-    what = "a function that says if texts that begin so may become allowed (also FILE.py:FUNCTION)"
+    what = "a function that says if a text with this prefix can be allowed (also FILE.py:FUNCTION)"
     add("--predicate", metavar="MODULE:FUNCTION", help=what, **again)
     what = "the text ends before this; a line break is $'\\n' in bash"
     add("--stop", metavar="TEXT", type=_text, help=what, **again)

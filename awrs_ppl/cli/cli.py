@@ -16,7 +16,7 @@ from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any
 
 from awrs_ppl.cli._cli_input import (
-    Refused,
+    BadInput,
     find,
     line_in,
     one_line,
@@ -28,7 +28,7 @@ from awrs_ppl.cli._cli_input import (
 from awrs_ppl.cli._cli_options import EMBEDDED, options_parser
 from awrs_ppl.errors import AwrsError, NoSurvivors
 
-# Nothing heavy is imported up here: `--help` and refusals come at once.
+# Nothing heavy is imported up here: `--help` and rejections come at once.
 if TYPE_CHECKING:
     from awrs_ppl.lm import LM
     from awrs_ppl.posterior.posterior import Posterior
@@ -57,11 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        _tell("interrupted")
+        _report("interrupted")
         return 130
     except Exception:
         traceback.print_exc()
-        _tell("this error is not of your input: please report it, with the lines above")
+        _report("this error does not come from your input: please report it, with the lines above")
         return 70
 
 
@@ -70,19 +70,19 @@ def _answer(options: argparse.Namespace) -> int:
     try:
         with redirect_stdout(sys.stderr):
             posterior = _COMMANDS[options.command](options)
-    except (Refused, AwrsError) as error:
-        _tell(one_line(error))
+    except (BadInput, AwrsError) as error:
+        _report(one_line(error))
         return 2
     if options.json:
         _print(posterior.to_json())
     try:
         posterior.mode()
     except NoSurvivors as error:
-        _tell(one_line(error))
+        _report(one_line(error))
         return 1
     if not options.json:
         _print(_table(posterior))
-    _tell(
+    _report(
         f"{len(posterior)} particles, {posterior.alive} alive, ESS {posterior.ess:.1f}, "
         f"log evidence {posterior.log_ml:.2f}, seed {posterior.seed}"
     )
@@ -98,16 +98,16 @@ def _generate(options: argparse.Namespace) -> Posterior:
     constraints = list(_constraints(options))
     lm = _language_model(options.model)
     if options.chat and getattr(lm.tokenizer, "chat_template", None) is None:
-        raise Refused(
+        raise BadInput(
             f"--chat: {lm.name!r} has no chat template (it is a base model): leave out --chat, or "
             "choose a model that was made for conversations, as --model smollm2-135m"
         )
-    ask = lm.chat if options.chat else lm
+    after = lm.chat if options.chat else lm
     with reading("the prompt", "write another"):
-        asked = ask(prompt, stop=options.stop, temperature=options.temperature)
+        prompted = after(prompt, stop=options.stop, temperature=options.temperature)
     from awrs_ppl.constraints.product import product
 
-    target = product(asked, *constraints)
+    target = product(prompted, *constraints)
 
     async def text(ctx: Any) -> str:
         return await ctx.generate(target, max_tokens=options.max_tokens)
@@ -153,7 +153,7 @@ def _run(options: argparse.Namespace) -> Posterior:
     if lms:
         arguments.update(dict.fromkeys(lms, _language_model(options.model)))
     elif options.model is not None:
-        raise Refused(
+        raise BadInput(
             f"{target!r} takes no language model: leave out --model {options.model!r}, or give "
             "the program a parameter named lm"
         )
@@ -168,7 +168,7 @@ def _run(options: argparse.Namespace) -> Posterior:
             raise
         code = getattr(inspect.unwrap(model), "__code__", None)
         where = line_in(getattr(code, "co_filename", None), error)
-        raise Refused(f"{target!r} raised {one_line(error)}{where}; mend the program") from error
+        raise BadInput(f"{target!r} raised {one_line(error)}{where}; mend the program") from error
 
 
 def _arguments(model: Any, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -177,28 +177,28 @@ def _arguments(model: Any, options: argparse.Namespace) -> tuple[dict[str, Any],
     if len(given) < len(options.arg):
         names = [name for name, _ in options.arg]
         twice = next(name for name in names if names.count(name) > 1)
-        raise Refused(f"--arg {twice}=... is given twice: leave one out")
+        raise BadInput(f"--arg {twice}=... is given twice: leave one out")
     how = "write `async def model(ctx, ...)`"
     if not callable(model):
-        raise Refused(f"{target!r} is {model!r}, which is no function: {how}")
+        raise BadInput(f"{target!r} is {model!r}, which is no function: {how}")
     try:
         first, *rest = inspect.signature(model).parameters.values()
     except (TypeError, ValueError):
-        raise Refused(f"{target!r} takes no parameter ctx: {how}") from None
+        raise BadInput(f"{target!r} takes no parameter ctx: {how}") from None
     named = [p for p in rest if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     lms = [p.name for p in named if _is_lm(p)]
     names = [p.name for p in named if p.name not in lms]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in rest)
     for name in given:
         if name in lms:
-            raise Refused(f"--arg {name}=...: this is the language model; choose it by --model")
+            raise BadInput(f"--arg {name}=...: this is the language model; choose it by --model")
         if name not in names and (name == first.name or not takes_any):
             takes = f"it takes {', '.join(names)}" if names else "it takes none"
-            raise Refused(f"--arg {name}=...: {target!r} has no parameter {name!r}; {takes}")
+            raise BadInput(f"--arg {name}=...: {target!r} has no parameter {name!r}; {takes}")
     missing = [p.name for p in named if p.default is p.empty and p.name not in (*lms, *given)]
     if missing:
         wanted = " ".join(f"--arg {name}=VALUE" for name in missing)
-        raise Refused(f"{target!r} needs {', '.join(missing)}: add {wanted}")
+        raise BadInput(f"{target!r} needs {', '.join(missing)}: add {wanted}")
     return given, lms
 
 
@@ -226,7 +226,7 @@ def _infer(model: Callable[..., Any], options: argparse.Namespace) -> Posterior:
 def _language_model(name: str | None) -> LM:
     """Load the model of `--model`."""
     name = name or EMBEDDED[0]
-    _tell(f"loading {name}")
+    _report(f"loading {name}")
     from awrs_ppl.lm import LM
 
     if name in EMBEDDED:
@@ -234,7 +234,7 @@ def _language_model(name: str | None) -> LM:
     try:
         return LM(name)
     except Exception as error:  # transformers raises whatever its parts do
-        raise Refused(
+        raise BadInput(
             f"--model {name!r} cannot be loaded ({one_line(error)}): choose "
             f"{' or '.join(EMBEDDED)}, a folder with a model, or a name that transformers knows"
         ) from error
@@ -259,5 +259,5 @@ def _print(text: str) -> None:
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
-def _tell(text: str) -> None:
+def _report(text: str) -> None:
     print(f"awrs-ppl: {text}", file=sys.stderr, flush=True)

@@ -35,7 +35,7 @@ def serve() -> None:
     traceback.
     """
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    # What a function prints is no answer, and what is asked is not for it to read.
+    # What a function prints is no answer, and the requests are not for it to read.
     sys.stdout = sys.stderr
     os.dup2(2, 1)
     with open(os.devnull, "rb") as nothing:

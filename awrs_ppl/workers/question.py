@@ -10,14 +10,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["NoVerdict", "Outcome", "Question", "ending"]
+__all__ = ["NoVerdict", "Outcome", "PendingCheck", "ending"]
 
 # Whether the function returned, and what it returned or raised.
 Outcome: TypeAlias = tuple[bool, Any]
 
 
 class NoVerdict(Exception):
-    """The function could not be asked, or did not live to answer: why, and what to do."""
+    """The check could not run, or its process ended first: why, and what to do."""
 
     def __init__(self, why: str, remedy: str) -> None:
         super().__init__(f"{why}; {remedy}")
@@ -25,18 +25,18 @@ class NoVerdict(Exception):
 
 
 class Killable(Protocol):
-    """A worker, as far as a question knows it."""
+    """A worker, as far as a check knows it."""
 
     def kill(self) -> None: ...
 
 
 @dataclass(eq=False, slots=True)
-class Question:
+class PendingCheck:
     digest: bytes
     function: bytes
     text: str
     time_limit: float | None
-    # An exception is a result too: asyncio refuses some kinds, and would wait for ever.
+    # An exception is a result too: asyncio rejects some kinds, and would wait for ever.
     future: Future[Outcome] = field(default_factory=Future)
     stopped: str | None = None
     _worker: Killable | None = None
@@ -44,13 +44,13 @@ class Question:
     _lock: Any = field(default_factory=threading.Lock)
 
     def begin(self, worker: Killable) -> bool:
-        """Whether the worker should be asked: the question may have been stopped before."""
+        """Whether the worker should run it: it may have been stopped before."""
         with self._lock:
             self._worker = worker
             return self.stopped is None
 
     def stop(self, reason: str) -> None:
-        """End the worker that is being asked, if one is."""
+        """End the worker that runs it, if one does."""
         with self._lock:
             if self._is_over:
                 return
@@ -60,13 +60,13 @@ class Question:
         self.future.cancel()
 
     def end(self) -> None:
-        """From here on the worker must not be ended for this question."""
+        """From here on the worker must not be ended for this check."""
         with self._lock:
             self._is_over = True
 
     @contextmanager
     def limited(self) -> Iterator[None]:
-        """Stop the question when its time is up."""
+        """Stop the check when its time is up."""
         if self.time_limit is None:
             yield
             return
@@ -86,7 +86,7 @@ class Question:
                 "that neither allows nor rejects: raise `time_limit`, or answer sooner",
             )
         if self.stopped is not None:
-            return NoVerdict("its worker process was shut down", "ask again")
+            return NoVerdict("its worker process was shut down", "check again")
         return NoVerdict(
             f"ended its worker process ({ending(code)})",
             "that neither allows nor rejects: call the function on this text to see why",

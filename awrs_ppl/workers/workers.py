@@ -1,6 +1,6 @@
 """Checks in processes of their own: several at once, with a time limit, and safe from crashes.
 
-A worker is a fresh interpreter that is asked one question at a time over its standard streams.
+A worker is a fresh interpreter that runs one check at a time, sent over its standard streams.
 It does not run the script that started it again, and it ends with it.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 
 from awrs_ppl.workers._pickles import FUNCTIONS, pickled_by_value
 from awrs_ppl.workers._worker import ENDED, send
-from awrs_ppl.workers.question import NoVerdict, Outcome, Question, ending
+from awrs_ppl.workers.question import NoVerdict, Outcome, PendingCheck, ending
 
 __all__ = ["NoVerdict", "check", "shutdown"]
 
@@ -41,8 +41,8 @@ async def check(
     seconds, if its process ends, or if it cannot be sent. If the caller is cancelled, the
     process is ended, with all it has started.
 
-    The function travels by value, with what it needs of its own module as that is when it is
-    first asked, and once more whenever its `function_key` has changed: not for a change inside
+    The function travels by value, with what it needs of its own module as that is at its
+    first check, and once more whenever its `function_key` has changed: not for a change inside
     a list. Other modules are imported in the worker.
 
     >>> asyncio.run(check(str.isupper, "LOUD", workers=1))
@@ -55,12 +55,12 @@ async def check(
             f"cannot be sent to a worker process: {type(error).__name__}: {error}",
             "make what it needs inside the function, or leave out `workers`",
         ) from error
-    question = Question(digest, pickled, text, time_limit)
-    _pool(workers).questions.put(question)
+    pending = PendingCheck(digest, pickled, text, time_limit)
+    _pool(workers).queue.put(pending)
     try:
-        returned, answer = await asyncio.wrap_future(question.future)
+        returned, answer = await asyncio.wrap_future(pending.future)
     finally:
-        question.stop("cancelled")
+        pending.stop("cancelled")
     if not returned:
         raise answer
     return answer
@@ -98,22 +98,22 @@ class _Worker:
     def wait_until_ready(self) -> None:
         pickle.load(self._answers)
 
-    def ask(self, question: Question) -> Outcome:
+    def run(self, pending: PendingCheck) -> Outcome:
         # Importing what the function needs does not count as time of the check.
-        if question.digest not in self._known:
+        if pending.digest not in self._known:
             if len(self._known) >= FUNCTIONS:
                 self._known.clear()
                 send(self._requests, None)
-            send(self._requests, (question.digest, question.function))
+            send(self._requests, (pending.digest, pending.function))
             loaded, failure = _unpacked(*pickle.load(self._answers))
             if not loaded:
                 return False, NoVerdict(
                     f"cannot be loaded in a worker process: {type(failure).__name__}: {failure}",
                     "import inside the function, from modules that `sys.path` leads to",
                 )
-            self._known.add(question.digest)
-        with question.limited():
-            send(self._requests, (question.digest, question.text))
+            self._known.add(pending.digest)
+        with pending.limited():
+            send(self._requests, (pending.digest, pending.text))
             answer = pickle.load(self._answers)
         return _unpacked(*answer)
 
@@ -146,8 +146,8 @@ class _Pool:
     """So many threads, each with one worker, which starts when it is first needed."""
 
     def __init__(self, size: int) -> None:
-        self.questions: SimpleQueue[Question | None] = SimpleQueue()
-        self._asked: set[Question] = set()
+        self.queue: SimpleQueue[PendingCheck | None] = SimpleQueue()
+        self._running: set[PendingCheck] = set()
         self._is_closed = False
         self._threads = [
             threading.Thread(target=self._run, name="awrs_ppl worker", daemon=True)
@@ -159,32 +159,32 @@ class _Pool:
     def close(self) -> None:
         self._is_closed = True
         for _ in self._threads:
-            self.questions.put(None)
-        for question in list(self._asked):
-            question.stop("shutdown")
+            self.queue.put(None)
+        for pending in list(self._running):
+            pending.stop("shutdown")
         for thread in self._threads:
             thread.join(timeout=1)
 
     def _run(self) -> None:
         worker: _Worker | None = None
-        while (question := self.questions.get()) is not None:
-            if question.future.set_running_or_notify_cancel():
-                self._asked.add(question)
+        while (pending := self.queue.get()) is not None:
+            if pending.future.set_running_or_notify_cancel():
+                self._running.add(pending)
                 if self._is_closed:
-                    question.stop("shutdown")
-                worker, outcome = _answer(worker, question)
-                self._asked.discard(question)
+                    pending.stop("shutdown")
+                worker, outcome = _answer(worker, pending)
+                self._running.discard(pending)
                 # The loop of a caller that was cancelled may have been closed.
-                if question.stopped != "cancelled":
-                    question.future.set_result(outcome)
+                if pending.stopped != "cancelled":
+                    pending.future.set_result(outcome)
         if worker is not None:
             worker.close()
 
 
-def _answer(worker: _Worker | None, question: Question) -> tuple[_Worker | None, Outcome]:
+def _answer(worker: _Worker | None, pending: PendingCheck) -> tuple[_Worker | None, Outcome]:
     """The worker, or None if it has to be replaced, and the outcome."""
-    if question.stopped is not None:
-        return worker, (False, question.lost(0))
+    if pending.stopped is not None:
+        return worker, (False, pending.lost(0))
     if worker is not None and not worker.is_alive():
         worker.close()
         worker = None
@@ -197,19 +197,19 @@ def _answer(worker: _Worker | None, question: Question) -> tuple[_Worker | None,
             return None, (
                 False,
                 NoVerdict(
-                    f"could not be asked: a worker process did not start ({how})",
+                    f"could not be run: a worker process did not start ({how})",
                     f"see its standard error, and whether {sys.executable!r} is a Python",
                 ),
             )
     outcome = None
     with suppress(*ENDED):
-        if question.begin(worker):
-            outcome = worker.ask(question)
-    question.end()
-    if outcome is not None and question.stopped is None:
+        if pending.begin(worker):
+            outcome = worker.run(pending)
+    pending.end()
+    if outcome is not None and pending.stopped is None:
         return worker, outcome
     code = worker.close()
-    return None, outcome or (False, question.lost(code))
+    return None, outcome or (False, pending.lost(code))
 
 
 def _unpacked(returned: bool, data: bytes, note: str) -> Outcome:
