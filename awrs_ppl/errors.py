@@ -7,7 +7,7 @@
     ├── ContextLengthError   a context has more tokens than the language model can take
     ├── VocabularyError      potentials with no token in common, or a text that no tokens spell
     ├── EmbeddedModelError   the package with the weights is missing or damaged
-    └── NoSurvivors          every particle has weight zero, and a result was asked for
+    └── NoSurvivors          every particle has weight zero, and a result was requested
 
 An exception raised by a user's model is not wrapped: it comes out of `infer` as itself.
 """

@@ -1,12 +1,12 @@
 """Long runs: whether memory stays flat, and speed steady.
 
-*Many*: 2,000 inferences one after the other on one language model, every other one remembering
-what it learns: the memory of the process after the first hundred and at the end, the time of an
-inference in the first and the last quarter, what the cache and the knowledge hold beside their
+*Many*: 2,000 inferences one after the other on one language model, every other one with
+`remember=True`: the memory of the process after the first hundred and at the end, the time of an
+inference in the first and the last quarter, what the cache and the verdict cache hold beside their
 bounds. *States*: 10,000 and more states of a constraint over 262,144 tokens pass through the
-knowledge of one process: its bytes beside their bound, and the time of the proposal in the first
-and the last quarter. *Wide*: 1,024 particles of 32 tokens. *Long*: one particle of 4,096 tokens,
-on a model with sliding windows of 512.
+verdict cache of one process: its bytes beside their bound, and the time of the proposal in the
+first and the last quarter. *Wide*: 1,024 particles of 32 tokens. *Long*: one particle of 4,096
+tokens, on a model with sliding windows of 512.
 
     python tests/endurance.py [--quick] [--part NAME] [--json FILE]
 
@@ -48,7 +48,7 @@ def no_z(text: str) -> bool:
 
 
 async def story(ctx: Context, lm: LM, number: int) -> str:
-    """Other texts each time, so that the cache and the knowledge have to forget."""
+    """Other texts each time, so that the cache and the verdict cache have to evict."""
     prompt = f"{PROMPTS[number % len(PROMPTS)]} {number}"
     text = await ctx.generate(lm(prompt) * no_z * Regex(r"[^\n]*"), max_tokens=8)
     return text + await ctx.generate(lm(prompt + text + " And") * no_z, max_tokens=4)
@@ -94,27 +94,27 @@ def many(count: int) -> tuple[dict[str, Any], list[str]]:
         seconds[WARM : WARM + quarter]
     )
     used = cached(lm)
-    known = REMEMBERED.cost(no_z.key)
+    verdicts = REMEMBERED.cost(no_z.key)
     figures = {
         "inferences": count,
         "MiB after the first hundred": warm / 2**20,
         "growth since": growth,
         "last quarter over first": slower,
         "MiB of the cache": used / 2**20,
-        "MiB of knowledge": known / 2**20,
+        "MiB of verdicts": verdicts / 2**20,
     }
     missed = []
     if growth > GROWTH_BAR:
         missed.append(f"grew by {growth:.1%}, at most {GROWTH_BAR:.0%}")
     if slower > SLOWER_BAR:
         missed.append(f"{slower:.2f} times as slow at the end, at most {SLOWER_BAR}")
-    if used > SMALL or known > LIMIT:
-        missed.append("the cache or the knowledge is over its bound")
+    if used > SMALL or verdicts > LIMIT:
+        missed.append("the cache or the verdict cache is over its bound")
     return figures, missed
 
 
 def states(count: int) -> tuple[dict[str, Any], list[str]]:
-    """Texts of a large vocabulary, each beginning of which is a state of its own."""
+    """Texts of a large vocabulary, each prefix of which is a state of its own."""
     lm = LM.embedded("gemma3-270m", dtype="float32")
     engine: Any = lm.engine
     # Real rows, dealt out to contexts: the forward passes would take hours.
@@ -146,14 +146,14 @@ def states(count: int) -> tuple[dict[str, Any], list[str]]:
     figures = {
         "particle-steps": seen,
         "last quarter over first": slower,
-        "MiB of knowledge at most": most / 2**20,
+        "MiB of verdicts at most": most / 2**20,
         "MiB that the process grew by": (memory() - started) / 2**20,
     }
     missed = []
     if slower > SLOWER_BAR:
         missed.append(f"{slower:.2f} times as slow at the end, at most {SLOWER_BAR}")
     if most > LIMIT:
-        missed.append("the knowledge is over its bound")
+        missed.append("the verdict cache is over its bound")
     return figures, missed
 
 
@@ -179,16 +179,16 @@ def wide(particles: int) -> tuple[dict[str, Any], list[str]]:
 
 
 def long(tokens: int) -> tuple[dict[str, Any], list[str]]:
-    """One long text, and its next-token law beside a pass without a cache."""
+    """One long text, and its next-token distribution beside a pass without a cache."""
     lm = LM.embedded("gemma3-270m", dtype="float32")
     engine: Any = lm.engine
     # No end before the last token.
     right, ends = engine.next_logits, lm.vocabulary.ends.tolist()
     contexts: list[Any] = []
 
-    async def endless(asked: Any) -> torch.Tensor:
-        contexts[:] = asked
-        rows = (await right(asked)).clone()
+    async def endless(requested: Any) -> torch.Tensor:
+        contexts[:] = requested
+        rows = (await right(requested)).clone()
         rows[:, ends] -= 30.0
         return rows
 
@@ -216,7 +216,7 @@ def long(tokens: int) -> tuple[dict[str, Any], list[str]]:
     if posterior.stats.tokens != tokens:
         missed.append(f"{posterior.stats.tokens} tokens, not {tokens}")
     if apart > 1e-4:
-        missed.append(f"the law after it differs by {apart:.2g} in total variation")
+        missed.append(f"the distribution after it differs by {apart:.2g} in total variation")
     return figures, missed
 
 

@@ -1,4 +1,4 @@
-"""The house: folders in layers from the ground up, and modules that can be read at a sitting."""
+"""Structure: folders in layers from the ground up, and modules that can be read at a sitting."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def sources() -> dict[str, str]:
     }
 
 
-def test_imports_go_from_the_ground_up() -> None:
+def test_imports_follow_the_layers() -> None:
     found = {name: upward(name, imports_of(source)) for name, source in sources().items()}
     assert "awrs_ppl.potentials.regex" in found or "awrs_ppl.potentials.regex.regex" in found
     assert {name: above for name, above in found.items() if above} == {}
@@ -81,15 +81,15 @@ def test_imports_go_from_the_ground_up() -> None:
         ("awrs_ppl.lm.cache", "from awrs_ppl import proposals"),
     ],
 )
-def test_an_import_against_the_direction_is_seen(module: str, source: str) -> None:
+def test_import_from_a_layer_above_is_found(module: str, source: str) -> None:
     assert upward(module, imports_of(source))
 
 
-def test_an_import_from_below_is_none_against_the_direction() -> None:
+def test_import_from_a_layer_below_is_allowed() -> None:
     source = "import numpy\nfrom awrs_ppl.tokens.urn import Urn\nfrom awrs_ppl import _values"
     assert upward("awrs_ppl.constraints.product", imports_of(source)) == []
 
 
-def test_no_module_is_long() -> None:
+def test_modules_stay_within_their_limit() -> None:
     lines = {name: source.count("\n") for name, source in sources().items()}
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}

@@ -12,11 +12,11 @@ NAMES = [(module, name) for module in MODULES for name in importlib.import_modul
 
 
 @pytest.mark.parametrize(("module", "name"), NAMES, ids=".".join)
-def test_a_public_name_has_a_docstring_with_an_example(module: str, name: str) -> None:
+def test_public_name_has_a_docstring_with_an_example(module: str, name: str) -> None:
     thing = getattr(importlib.import_module(module), name)
     docstring = inspect.getdoc(thing) or ""
     assert docstring
-    # Modules and exceptions are told in words; examples of all others run as doctests.
-    told = inspect.ismodule(thing) or (inspect.isclass(thing) and issubclass(thing, Exception))
-    if not told:
+    # Modules and exceptions are described in words; examples of all others run as doctests.
+    described = inspect.ismodule(thing) or (inspect.isclass(thing) and issubclass(thing, Exception))
+    if not described:
         assert ">>>" in docstring, f"{module}.{name} has no example"

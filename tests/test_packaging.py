@@ -51,7 +51,7 @@ def test_public_names_are_pinned() -> None:
         _ = awrs_ppl.nonsense  # pyright: ignore
 
 
-def test_importing_loads_neither_torch_nor_genlm() -> None:
+def test_import_loads_neither_torch_nor_genlm() -> None:
     heavy = "[m for m in ('torch', 'genlm', 'transformers', 'llguidance') if m in sys.modules]"
     for statement in (
         "import awrs_ppl",
@@ -61,7 +61,7 @@ def test_importing_loads_neither_torch_nor_genlm() -> None:
         assert _python(f"import sys; {statement}; print({heavy})") == "[]"
 
 
-def test_names_are_what_they_say_whatever_was_imported_first() -> None:
+def test_names_are_the_same_whatever_was_imported_first() -> None:
     assert (
         _python(
             "import awrs_ppl.constraints.product, awrs_ppl.potentials.predicates\n"
@@ -73,7 +73,7 @@ def test_names_are_what_they_say_whatever_was_imported_first() -> None:
     )
 
 
-def test_a_folder_of_the_repository_has_one_name_only() -> None:
+def test_folder_of_the_repository_has_one_name_only() -> None:
     for folder in ("potentials", "models"):
         with pytest.raises(subprocess.CalledProcessError) as error:
             _python(f"import sys; sys.path.insert(0, '.'); import {folder}")
@@ -147,9 +147,7 @@ def _used(python: Path, cwd: Path, **variables: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["sdist", "wheel from sdist", "wheel"])
-def test_what_was_built_installs_and_runs(
-    kind: str, built: dict[str, Path], tmp_path: Path
-) -> None:
+def test_distribution_installs_and_runs(kind: str, built: dict[str, Path], tmp_path: Path) -> None:
     python = _environment(tmp_path / "env")
     (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
     before = set(site.iterdir())
@@ -172,7 +170,7 @@ def test_what_was_built_installs_and_runs(
     assert awrs_ppl.__version__ in script.stdout, script.stderr
 
 
-def test_the_tree_of_the_sdist_is_a_checkout(built: dict[str, Path], tmp_path: Path) -> None:
+def test_tree_of_the_sdist_is_a_checkout(built: dict[str, Path], tmp_path: Path) -> None:
     """What an editable install puts on the path is that tree."""
     with tarfile.open(built["sdist"]) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -184,7 +182,7 @@ def test_the_tree_of_the_sdist_is_a_checkout(built: dict[str, Path], tmp_path: P
 
 @pytest.mark.parametrize("lost", ["a text file", "nothing", "an empty folder"])
 @pytest.mark.parametrize("name", ["models", "potentials"])
-def test_a_checkout_without_its_links_says_what_to_do(lost: str, name: str, tmp_path: Path) -> None:
+def test_checkout_without_its_links_says_what_to_do(lost: str, name: str, tmp_path: Path) -> None:
     """As on Windows, and from archives that know no links."""
     package = tmp_path / "awrs_ppl"
     shutil.copytree(ROOT / "awrs_ppl", package, ignore=shutil.ignore_patterns(name, "__pycache__"))
@@ -205,7 +203,7 @@ def test_a_checkout_without_its_links_says_what_to_do(lost: str, name: str, tmp_
         assert part in error
 
 
-def test_importing_loads_few_modules() -> None:
+def test_import_loads_few_modules() -> None:
     loaded = _python(
         "import sys; n = set(sys.modules); import awrs_ppl; print(len(set(sys.modules) - n))"
     )

@@ -26,11 +26,11 @@ def blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
 
 
-def test_the_readme_is_short() -> None:
+def test_readme_is_short() -> None:
     assert len(README.splitlines()) <= 200
 
 
-def test_what_is_linked_is_there() -> None:
+def test_links_lead_to_files() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
@@ -43,7 +43,7 @@ async def _run(source: str, namespace: dict[str, Any]) -> None:
         await result
 
 
-async def test_the_program(capsys: Any) -> None:
+async def test_readme_program_prints_the_best_answer_shown(capsys: Any) -> None:
     namespace: dict[str, Any] = {}
     (block,) = blocks("README.md")
     await _run(block, namespace)
@@ -51,12 +51,12 @@ async def test_the_program(capsys: Any) -> None:
     assert "France" in capsys.readouterr().out
     assert math.isfinite(posterior.log_ml)
     (shown,) = re.findall(r"this prints\n\n```\n(.*?)```", README, flags=re.DOTALL)
-    # The numbers hang on the machine's rounding, the best answer does not.
+    # The numbers depend on the machine's rounding, the best answer does not.
     best = posterior.mode()
     assert repr(best) in shown.splitlines()[2]
 
 
-async def test_the_potentials() -> None:
+async def test_potentials_of_the_docs_give_their_weights() -> None:
     namespace: dict[str, Any] = {}
     for block in blocks("docs/potentials.md"):
         await _run(block, namespace)
@@ -68,7 +68,7 @@ async def test_the_potentials() -> None:
     assert await namespace["short"].complete(b"four") == -0.4
 
 
-async def test_the_five_domains() -> None:
+async def test_domains_of_the_docs_give_allowed_texts() -> None:
     namespace: dict[str, Any] = {"lm": LM.embedded()}
     (block,) = blocks("docs/domains.md")
     await _run(block, namespace)
@@ -94,6 +94,6 @@ async def test_the_five_domains() -> None:
     domain = (DATA / "blocksworld" / "domain.pddl").read_text()
     line = (DATA / "blocksworld" / "problems.jsonl").read_text().splitlines()[0]
     problem = json.loads(line)["problem"]
-    beginning = problem[: problem.index("(and") + len("(and")]
-    for text in await results("goal", "", beginning, domain):
-        assert await PddlGoal(domain, beginning).complete(text.encode()) == 0.0
+    prefix = problem[: problem.index("(and") + len("(and")]
+    for text in await results("goal", "", prefix, domain):
+        assert await PddlGoal(domain, prefix).complete(text.encode()) == 0.0

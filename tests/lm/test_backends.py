@@ -73,8 +73,8 @@ async def test_rows_that_are_no_tokens_count_in_the_softmax(temperature: float) 
         assert await evidence(lm("ab", temperature=temperature), "cd", ends=True) == pytest.approx(
             expected + end, abs=1e-4
         )
-    asked = PromptedLLM(backend, prompt_ids=prompt, temperature=temperature)
-    assert await evidence(asked, "cd") == pytest.approx(expected, abs=1e-4)
+    prompted = PromptedLLM(backend, prompt_ids=prompt, temperature=temperature)
+    assert await evidence(prompted, "cd") == pytest.approx(expected, abs=1e-4)
 
 
 class Adapted(MockAsyncLM):
@@ -92,7 +92,7 @@ class Adapted(MockAsyncLM):
         return torch.log_softmax(logits, -1)
 
 
-async def test_an_adapter_of_a_prompted_llm_is_used() -> None:
+async def test_adapter_of_a_prompted_llm_is_used() -> None:
     backend = Adapted()
     by_adapter = {
         name: PromptedLLM(backend, prompt_ids=[token("x")], lora_name=name)
@@ -101,39 +101,41 @@ async def test_an_adapter_of_a_prompted_llm_is_used() -> None:
     rows = torch.zeros(END + 1).double()
     rows[0] = 8.0
     high, low = torch.log_softmax(rows, -1)[:2].tolist()
-    for name, asked in by_adapter.items():
+    for name, prompted in by_adapter.items():
         for letter in "nab":
             expected = high if letter == backend.letters[name] else low
-            assert await evidence(asked, letter) == pytest.approx(expected, abs=1e-5)
-    # Nor are two adapters taken for one another in a product, or by what is remembered.
+            assert await evidence(prompted, letter) == pytest.approx(expected, abs=1e-5)
+    # Nor are two adapters taken for one another in a product, or by cached verdicts.
     both = product(by_adapter["one"], by_adapter["two"])
     assert await evidence(both, "a") == pytest.approx(high + low, abs=1e-5)
-    factors = [product(asked).target.dense[0] for asked in by_adapter.values()]
+    factors = [product(prompted).target.dense[0] for prompted in by_adapter.values()]
     assert len({factor.key for factor in factors}) == 3
     assert len({factor.fingerprint for factor in factors}) == 3
     assert factors[1].key == product(by_adapter["one"]).target.dense[0].key
 
 
-async def test_an_adapter_that_the_engine_does_not_have_is_named() -> None:
-    asked = PromptedLLM(MockAsyncLM(bytewise(eos_token="<end>")), [0], lora_name="mine")
+async def test_adapter_that_the_engine_lacks_is_named() -> None:
+    prompted = PromptedLLM(MockAsyncLM(bytewise(eos_token="<end>")), [0], lora_name="mine")
     with pytest.raises(ValueError, match="'mine'"):
-        await evidence(asked, "a")
+        await evidence(prompted, "a")
     with pytest.raises(TypeError, match="lora_name=3: give a name"):
-        LM.from_backend(asked.model, lora_name=3)  # pyright: ignore[reportArgumentType]
+        LM.from_backend(prompted.model, lora_name=3)  # pyright: ignore[reportArgumentType]
 
 
-async def test_the_temperature_and_the_ends_of_a_prompted_llm_are_kept() -> None:
+async def test_temperature_and_ends_of_a_prompted_llm_are_kept() -> None:
     backend = MockAsyncLM(bytewise(eos_token="<end>"))
     half: Any = np.float32(0.5)
-    asked: Any = PromptedLLM(backend, [token("x")], eos_byte_strings=[b"!", b"?"], temperature=half)
-    tokens = [asked.token_maps.decode[token("a")]]
-    assert await evidence(asked, "a") == pytest.approx(await asked.prefix(tokens), abs=1e-4)
-    assert await evidence(asked, "a", ends=True) == pytest.approx(
-        await asked.complete(tokens), abs=1e-4
+    prompted: Any = PromptedLLM(
+        backend, [token("x")], eos_byte_strings=[b"!", b"?"], temperature=half
+    )
+    tokens = [prompted.token_maps.decode[token("a")]]
+    assert await evidence(prompted, "a") == pytest.approx(await prompted.prefix(tokens), abs=1e-4)
+    assert await evidence(prompted, "a", ends=True) == pytest.approx(
+        await prompted.complete(tokens), abs=1e-4
     )
 
 
-def test_a_prompted_llm_that_weighs_by_itself_is_rejected() -> None:
+def test_prompted_llm_that_weighs_by_itself_is_rejected() -> None:
     class Steered(PromptedLLM):
         async def logw_next(self, context: Any) -> Any:
             raise NotImplementedError
@@ -157,7 +159,7 @@ def test_a_prompted_llm_that_weighs_by_itself_is_rejected() -> None:
         [np.int64(END), torch.tensor(100)],
     ],
 )
-def test_ends_may_be_any_sequence(given: Any) -> None:
+def test_ends_in_any_sequence_are_read(given: Any) -> None:
     model: Any = small()
     model.generation_config.eos_token_id = given
     assert ends_of(model) == [100, END]
@@ -178,13 +180,13 @@ def test_ends_of_the_configuration_count_where_the_generation_has_none(
 
 
 @pytest.mark.parametrize("given", [END, np.int64(END), torch.tensor(END), [END]])
-def test_one_end_may_be_any_whole_number(given: Any) -> None:
+def test_end_as_any_whole_number_is_read(given: Any) -> None:
     model: Any = small()
     model.generation_config.eos_token_id = given
     assert ends_of(model) == [END]
 
 
-def test_the_settings_of_the_generation_come_before_those_of_the_model() -> None:
+def test_generation_settings_come_before_those_of_the_model() -> None:
     model: Any = small(eos_token_id=100)
     model.generation_config.eos_token_id = END
     assert ends_of(model) == [END]
@@ -199,7 +201,7 @@ def ends_of(model: Any, tokenizer: Any = None) -> list[int]:
     return LM(model, tokenizer=tokenizer or bytewise()).vocabulary.ends.tolist()
 
 
-async def test_a_model_without_an_end_needs_a_stop() -> None:
+async def test_model_without_an_end_needs_a_stop() -> None:
     lm = LM(small(END, eos_token_id=None), tokenizer=bytewise())
     assert len(lm.vocabulary.ends) == 0
 
@@ -219,7 +221,7 @@ async def test_a_model_without_an_end_needs_a_stop() -> None:
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-async def test_an_observation_without_a_number_is_an_error(broken: float) -> None:
+async def test_observation_of_weight_nan_is_an_error(broken: float) -> None:
     """Only the particle of "z" meets the damaged weight; the error names the text."""
     model: Any = small()
     with torch.no_grad():
@@ -247,7 +249,7 @@ def lm_tokens(lm: LM, text: str) -> list[Any]:
     return [next(t for t in tokens if t.token_id == i) for i in lm.encode(text)]
 
 
-async def test_a_model_asked_inside_a_running_loop_tells_its_row() -> None:
+async def test_row_length_inside_a_running_loop_is_found() -> None:
     """vLLM's engine starts a loop of its own to answer at once."""
 
     class Own(MockAsyncLM):
@@ -260,7 +262,7 @@ async def test_a_model_asked_inside_a_running_loop_tells_its_row() -> None:
     assert lm.vocabulary.size == END + 1
 
 
-async def test_a_model_that_answers_in_event_loops_alone_tells_its_row() -> None:
+async def test_row_length_of_an_asynchronous_engine_is_found() -> None:
     class NotAtOnce(MockAsyncLM):
         def next_token_logprobs_sync(
             self, token_ids: Sequence[int], lora_name: str | None = None

@@ -67,7 +67,7 @@ async def caught(ctx: Context) -> tuple[int, str]:
     return len(prompt), text
 
 
-async def test_a_model_catches_the_error_at_its_statement_and_other_particles_go_on() -> None:
+async def test_error_caught_in_a_model_leaves_other_particles_running() -> None:
     posterior = await infer(caught, **OPTIONS)
     assert {n for n, _ in posterior.values} == {3, MOST - 3}
     for n, text in posterior.values:
@@ -76,11 +76,11 @@ async def test_a_model_catches_the_error_at_its_statement_and_other_particles_go
     await check_replay(caught, seed=1)
 
 
-async def test_the_weight_of_a_text_that_became_too_long_is_that_of_its_tokens() -> None:
+async def test_weight_of_a_text_that_became_too_long_is_that_of_its_tokens() -> None:
     """The particle keeps what its tokens did to its weight: their mass under the constraint."""
     posterior = await infer(caught, **OPTIONS)
     index = posterior.values.index((MOST - 3, "too long"))
-    # Thirteen tokens of prompt leave room for the draw of four, before the end is asked for.
+    # Thirteen tokens of prompt leave room for the draw of four, before the end is drawn.
     ids = [lm().encode(c)[0] for c in "ab"]
     trees: dict[tuple[int, ...], float] = {}
     prompt = lm().prompt_ids("x" * (MOST - 3))
@@ -98,7 +98,7 @@ async def test_the_weight_of_a_text_that_became_too_long_is_that_of_its_tokens()
     )
 
 
-async def test_an_error_that_nobody_catches_names_the_particle_and_what_to_do() -> None:
+async def test_error_not_caught_names_the_particle_and_what_to_do() -> None:
     async def model(ctx: Context) -> str:
         return await ctx.generate(lm()(await prompted(ctx)) * Regex("[ab]{4}"), max_tokens=8)
 
@@ -111,7 +111,7 @@ async def test_an_error_that_nobody_catches_names_the_particle_and_what_to_do() 
     assert "at 'generate 2'" in note
 
 
-async def test_observe_raises_it_in_the_model() -> None:
+async def test_observe_of_a_text_too_long_raises_in_the_model() -> None:
     async def model(ctx: Context) -> bool:
         prompt = await prompted(ctx)
         try:
@@ -125,7 +125,7 @@ async def test_observe_raises_it_in_the_model() -> None:
 
 
 @pytest.mark.parametrize("as_factor", [False, True])
-async def test_a_language_model_that_weighs_raises_it_in_the_model(as_factor: bool) -> None:
+async def test_weighing_a_text_too_long_raises_in_the_model(as_factor: bool) -> None:
     async def model(ctx: Context) -> bool:
         prompt = await prompted(ctx)
         judge = lm()(prompt)
@@ -142,7 +142,7 @@ async def test_a_language_model_that_weighs_raises_it_in_the_model(as_factor: bo
     assert posterior.values == [True] * 8
 
 
-async def test_inferences_that_share_the_model_go_on() -> None:
+async def test_inference_beside_a_failed_one_continues() -> None:
     async def short(ctx: Context) -> str:
         return await ctx.generate(lm()("x") * Regex("[ab]{4}"), max_tokens=8)
 
@@ -184,7 +184,7 @@ SEQ2SEQ = {"d_model": 32, "decoder_layers": 1, "decoder_attention_heads": 4}
         ("mamba", {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4}, None),
     ],
 )
-async def test_the_limit_is_where_the_model_alone_ends(
+async def test_limit_is_where_the_model_alone_ends(
     kind: str, config: dict[str, Any], limit: int | None
 ) -> None:
     ids = {"vocab_size": 70, "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3}
@@ -218,7 +218,7 @@ async def test_the_limit_is_where_the_model_alone_ends(
 async def test_rotary_positions_end_where_the_configuration_says(
     rope: dict[str, Any], limit: int
 ) -> None:
-    """The model alone goes on, with positions that it has never seen."""
+    """The model alone continues, with positions that it has never seen."""
     parameters = {**rope, "rope_theta": 10000.0}
     config = LlamaConfig(
         vocab_size=40, hidden_size=32, intermediate_size=32, num_hidden_layers=1,

@@ -73,7 +73,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
     return Fake(monkeypatch, tmp_path / "deep" / "cache")
 
 
-def test_a_model_is_converted_once_and_for_its_owner_only(fake: Fake):
+def test_model_is_converted_once_and_for_its_owner_only(fake: Fake):
     path = embedded_path("fake")
     assert embedded_path("fake") == path
     assert fake.converted == 1
@@ -88,7 +88,7 @@ def test_a_model_is_converted_once_and_for_its_owner_only(fake: Fake):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("bug"), MemoryError()])
-def test_an_interrupted_conversion_is_never_used(fake: Fake, error: BaseException):
+def test_interrupted_conversion_is_never_used(fake: Fake, error: BaseException):
     fake.error = error
     with pytest.raises(type(error)):
         embedded_path("fake")
@@ -98,7 +98,7 @@ def test_an_interrupted_conversion_is_never_used(fake: Fake, error: BaseExceptio
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "no mark", "odd mark", "other weights"])
-def test_a_damaged_folder_is_replaced(fake: Fake, damage: str):
+def test_damaged_folder_is_replaced(fake: Fake, damage: str):
     path = embedded_path("fake")
     mark = path / "awrs_ppl.json"
     if damage == "truncated":
@@ -117,7 +117,7 @@ def test_a_damaged_folder_is_replaced(fake: Fake, damage: str):
     assert fake.left() == [path.name]
 
 
-def test_many_conversions_at_once(fake: Fake):
+def test_conversions_in_threads_give_one_folder(fake: Fake):
     fake.wait = 0.1
     found: list[Path] = []
     threads = [
@@ -171,7 +171,7 @@ def converting(fake: Fake, largest: int = 2**30) -> subprocess.Popen[str]:
     return process
 
 
-def test_no_room_for_the_weights(fake: Fake):
+def test_conversion_without_room_says_what_to_do(fake: Fake):
     # What writes them does not raise OSError.
     process = converting(fake, largest=1_000_000)
     _, said = process.communicate("go on\n")
@@ -181,7 +181,7 @@ def test_no_room_for_the_weights(fake: Fake):
     assert fake.left() == []
 
 
-def test_processes_that_convert_at_once_and_one_that_is_killed(fake: Fake):
+def test_conversions_in_processes_give_one_folder_though_one_is_killed(fake: Fake):
     processes = [converting(fake) for _ in range(3)]
     processes[0].kill()
     said = [process.communicate("go on\n")[0] for process in processes[1:]]
@@ -200,7 +200,7 @@ def test_processes_that_convert_at_once_and_one_that_is_killed(fake: Fake):
         assert fake.left() == left
 
 
-def test_damaged_weights(fake: Fake):
+def test_damaged_weights_are_named_by_their_checksum(fake: Fake):
     fake.content = b"weighty"
     with pytest.raises(EmbeddedModelError) as caught:
         embedded_path("fake")
@@ -212,7 +212,7 @@ def test_damaged_weights(fake: Fake):
     assert fake.left() == []
 
 
-def test_missing_parts(fake: Fake, monkeypatch: pytest.MonkeyPatch):
+def test_missing_part_says_to_install_again(fake: Fake, monkeypatch: pytest.MonkeyPatch):
     def fetch(folder: Path) -> Path:
         raise FileNotFoundError("no part 3")
 
@@ -230,7 +230,7 @@ def test_missing_parts(fake: Fake, monkeypatch: pytest.MonkeyPatch):
         ("fake", "gguf", "pip install gguf"),
     ],
 )
-def test_missing_packages(
+def test_missing_package_says_what_to_install(
     fake: Fake, monkeypatch: pytest.MonkeyPatch, name: str, package: str, message: str
 ):
     find_spec = importlib.util.find_spec
@@ -247,19 +247,19 @@ def test_missing_packages(
     assert not fake.cache.exists()
 
 
-def test_unknown_names():
+def test_unknown_name_lists_the_models():
     with pytest.raises(AwrsError, match="no embedded model 'gpt'; there are: gemma3-270m, smollm2"):
         embedded_path("gpt")
 
 
-def test_a_cache_that_cannot_be_written(fake: Fake):
+def test_cache_that_cannot_be_written_names_the_variable(fake: Fake):
     fake.cache.parent.parent.mkdir(exist_ok=True)
     fake.cache.parent.write_text("a file where a folder should be")
     with pytest.raises(EmbeddedModelError, match="set AWRS_PPL_CACHE to another folder"):
         embedded_path("fake")
 
 
-def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("AWRS_PPL_CACHE", str(tmp_path / "own"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert embedded._cache_folder() == tmp_path / "own"
@@ -280,7 +280,7 @@ async def greedy(engine: TransformersEngine, ids: list[int], count: int) -> str:
     return engine.tokenizer.decode(ids)
 
 
-async def test_gemma(gemma: TransformersEngine):
+async def test_gemma_has_its_tokens_and_continues_a_story(gemma: TransformersEngine):
     tokenizer = gemma.tokenizer
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (2, 1)
     assert gemma.model.generation_config.eos_token_id == 1
@@ -302,7 +302,7 @@ async def test_gemma(gemma: TransformersEngine):
 
 
 @needs_smollm2
-async def test_smollm2():
+async def test_smollm2_has_its_tokens_and_answers_a_chat():
     path = embedded_path("smollm2-135m")
     engine = TransformersEngine.load(str(path), device="cpu")
     tokenizer = engine.tokenizer
@@ -322,7 +322,7 @@ async def test_smollm2():
 
 
 @needs_smollm2
-def test_smollm2_is_what_the_file_says(tmp_path: Path):
+def test_smollm2_weights_and_tokens_are_those_of_the_file(tmp_path: Path):
     path = embedded_path("smollm2-135m")
     reader = gguf.GGUFReader(embedded._fetch_smollm2(tmp_path))
     fields = {name: field.contents for name, field in reader.fields.items()}

@@ -1,4 +1,4 @@
-"""Texts as tokens, for tokenizers that change their input; judged by a plain forward pass."""
+"""Texts as tokens, for tokenizers that change their input; checked by a plain forward pass."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def random_text(rng: random.Random, *, lone: bool = True) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_random_text_scores_as_its_tokens_behind_the_prompt(
+async def test_random_text_scores_as_its_tokens_behind_the_prompt(
     kind: str, models_by_kind: dict[str, LM], fuzz: Any
 ) -> None:
     """Always tokens that spell it; and the tokenizer's own behind the prompt where these do."""
@@ -218,7 +218,7 @@ async def test_a_random_text_scores_as_its_tokens_behind_the_prompt(
     for rng in fuzz.rngs(25):
         prompt, text = random_text(rng), random_text(rng)
         data = text.encode("utf-8", "surrogateescape")
-        # Some texts have no tokens in some vocabularies; the others are still judged.
+        # Some texts have no tokens in some vocabularies; the others are still checked.
         try:
             potential = lm(prompt)
         except VocabularyError:
@@ -267,7 +267,7 @@ def tokenizer_ids(lm: LM, text: str) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_token_spells_what_the_decoder_makes_of_it_behind_another(
+def test_token_spells_what_the_decoder_makes_of_it_behind_another(
     kind: str, models_by_kind: dict[str, LM]
 ) -> None:
     lm = models_by_kind[kind]
@@ -284,7 +284,7 @@ def test_a_token_spells_what_the_decoder_makes_of_it_behind_another(
 
 
 @pytest.mark.parametrize("scheme", ["prepend", "first", "always"])
-async def test_a_dummy_space_is_not_scored(scheme: str) -> None:
+async def test_dummy_space_is_not_scored(scheme: str) -> None:
     lm = loaded(pieces(scheme))
     potential = lm("It is")
     assert lm.decode(potential.prompt[1:]) == " It is"
@@ -293,7 +293,7 @@ async def test_a_dummy_space_is_not_scored(scheme: str) -> None:
     assert await observed(potential, "red") != await observed(potential, " red")
 
 
-def test_a_text_that_no_tokens_spell_is_quoted() -> None:
+def test_text_that_no_tokens_spell_is_quoted() -> None:
     lm = loaded(unigram(bytewise=False))
     assert lm.decode(lm("It is").encode("red")) == "red"
     with pytest.raises(VocabularyError, match=r"the text 'red \u20ac' has '\u20ac'.*leave it out"):
@@ -302,7 +302,7 @@ def test_a_text_that_no_tokens_spell_is_quoted() -> None:
         lm("It is").encode("\udcf0")
 
 
-def test_an_end_that_the_tokenizer_adds_is_left_out() -> None:
+def test_end_that_the_tokenizer_adds_is_left_out() -> None:
     added = loaded(unigram(ends=True))
     whole = added.tokenizer("It is")["input_ids"]
     assert whole[-1] == 2
@@ -318,7 +318,7 @@ def test_an_end_that_the_tokenizer_adds_is_left_out() -> None:
     assert ends_by_newline.decode(ends_by_newline.prompt_ids("It is\n")) == "It is\n"
 
 
-def test_a_tokenizer_with_gaps_in_its_ids_works() -> None:
+def test_tokenizer_with_gaps_in_its_ids_spells_texts() -> None:
     data = json.loads(byte_level().backend_tokenizer.to_str())
     vocabulary = data["model"]["vocab"]
     data["model"]["vocab"] = {t: i if i < 100 else i + 20 for t, i in vocabulary.items()}
@@ -328,14 +328,14 @@ def test_a_tokenizer_with_gaps_in_its_ids_works() -> None:
     assert lm.decode(lm("It is").encode(" Paris zé🙂")) == " Paris zé🙂"
 
 
-def test_a_decoder_that_depends_on_the_tokens_around_is_rejected() -> None:
+def test_decoder_that_depends_on_the_tokens_around_is_rejected() -> None:
     backend: Any = Tokenizer(models.BPE(vocab={"a</w>": 0, "</s>": 1}, merges=[]))
     backend.decoder = decoders.BPEDecoder(suffix="</w>")
     with pytest.raises(VocabularyError, match=r"'BPEDecoder'.*cannot be generated token by token"):
         LM(small(2), tokenizer=fast(backend, unk_token=None, bos_token=None))
 
 
-def test_threads_do_not_read_control_tokens_out_of_texts() -> None:
+def test_texts_in_threads_have_no_control_tokens() -> None:
     """`lm(text)`, `lm.chat` and the user's own calls, side by side."""
     tokenizer: Any = byte_level()
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}</s>{% endfor %}"
@@ -375,10 +375,10 @@ TURNS = "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] | trim }}</s
         (TURNS, ["a<s", ">b"]),
     ],
 )
-def test_a_control_token_in_messages_is_text(
+def test_control_token_in_messages_is_text(
     kind: str, template: str, contents: list[str], models_by_kind: dict[str, LM]
 ) -> None:
-    """Also one that comes about where texts meet; those of the template are read."""
+    """Also one that forms where texts meet; those of the template are read."""
     lm = models_by_kind[kind]
     lm.tokenizer.chat_template = template
     said = [{"role": "user", "content": content} for content in contents]
@@ -390,7 +390,7 @@ def test_a_control_token_in_messages_is_text(
     assert lm.decode(ids).replace(" ", "") == shown.replace(" ", "")
 
 
-def test_a_chat_without_control_tokens_in_messages_is_transformers_own(
+def test_chat_without_control_tokens_in_messages_is_transformers_own(
     models_by_kind: dict[str, LM],
 ) -> None:
     for kind, lm in models_by_kind.items():
@@ -403,7 +403,7 @@ def test_a_chat_without_control_tokens_in_messages_is_transformers_own(
         assert lm.chat(said).prompt == tuple(own)
 
 
-def test_a_template_that_hides_whose_a_control_token_is_is_an_error() -> None:
+def test_template_that_hides_whose_a_control_token_is_raises() -> None:
     tokenizer: Any = byte_level()
     lm = loaded(tokenizer)
     tokenizer.chat_template = (
@@ -422,7 +422,7 @@ def test_a_template_that_hides_whose_a_control_token_is_is_an_error() -> None:
         lm.chat("<s")
 
 
-def test_roles_are_plain_names() -> None:
+def test_role_with_a_sign_of_control_tokens_is_rejected() -> None:
     tokenizer: Any = byte_level()
     tokenizer.chat_template = "{% for m in messages %}<{{ m['role'] }}>{% endfor %}"
     lm = loaded(tokenizer)

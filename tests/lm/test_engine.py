@@ -149,7 +149,7 @@ def distance(expected: torch.Tensor, found: torch.Tensor) -> tuple[float, float]
     return (want.exp() - have.exp()).abs().sum().item() / 2, apart
 
 
-# A context: one asked before or beside it (0 is the last), cut by some tokens and then grown.
+# A context: one requested before or beside it (0 is the last), cut by some tokens and then grown.
 GROWTHS = st.one_of(
     st.lists(st.integers(0, TOKENS - 1), min_size=1, max_size=1),
     st.lists(st.integers(0, 3), max_size=6),
@@ -164,7 +164,7 @@ def calls(most: int, rows: int) -> st.SearchStrategy[list[list[tuple[int, int, l
 
 
 def contexts_of(calls: list[list[tuple[int, int, list[int]]]], longest: int) -> list[list[Context]]:
-    """What each call asks: contexts grow by none to many tokens, fork, return, in any order."""
+    """What each call requests: contexts grow by none to many tokens, fork, return, in any order."""
     pool: list[Context] = [(1,)]
     for call in calls:
         for back, cut, growth in call:
@@ -185,7 +185,7 @@ def check_random_trees(
 ) -> None:
     """Hypothesis looks for calls that give wrong logits, in caches of several sizes.
 
-    In those of few tokens, contexts are evicted all the time, and asked again. Rows that do
+    In those of few tokens, contexts are evicted all the time, and requested again. Rows that do
     not fit the workspace are gathered from the store.
     """
 
@@ -222,11 +222,11 @@ def check_random_trees(
 async def worst_in(engine: TransformersEngine, calls: list[list[Context]]) -> tuple[float, float]:
     """The largest distances from plain forward passes."""
     expected: dict[Context, torch.Tensor] = {}
-    asked = sorted({context for call in calls for context in call}, reverse=True)
-    for context in asked:
+    requested = sorted({context for call in calls for context in call}, reverse=True)
+    for context in requested:
         if context not in expected:
-            # Its beginnings come with it: later tokens change nothing before them.
-            parts = [part for part in asked if context[: len(part)] == part]
+            # Its prefixes come with it: later tokens change nothing before them.
+            parts = [part for part in requested if context[: len(part)] == part]
             rows = plain_logits(engine, context, [len(part) - 1 for part in parts])
             expected |= zip(parts, rows, strict=True)
     tv = apart = 0.0
@@ -243,7 +243,7 @@ def is_close(worst: tuple[float, float]) -> bool:
     return worst[0] <= 1e-4 and worst[1] <= 2e-3
 
 
-def test_random_trees(small: TransformersEngine):
+def test_logits_in_random_trees_are_those_of_a_plain_pass(small: TransformersEngine):
     check_random_trees(small, examples=40)
 
 
@@ -302,7 +302,7 @@ def wrong_columns(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "fault", [wrong_window, wrong_rows, wrong_positions, wrong_evictions, wrong_columns]
 )
-def test_random_trees_catch_faults(
+def test_random_trees_with_a_planted_fault_fail(
     byte_tokenizer: Any, fault: Any, monkeypatch: pytest.MonkeyPatch
 ):
     engine = TransformersEngine(small_model(FAMILIES["gemma3"]), byte_tokenizer)
@@ -311,14 +311,18 @@ def test_random_trees_catch_faults(
         check_random_trees(engine, examples=40, phases=[Phase.generate])
 
 
-def test_embedded_models_in_random_trees(embedded: TransformersEngine):
+def test_logits_of_embedded_models_in_random_trees_are_those_of_a_plain_pass(
+    embedded: TransformersEngine,
+):
     check_random_trees(embedded, examples=5, longest=40, most=6, rows=4)
 
 
 @pytest.mark.gpu
 @NEEDS_CUDA
 @pytest.mark.parametrize("family", FAMILIES)
-def test_random_trees_on_a_gpu(family: str, byte_tokenizer: Any):
+def test_logits_on_a_gpu_in_random_trees_are_those_of_a_plain_pass(
+    family: str, byte_tokenizer: Any
+):
     model = small_model(FAMILIES[family]).to("cuda")
     check_random_trees(TransformersEngine(model, byte_tokenizer), examples=20)
 
@@ -326,7 +330,7 @@ def test_random_trees_on_a_gpu(family: str, byte_tokenizer: Any):
 @pytest.mark.gpu
 @NEEDS_CUDA
 @pytest.mark.parametrize("name", EMBEDDED)
-def test_embedded_models_in_random_trees_on_a_gpu(name: Any):
+def test_logits_of_embedded_models_on_a_gpu_are_those_of_a_plain_pass(name: Any):
     engine = load_embedded(name, device="cuda", dtype="float32")
     check_random_trees(engine, examples=20, longest=40)
 
@@ -342,12 +346,12 @@ async def test_bfloat16_is_the_default_on_a_gpu(name: Any):
     await engine.next_logits([context[:10], context[:4]])
     found = await engine.next_logits([context, (*context[:10], 7)])
     assert found.dtype == torch.float32
-    for asked, row in zip([context, (*context[:10], 7)], found, strict=True):
+    for requested, row in zip([context, (*context[:10], 7)], found, strict=True):
         # Eight bits of mantissa: they differ by some per cent. A fault would differ by nearly 1.
-        assert distance(plain_row(engine, asked).float(), row)[0] < 0.3
+        assert distance(plain_row(engine, requested).float(), row)[0] < 0.3
 
 
-async def test_embedded_models_beyond_the_window(embedded: TransformersEngine):
+async def test_logits_beyond_the_window_are_those_of_a_plain_pass(embedded: TransformersEngine):
     """More than 600 tokens, in chunks, in one row with others, and one token at a time."""
     rng = random.Random(0)
     long = tuple(rng.choices(range(5, 40_000), k=640))
@@ -388,7 +392,9 @@ def test_loading_draws_no_bar_and_leaves_the_settings(
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-async def test_sequence_logprobs(small: TransformersEngine, temperature: float):
+async def test_sequence_logprobs_at_a_temperature_are_those_of_a_plain_pass(
+    small: TransformersEngine, temperature: float
+):
     rng = random.Random(3)
     prompt = tuple(rng.choices(range(TOKENS), k=20))
     requests: list[tuple[Context, Context]] = [
@@ -407,14 +413,14 @@ async def test_sequence_logprobs(small: TransformersEngine, temperature: float):
             torch.testing.assert_close(have, want, atol=1e-4, rtol=0)
 
 
-async def test_only_new_tokens_are_fed(llama: TransformersEngine):
+async def test_contexts_with_a_cached_prefix_feed_only_new_tokens(llama: TransformersEngine):
     stats, prompt = llama.stats, tuple(range(3, 33))
     assert (stats.rows, stats.tokens, stats.passes, stats.seconds) == (0, 0, 0, 0.0)
     await llama.next_logits([prompt] * 4)
     assert (stats.rows, stats.tokens, stats.passes) == (4, 30, 1)
     await llama.next_logits([(*prompt, i) for i in range(5)])
     assert (stats.rows, stats.tokens, stats.passes) == (9, 35, 2)
-    await llama.next_logits([(*prompt, 4, 1), (*prompt, 4, 2), (*prompt, 0)])  # one asked again
+    await llama.next_logits([(*prompt, 4, 1), (*prompt, 4, 2), (*prompt, 0)])  # one fed again
     assert (stats.rows, stats.tokens, stats.passes) == (12, 38, 3)
     other = tuple(range(40, 60))
     await llama.next_logits([(*other, i) for i in range(6)])  # what they share is fed once
@@ -430,7 +436,7 @@ async def test_requests_of_many_tasks_share_a_pass(llama: TransformersEngine):
         assert is_close(distance(plain_row(llama, context), row[0]))
 
 
-async def test_the_event_loop_stays_alive_and_callers_can_leave(
+async def test_event_loop_during_a_pass_runs_and_callers_can_leave(
     llama: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ):
     run, right = llama._runner.model.forward, llama._runner.model
@@ -444,7 +450,7 @@ async def test_the_event_loop_stays_alive_and_callers_can_leave(
     monkeypatch.setattr(right, "forward", slow)
     tasks = [asyncio.create_task(llama.next_logits([(1, i)])) for i in range(4)]
     await asyncio.sleep(0)
-    tasks[0].cancel()  # before the pass; it was the first to ask
+    tasks[0].cancel()  # before the pass; it was the first to request
     turns = 0
     while llama.stats.passes == 0:
         await asyncio.sleep(0.005)
@@ -463,7 +469,7 @@ async def test_the_event_loop_stays_alive_and_callers_can_leave(
     assert is_close(await worst_in(llama, [[(1, 3, 4), (1, 2)], [(1, 0), (1, 3, 4, 4)]]))
 
 
-async def test_an_error_in_a_pass_reaches_its_callers_and_leaves_the_engine_sound(
+async def test_error_in_a_pass_reaches_its_callers_and_leaves_the_engine_sound(
     llama: TransformersEngine,
 ):
     await llama.next_logits([(1, 2, 3), (1, 2, 4)])
@@ -499,7 +505,7 @@ async def test_an_error_in_a_pass_reaches_its_callers_and_leaves_the_engine_soun
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_a_pass_that_does_not_fit_is_split(
+async def test_pass_that_does_not_fit_is_split(
     llama: TransformersEngine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ):
     contexts = [(1, 2, 3, number) for number in range(7)]
@@ -522,7 +528,7 @@ async def test_a_pass_that_does_not_fit_is_split(
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-async def test_bad_requests_are_refused_before_they_join_a_pass(byte_tokenizer: Any):
+async def test_bad_requests_are_rejected_before_they_join_a_pass(byte_tokenizer: Any):
     model = small_model(FAMILIES["llama"])
     engine = TransformersEngine(model, byte_tokenizer, memory=40_000)
     for context, message in [
@@ -541,7 +547,7 @@ async def test_bad_requests_are_refused_before_they_join_a_pass(byte_tokenizer: 
     assert (await engine.next_logits([(1,) * 69])).shape == (1, TOKENS)
 
 
-async def test_as_an_engine_of_genlm(llama: TransformersEngine):
+async def test_log_probs_for_genlm_are_those_of_a_plain_pass(llama: TransformersEngine):
     context = [1, 2, 3]
     want = plain_row(llama, tuple(context)).log_softmax(-1)
     for found in (
@@ -556,7 +562,7 @@ async def test_as_an_engine_of_genlm(llama: TransformersEngine):
         llama.next_token_logprobs_sync(context, lora_name="mine")
 
 
-async def test_under_prompted_llm(embedded: TransformersEngine):
+async def test_prompted_llm_over_the_engine_weighs_as_a_plain_pass(embedded: TransformersEngine):
     prompted = PromptedLLM(embedded, prompt_ids=embedded.tokenizer.encode("The sky is"))
     token = prompted.token_maps.decode[embedded.tokenizer.encode(" blue")[-1]]
     ids = (*embedded.tokenizer.encode("The sky is"), embedded.tokenizer.encode(" blue")[-1])
@@ -567,7 +573,7 @@ async def test_under_prompted_llm(embedded: TransformersEngine):
     assert weights.weights.shape[-1] == len(prompted.vocab_eos)
 
 
-def test_many_event_loops(llama: TransformersEngine):
+def test_engine_in_several_event_loops_gives_the_same(llama: TransformersEngine):
     rows = [asyncio.run(llama.next_logits([(1, 2)])) for _ in range(3)]
     torch.testing.assert_close(rows[0], rows[2])
 
@@ -587,7 +593,7 @@ class Older(LlamaForCausalLM):
 
 
 @pytest.mark.parametrize("kind", [Newer, Older])
-async def test_the_cache_by_either_name(
+async def test_cache_argument_of_either_name_is_used(
     kind: Any, byte_tokenizer: Any, caplog: pytest.LogCaptureFixture
 ):
     engine = TransformersEngine(kind(LlamaConfig(**SMALL)), byte_tokenizer)
@@ -597,7 +603,7 @@ async def test_the_cache_by_either_name(
     assert engine.stats.tokens == 6
 
 
-async def test_a_model_that_cannot_be_cached_runs_in_full(
+async def test_model_that_cannot_be_cached_runs_in_full(
     byte_tokenizer: Any, caplog: pytest.LogCaptureFixture
 ):
     config = BloomConfig(vocab_size=TOKENS, hidden_size=32, n_layer=2, n_head=4)
@@ -630,7 +636,7 @@ async def test_rows_are_split_where_padding_would_cost_more_than_a_pass(
     assert llama.stats.passes == 3
 
 
-async def test_rows_that_share_a_prompt_share_its_slots(byte_tokenizer: Any):
+async def test_rows_with_a_common_prompt_share_its_slots(byte_tokenizer: Any):
     """Twenty contexts with a common prompt fit a store of ten times its length."""
     model = small_model(FAMILIES["llama"])
     plain = TransformersEngine(model, byte_tokenizer)

@@ -47,7 +47,7 @@ def test_prompts_never_hold_control_tokens(gemma: LM, smollm: LM) -> None:
         smollm("")
 
 
-def test_control_tokens_are_no_text(gemma: LM, smollm: LM) -> None:
+def test_control_tokens_of_real_models_are_no_text(gemma: LM, smollm: LM) -> None:
     for lm in (gemma, smollm):
         vocabulary = lm.vocabulary
         controls = [i for i, t in lm.tokenizer.added_tokens_decoder.items() if t.special]
@@ -57,7 +57,7 @@ def test_control_tokens_are_no_text(gemma: LM, smollm: LM) -> None:
         assert vocabulary.is_text[list(lm.encode("Plain text.\n\n"))].all()
 
 
-def test_chat(smollm: LM, gemma: LM) -> None:
+def test_chat_with_a_forged_control_token_spells_it_out(smollm: LM, gemma: LM) -> None:
     potential = smollm.chat([{"role": "user", "content": "Name a colour."}])
     shown = smollm.decode(potential.prompt)
     assert shown.endswith("<|im_start|>user\nName a colour.<|im_end|>\n<|im_start|>assistant\n")
@@ -71,7 +71,7 @@ def test_chat(smollm: LM, gemma: LM) -> None:
         gemma.chat("hello")
 
 
-async def test_probabilities_are_the_models_own(smollm: LM) -> None:
+async def test_probabilities_of_a_text_are_the_models_own(smollm: LM) -> None:
     text = " Paris"
     prompt = "The capital of France is"
     context = smollm.prompt_ids(prompt)
@@ -89,7 +89,7 @@ async def test_probabilities_are_the_models_own(smollm: LM) -> None:
         assert await potential.complete(tokens) == pytest.approx(expected + end, abs=4e-3)
 
 
-async def test_observe_is_the_probability_of_a_text(smollm: LM) -> None:
+async def test_observe_of_a_wrong_answer_has_less_evidence(smollm: LM) -> None:
     async def model(ctx: Context) -> None:
         await ctx.observe(smollm("The capital of France is"), " Paris")
 
@@ -101,23 +101,23 @@ async def test_observe_is_the_probability_of_a_text(smollm: LM) -> None:
     assert math.exp(wrong) < 0.1 * math.exp(right) < 1
 
 
-async def test_the_evidence_of_a_small_regular_expression(smollm: LM) -> None:
+async def test_evidence_of_a_regex_is_the_sum_over_its_tokenizations(smollm: LM) -> None:
     """On the real model, against the sum over all tokenizations of all matches."""
     potential = smollm("Yes or no? Answer:") * Regex(r" (yes|no|maybe)")
-    asked = Generate("text", potential, 4)
+    statement = Generate("text", potential, 4)
 
     async def model(ctx: Context) -> str:
         return await ctx.generate(potential, max_tokens=4)
 
-    # The scan goes over the whole vocabulary at each beginning: prune it by the mask first.
-    exact = await _masked_sum(asked)
+    # The scan goes over the whole vocabulary at each prefix: prune it by the mask first.
+    exact = await _masked_sum(statement)
     posterior = await infer(model, n_particles=60, seed=0, progress=False)
     assert set(posterior.values) <= {" yes", " no", " maybe"}
     assert posterior.log_ml == pytest.approx(exact, abs=0.35)
 
 
-async def _masked_sum(asked: Generate) -> float:
-    target = asked.target
+async def _masked_sum(statement: Generate) -> float:
+    target = statement.target
     lm, factor = target.dense[0], target.boolean[0]
     vocabulary = lm.lm.vocabulary
     total: list[float] = []
@@ -127,7 +127,7 @@ async def _masked_sum(asked: Generate) -> float:
         row = (await lm.lm.log_probs([lm.prompt + ids], [lm.temperature]))[0].astype(np.float64)
         if await factor.accepts(state):
             total.append(weight + float(np.logaddexp.reduce(row[vocabulary.ends])))
-        if len(ids) < asked.max_tokens - 1:
+        if len(ids) < statement.max_tokens - 1:
             mask = factor.mask(state, vocabulary)
             assert mask is not None
             for token in np.flatnonzero(mask).tolist():
@@ -136,7 +136,7 @@ async def _masked_sum(asked: Generate) -> float:
     return float(np.logaddexp.reduce(total))
 
 
-async def test_stops_on_a_real_vocabulary(gemma: LM) -> None:
+async def test_stops_on_a_real_vocabulary_are_in_no_text(gemma: LM) -> None:
     async def model(ctx: Context) -> str:
         return await ctx.generate(gemma("The sky is", stop=[".", "\n"]), max_tokens=12)
 
@@ -145,7 +145,7 @@ async def test_stops_on_a_real_vocabulary(gemma: LM) -> None:
     assert any(posterior.values)
 
 
-async def test_a_black_box_and_a_mask_agree_on_a_real_model(smollm: LM) -> None:
+async def test_evidence_by_mask_and_by_predicate_agrees(smollm: LM) -> None:
     """The same constraint as a mask and as a predicate has the same evidence."""
     import regex
 
@@ -170,7 +170,7 @@ async def test_a_black_box_and_a_mask_agree_on_a_real_model(smollm: LM) -> None:
     assert abs(a - b) < 5 * math.hypot(da, db)
 
 
-def test_stops_in_the_vocabulary() -> None:
+def test_closings_of_a_stop_take_back_its_prefix() -> None:
     tokens = [b"a", b"END", b"E", b"ND", b"xEN", b"D more", b"aENDb", b"<eos>"]
     vocabulary = Vocabulary(tokens, ends=[7])
     fresh = vocabulary.closings((b"END",), b"")
@@ -184,36 +184,36 @@ def test_stops_in_the_vocabulary() -> None:
     assert Closing(2, b"").apply(b"the EN") == b"the "
 
 
-def test_the_first_stop() -> None:
+def test_first_stop_of_several_is_found() -> None:
     assert first_stop(b"a\n\nb", (b"\n\n", b"\n")) == 1
     assert first_stop(b"nothing", (b"\n",)) is None
     assert stop_prefix(b"aab", (b"aabc", b"bd")) == b"aab"
     assert stop_prefix(b"xx", (b"x",)) == b""
 
 
-async def test_stops_byte_by_byte_and_at_once_agree() -> None:
+async def test_stops_spelled_by_several_tokens_are_in_no_text() -> None:
     """The same bytes in other tokens give the same texts."""
     small = ToyLM(["a", "E", "N", "D", "EN", "ND", "END", "aE"], seed=9)
-    asked = Generate("text", small("go", stop=["END", "ND"]), 5)
-    texts = await enumerate_texts(asked)
+    statement = Generate("text", small("go", stop=["END", "ND"]), 5)
+    texts = await enumerate_texts(statement)
     assert not any("END" in text or "ND" in text for text in texts)
     assert "a" in texts
     assert "EN" in texts
 
 
-def test_a_model_without_its_tokenizer() -> None:
+def test_model_without_its_tokenizer_says_what_to_write() -> None:
     with pytest.raises(TypeError, match="tokenizer=tokenizer"):
         LM(object())
 
 
-async def test_each_token_of_each_prompt_is_paid_for_once(smollm: LM) -> None:
-    """Two statements, sixteen second prompts: each is fed once, and then a token a round."""
+async def test_tokens_of_shared_prompts_are_fed_once(smollm: LM) -> None:
+    """Two statements, sixteen second prompts: each is fed once, and then a token a step."""
     engine: Any = smollm.engine
-    asked: list[list[tuple[int, ...]]] = []
+    calls: list[list[tuple[int, ...]]] = []
     right = engine.next_logits
 
     async def record(contexts: Any) -> Any:
-        asked.append(list(contexts))
+        calls.append(list(contexts))
         return await right(contexts)
 
     async def model(ctx: Context) -> str:
@@ -228,12 +228,12 @@ async def test_each_token_of_each_prompt_is_paid_for_once(smollm: LM) -> None:
         await infer(model, n_particles=16, ess_threshold=0, seed=0, progress=False)
     finally:
         del engine.next_logits
-    assert len(set(asked[3])) == 16
-    prompts = [asked[0][0], *set(asked[3])]
-    steps = sum(len(set(asked[i])) for i in (1, 2, 4, 5))
+    assert len(set(calls[3])) == 16
+    prompts = [calls[0][0], *set(calls[3])]
+    steps = sum(len(set(calls[i])) for i in (1, 2, 4, 5))
     assert engine.stats.tokens - tokens <= sum(map(len, prompts)) + steps
-    # A pass a round, and one for what the sixteen prompts have in common.
-    assert engine.stats.passes - passes <= len(asked) + 2
+    # A pass a step, and one for what the sixteen prompts have in common.
+    assert engine.stats.passes - passes <= len(calls) + 2
 
 
 REPEATED = """
@@ -255,7 +255,7 @@ def once():
 """
 
 
-def test_the_same_seed_on_a_real_model_in_one_process_and_in_two() -> None:
+def test_seed_on_a_real_model_gives_the_same_in_two_processes() -> None:
     namespace: dict[str, Any] = {}
     exec(REPEATED, namespace)
     first, second = namespace["once"](), namespace["once"]()
@@ -269,7 +269,7 @@ def test_the_same_seed_on_a_real_model_in_one_process_and_in_two() -> None:
 
 
 async def test_inferences_side_by_side_share_passes(smollm: LM) -> None:
-    """Also when one begins later; and one that is cancelled does not disturb the other."""
+    """Also when one starts later; and one that is cancelled does not disturb the other."""
     engine: Any = smollm.engine
 
     async def model(ctx: Context, prompt: str) -> str:
@@ -316,7 +316,7 @@ async def test_inferences_side_by_side_share_passes(smollm: LM) -> None:
 
 
 def assert_same(one: Any, other: Any) -> None:
-    """Up to rounding: a pass of other rows rounds otherwise."""
+    """Up to rounding: a pass of other rows rounds differently."""
     assert one.values == other.values
     np.testing.assert_allclose(one.log_weights, other.log_weights, atol=1e-3)
     assert one.log_ml == pytest.approx(other.log_ml, abs=1e-3)
@@ -407,7 +407,7 @@ print("usable")
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to a thread here")
-def test_an_interrupt_during_a_pass_leaves_the_model_usable() -> None:
+def test_interrupt_during_a_pass_leaves_the_model_usable() -> None:
     """As Ctrl-C, or a notebook's stop button."""
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "usable\n"), done.stderr
@@ -419,7 +419,7 @@ def test_an_interrupt_during_a_pass_leaves_the_model_usable() -> None:
 
 @pytest.mark.gpu
 @NEEDS_CUDA
-async def test_the_evidence_on_a_gpu(smollm: LM) -> None:
+async def test_evidence_on_a_gpu_is_that_of_the_cpu(smollm: LM) -> None:
     """In float32 a seed gives what it gives on the CPU, up to rounding."""
 
     async def model(ctx: Context, lm: LM) -> str:
@@ -439,7 +439,7 @@ async def test_the_evidence_on_a_gpu(smollm: LM) -> None:
 
 @pytest.mark.gpu
 @NEEDS_CUDA
-async def test_bfloat16_on_a_gpu(smollm: LM) -> None:
+async def test_evidence_in_bfloat16_is_about_that_of_float32(smollm: LM) -> None:
     """The default there; its evidence is about that of float32."""
 
     async def model(ctx: Context, lm: LM) -> str:

@@ -110,14 +110,14 @@ def encoder_decoder() -> Any:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_is_no_causal_language_model_is_rejected_in_a_sentence(make: Any, said: str) -> None:
+def test_model_of_another_kind_is_rejected_in_a_sentence(make: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said) as caught:
         LM(make(), tokenizer=byte_tokenizer())
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["encoder", "sequence to sequence"])
-def test_a_folder_of_another_kind_of_model_is_rejected(kind: str, tmp_path: Path) -> None:
+def test_folder_of_another_kind_of_model_is_rejected(kind: str, tmp_path: Path) -> None:
     model = encoder_decoder() if kind != "encoder" else AutoModelForMaskedLM.from_config(BERT)
     model.save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
@@ -126,14 +126,14 @@ def test_a_folder_of_another_kind_of_model_is_rejected(kind: str, tmp_path: Path
     assert len(str(caught.value)) < 500
 
 
-def test_a_checkpoint_without_some_weights_is_rejected(tmp_path: Path) -> None:
+def test_checkpoint_without_some_weights_is_rejected(tmp_path: Path) -> None:
     llama().model.save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"lacks weights of LlamaForCausalLM: lm_head\.weight, wh"):
         LM(tmp_path)
 
 
-def test_a_checkpoint_with_tied_weights_is_whole(tmp_path: Path) -> None:
+def test_checkpoint_with_tied_weights_is_whole(tmp_path: Path) -> None:
     config = LlamaConfig(**{**LLAMA.to_dict(), "tie_word_embeddings": True})
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
@@ -142,7 +142,7 @@ def test_a_checkpoint_with_tied_weights_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["model", "layer"])
-def test_dropout_is_off_though_a_model_is_put_into_training_mode(part: str) -> None:
+def test_dropout_of_a_model_in_training_mode_is_off(part: str) -> None:
     config = GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4, initializer_range=0.4)
     model = GPT2LMHeadModel(config).train()  # dropout 0.1
     engine = TransformersEngine(model, byte_tokenizer())
@@ -159,7 +159,7 @@ def test_dropout_is_off_though_a_model_is_put_into_training_mode(part: str) -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks are the default on Linux alone")
-def test_a_forked_process_goes_on_with_the_model_and_so_does_its_parent() -> None:
+def test_forked_process_and_its_parent_give_the_same_logits() -> None:
     engine = TransformersEngine(llama(), byte_tokenizer())
     contexts = [(5, 6, 7), (5, 6, 8, 9)]
     before = asyncio.run(engine.next_logits(contexts))

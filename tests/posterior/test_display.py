@@ -207,7 +207,7 @@ def browser() -> Iterator[Any]:
 
 
 def measured(browser: Any, path: Path, width: int, scheme: str) -> dict[str, Any]:
-    """Open a page as wide as asked, unfold everything, and measure."""
+    """Open a page of this width, unfold everything, and measure."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     media = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -228,7 +228,9 @@ def picture(browser: Any, name: str, width: int) -> None:
 
 @needs_browser
 @pytest.mark.parametrize("name", POSTERIORS)
-async def test_a_posterior_in_a_browser(name: str, browser: Any, tmp_path: Path) -> None:
+async def test_posterior_in_a_browser_fits_and_can_be_read(
+    name: str, browser: Any, tmp_path: Path
+) -> None:
     posterior = await POSTERIORS[name]()
     for theme, (scheme, style) in THEMES.items():
         path = tmp_path / "page.html"
@@ -246,7 +248,7 @@ async def test_a_posterior_in_a_browser(name: str, browser: Any, tmp_path: Path)
 
 
 @needs_browser
-def test_the_measures_find_what_they_should(browser: Any, tmp_path: Path) -> None:
+def test_measures_of_a_bad_page_find_its_faults(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     bad = (
         '<div class="awrs-posterior"><p style="color: #777; opacity: .8">faint</p>'
@@ -271,7 +273,7 @@ def test_the_measures_find_what_they_should(browser: Any, tmp_path: Path) -> Non
 
 
 @needs_browser
-async def test_an_explanation_in_a_browser(browser: Any, tmp_path: Path) -> None:
+async def test_explanation_in_a_browser_fits_and_can_be_read(browser: Any, tmp_path: Path) -> None:
     for name in ("healthy", "hostile"):
         posterior = await POSTERIORS[name]()
         path = tmp_path / "page.html"
@@ -308,7 +310,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("nowhere")
-async def test_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bar_in_a_terminal_is_removed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = Terminal()
     monkeypatch.setattr(sys, "stderr", shown)
     await infer(waiting, n_particles=7, seed=0)
@@ -329,7 +331,7 @@ async def test_nested_inferences_have_one_bar(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("nowhere")
-async def test_lines_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_progress_in_a_log_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr(sys, "stderr", shown)
     posterior = await infer(waiting, n_particles=7, seed=0)
@@ -344,7 +346,7 @@ async def test_lines_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("nowhere")
-async def test_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_progress_switched_off_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = Terminal()
     monkeypatch.setattr(sys, "stderr", shown)
     await infer(waiting, seed=0, progress=False)
@@ -355,7 +357,7 @@ async def test_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     await infer(waiting, seed=0)
 
 
-async def test_a_bar_in_a_notebook_without_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bar_in_a_notebook_without_widgets_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr(sys, "stderr", shown)
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))

@@ -1,4 +1,4 @@
-"""That an explanation accounts for all of the evidence, and tells it as it is."""
+"""That an explanation accounts for all of the evidence, and reports it as it is."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ RATIO = (13 / 9) ** 5
 # --- evidence -------------------------------------------------------------------------------
 
 
-async def test_each_part_is_charged_with_its_own() -> None:
+async def test_parts_of_a_statement_have_their_own_evidence() -> None:
     lm = fair()
     per_token = Soft(lambda text: -0.25 * len(text))
     at_the_end = Soft(lambda text: -0.75 if text == "aaa" else -3.0)
@@ -85,7 +85,7 @@ async def test_each_part_is_charged_with_its_own() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("ess_threshold", [0.0, 0.5, 1.0])
-async def test_the_statements_add_up_to_the_evidence(seed: int, ess_threshold: float) -> None:
+async def test_statements_add_up_to_the_evidence(seed: int, ess_threshold: float) -> None:
     lm = ToyLM(["a", "b", "c"], seed=3)
 
     @predicate
@@ -93,7 +93,7 @@ async def test_the_statements_add_up_to_the_evidence(seed: int, ess_threshold: f
         return "bb" not in text
 
     async def model(ctx: Context) -> str:
-        # Particles part: in one round some are at a `generate` and others at a `factor`.
+        # Particles part: in one step some are at a `generate` and others at a `factor`.
         if await ctx.sample(Bernoulli(0.3)):
             await ctx.factor(-0.5, name="short way")
             await ctx.condition(await ctx.sample(Bernoulli(0.7)), name="luck")
@@ -118,7 +118,7 @@ async def test_the_statements_add_up_to_the_evidence(seed: int, ess_threshold: f
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_a_guess_inside_a_character_is_charged_to_the_constraint(seed: int) -> None:
+async def test_twist_in_a_multi_byte_character_is_charged_to_the_constraint(seed: int) -> None:
     lm = ToyLM(["a", "b", "丁".encode()[:2], "丁".encode()[2:]], seed=3)
 
     @predicate
@@ -138,7 +138,7 @@ async def test_a_guess_inside_a_character_is_charged_to_the_constraint(seed: int
 
 
 @pytest.mark.usefixtures("idle_clock")
-async def test_what_a_timeout_leaves_unfinished() -> None:
+async def test_timeout_leaves_its_unfinished_weight_in_the_explanation() -> None:
     async def model(ctx: Context) -> None:
         waits = await ctx.sample(Bernoulli(0.5))
         await ctx.factor(-1.0)
@@ -157,7 +157,7 @@ async def test_what_a_timeout_leaves_unfinished() -> None:
     assert "stopped before its end" in explanation.why_not
 
 
-async def test_potentials_that_differ_between_particles_go_by_their_kind() -> None:
+async def test_potentials_that_differ_between_particles_are_named_by_kind() -> None:
     lm = ToyLM(["a", "b"], seed=0)
 
     async def model(ctx: Context) -> str:
@@ -171,7 +171,7 @@ async def test_potentials_that_differ_between_particles_go_by_their_kind() -> No
 # --- deaths ---------------------------------------------------------------------------------
 
 
-async def test_who_killed_whom_and_where() -> None:
+async def test_deaths_in_a_text_have_killer_and_token() -> None:
     lm = ToyLM(["a", " b"], seed=0)
 
     @predicate
@@ -202,7 +202,7 @@ async def test_who_killed_whom_and_where() -> None:
         assert warned[0].filename == __file__
 
 
-async def test_deaths_of_whole_statements() -> None:
+async def test_deaths_of_whole_statements_have_no_token() -> None:
     lm = fair()
 
     async def model(ctx: Context) -> None:
@@ -215,16 +215,16 @@ async def test_deaths_of_whole_statements() -> None:
     assert {coin.killer, critic.killer} == {"condition 'coin'", "critic Soft(<lambda>)"}
     assert coin.count + critic.count == 30
     assert (coin.token, critic.token) == (0, 0)
-    told = str(posterior.explain())
-    assert "coin killed " in told
-    assert "critic Soft(<lambda>) killed " in told
-    assert "of generate 3" not in told  # it ended: no token of it is to blame
+    shown = str(posterior.explain())
+    assert "coin killed " in shown
+    assert "critic Soft(<lambda>) killed " in shown
+    assert "of generate 3" not in shown  # it ended: no token of it is to blame
 
 
 # --- importance sampling --------------------------------------------------------------------
 
 
-async def test_importance_sampling_is_told_from_a_resampled_run() -> None:
+async def test_importance_sampling_is_estimated_from_a_resampled_run() -> None:
     posterior = await factors(n_particles=1500, seed=0)
     explanation = posterior.explain()
     assert explanation.resamplings > 0
@@ -242,17 +242,17 @@ async def test_importance_sampling_is_told_from_a_resampled_run() -> None:
     assert "never resampled" in str(other.explain())
 
 
-async def test_the_standard_error_of_the_comparison_is_about_right() -> None:
+async def test_importance_error_over_many_runs_is_about_right() -> None:
     found = [(await factors(n_particles=150, seed=seed)).explain().importance for seed in range(30)]
-    told = [importance for importance in found if importance is not None]
-    assert len(told) > 25
-    scores = np.array([(one.ratio - RATIO) / one.error for one in told])
+    estimates = [importance for importance in found if importance is not None]
+    assert len(estimates) > 25
+    scores = np.array([(one.ratio - RATIO) / one.error for one in estimates])
     # The estimate is skewed and the error conservative: not far off on average, nor in spread.
     assert abs(scores.mean()) < 0.75
     assert 0.4 < scores.std() < 1.8
 
 
-async def test_the_comparison_counts_texts_too() -> None:
+async def test_importance_of_a_program_with_texts_counts_them() -> None:
     lm = fair()
 
     async def model(ctx: Context) -> str:
@@ -271,7 +271,7 @@ async def test_the_comparison_counts_texts_too() -> None:
     assert found.ratio == pytest.approx(second / first**2, rel=0.07)
 
 
-async def test_what_cannot_be_told_is_not() -> None:
+async def test_importance_without_an_estimate_says_why() -> None:
     lm = fair()
 
     async def improper(ctx: Context) -> None:
@@ -302,7 +302,7 @@ async def test_what_cannot_be_told_is_not() -> None:
     assert posterior.explain().importance is None
 
 
-def test_an_interval_stays_between_one_and_all() -> None:
+def test_importance_interval_stays_between_one_and_all() -> None:
     assert Importance(ratio=2.0, error=0.25, n_particles=100).interval == (
         40.0,
         pytest.approx(200 / 3),
@@ -311,7 +311,7 @@ def test_an_interval_stays_between_one_and_all() -> None:
     assert Importance(ratio=40.0, error=1.0, n_particles=10).interval[0] == 1.0
 
 
-async def test_the_language_model_alone() -> None:
+async def test_accepted_share_of_a_filtered_program_is_its_evidence() -> None:
     lm = fair()
 
     async def filtered(ctx: Context) -> None:
@@ -333,7 +333,7 @@ async def test_the_language_model_alone() -> None:
 # --- what is shown --------------------------------------------------------------------------
 
 
-async def test_the_table_is_bounded() -> None:
+async def test_table_of_many_statements_is_bounded() -> None:
     async def model(ctx: Context) -> None:
         for i in range(400):
             await ctx.factor(-0.01 * i, name="漢\x1b" * 50 + str(i))
@@ -348,7 +348,7 @@ async def test_the_table_is_bounded() -> None:
     assert repr(posterior.explain()) == "<Explanation of 3 particles: print it>"
 
 
-async def test_a_program_without_weights() -> None:
+async def test_program_without_weights_is_said_to_have_none() -> None:
     async def model(ctx: Context) -> bool:
         return await ctx.sample(Bernoulli(0.5))
 

@@ -81,7 +81,7 @@ def after_timeout() -> Posterior:
 # --- numbers --------------------------------------------------------------------------------
 
 
-def test_evidence_counts_the_dead() -> None:
+def test_evidence_counts_dead_particles() -> None:
     posterior = posterior_of([trace("a", 3), trace("b", 1), trace(None, 0, finished=False)])
     assert posterior.log_ml == pytest.approx(math.log(4 / 3))
     assert posterior.ess == pytest.approx(16 / 10)
@@ -89,7 +89,7 @@ def test_evidence_counts_the_dead() -> None:
     assert posterior.unfinished == 0
 
 
-def test_a_timeout_counts_unfinished_particles_as_zero() -> None:
+def test_evidence_after_a_timeout_counts_unfinished_particles_as_zero() -> None:
     posterior = after_timeout()
     assert posterior.values == ["a", "b"]
     assert np.exp(posterior.log_weights).tolist() == pytest.approx([3, 1])
@@ -100,7 +100,7 @@ def test_a_timeout_counts_unfinished_particles_as_zero() -> None:
     assert posterior.expect(lambda value: value == "a") == pytest.approx(0.75)
 
 
-def test_a_finished_particle_of_weight_zero_has_no_value() -> None:
+def test_finished_particle_of_weight_zero_has_no_value() -> None:
     posterior = posterior_of([trace("a"), trace("b", 0)])
     assert posterior.values == ["a"]
     assert posterior.log_ml == pytest.approx(math.log(1 / 2))
@@ -114,7 +114,7 @@ def test_improper_weights_give_no_evidence() -> None:
     assert "log_ml" not in repr(posterior)
 
 
-def test_one_particle() -> None:
+def test_posterior_of_one_particle_has_ess_1() -> None:
     posterior = posterior_of([trace("a", 0.5)])
     assert (posterior.mode(), posterior.ess) == ("a", pytest.approx(1))
     assert posterior.log_ml == pytest.approx(math.log(0.5))
@@ -128,7 +128,7 @@ def test_tiny_weights_do_not_underflow() -> None:
     assert posterior.log_ml == pytest.approx(-2000 + math.log(2 / 3))
 
 
-def test_expectations_of_numbers_and_arrays() -> None:
+def test_expect_of_numbers_and_arrays_is_their_mean() -> None:
     posterior = posterior_of([trace(1, 3), trace(5, 1)])
     mean = posterior.expect(lambda value: value)
     assert isinstance(mean, float)
@@ -168,7 +168,7 @@ def test_indexing_is_over_all_particles() -> None:
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "use",
     [
         lambda posterior: posterior.sample(),
         lambda posterior: posterior.sample(3),
@@ -177,15 +177,15 @@ def test_indexing_is_over_all_particles() -> None:
         lambda posterior: posterior.probability(bool),
     ],
 )
-def test_no_survivors(ask: Any) -> None:
+def test_methods_without_survivors_raise(use: Any) -> None:
     posterior = posterior_of(
         [trace(None, 0, finished=False)] * 3, kills={"Regex('x')": 1, "no_bb": 4}
     )
     with pytest.raises(NoSurvivors, match=r"no_bb killed the most \(4 of 5.*n_particles"):
-        ask(posterior)
+        use(posterior)
 
 
-def test_an_all_dead_posterior_can_still_be_shown() -> None:
+def test_all_dead_posterior_can_still_be_shown() -> None:
     posterior = posterior_of([trace(None, 0, finished=False)] * 3, kills={"no_bb": 3})
     assert posterior.log_ml == DEAD
     assert posterior.ess == 0
@@ -198,7 +198,7 @@ def test_an_all_dead_posterior_can_still_be_shown() -> None:
     assert posterior.to_dataframe()["probability"].tolist() == [0, 0, 0]
 
 
-def test_nothing_finished_before_the_timeout() -> None:
+def test_timeout_before_anything_finished_raises() -> None:
     posterior = posterior_of([trace(None, finished=False)] * 2, stopped="timed out")
     assert posterior.unfinished == 1
     assert posterior.log_ml == DEAD
@@ -221,7 +221,7 @@ def test_equal_values_are_one_and_sorted() -> None:
     assert posterior.mode() == "b"
 
 
-def test_values_that_cannot_be_hashed() -> None:
+def test_values_that_cannot_be_hashed_are_grouped() -> None:
     values = [{"b": [1, 2], "a": {3}}, {"a": {3}, "b": [1, 2]}, [1, [2]], {1: 2}, ([0],)]
     posterior = posterior_of([trace(value) for value in values])
     assert posterior.probabilities == pytest.approx(
@@ -237,7 +237,7 @@ def test_values_that_cannot_be_hashed() -> None:
     assert type(posterior.mode()) is dict
 
 
-def test_arrays_and_nans_are_values_too() -> None:
+def test_equal_arrays_and_nans_are_grouped() -> None:
     # The repr of a long array leaves out its middle.
     other = np.arange(2000)
     other[1000] = 0
@@ -248,7 +248,7 @@ def test_arrays_and_nans_are_values_too() -> None:
     assert probability == pytest.approx(1)
 
 
-def test_other_things_are_keyed_by_their_repr() -> None:
+def test_values_without_a_hash_are_keyed_by_their_repr() -> None:
     class Thing:
         __hash__ = None  # type: ignore[assignment]
 
@@ -292,7 +292,7 @@ def test_data_frame_has_a_row_for_each_particle() -> None:
     assert frame["log_weight"].dtype == np.float64
 
 
-def test_json_round_trip(tmp_path: Path) -> None:
+def test_json_read_back_has_everything(tmp_path: Path) -> None:
     strange = "a\udc80\u2028\x00</script>"
     posterior = posterior_of(
         [
@@ -304,13 +304,13 @@ def test_json_round_trip(tmp_path: Path) -> None:
         kills={"no_bb": 1},
     )
 
-    def refuse(constant: str) -> None:
+    def reject(constant: str) -> None:
         pytest.fail(f"{constant} is not JSON")
 
     path = tmp_path / "posterior.json"
     text = posterior.to_json(path)
-    found = json.loads(path.read_bytes(), parse_constant=refuse)
-    assert found == json.loads(text, parse_constant=refuse)
+    found = json.loads(path.read_bytes(), parse_constant=reject)
+    assert found == json.loads(text, parse_constant=reject)
     assert found["probabilities"][0] == {"value": strange, "probability": pytest.approx(2 / 3)}
     assert [row["value"] for row in found["particles"]] == [strange, "{1, 2}", 0.5]
     assert found["particles"][0]["choices"] == {"x": 3, "y": {"k": [1, "nan"]}}
@@ -321,7 +321,7 @@ def test_json_round_trip(tmp_path: Path) -> None:
     assert (found["seed"], found["kills"], found["stopped"]) == (7, {"no_bb": 1}, None)
 
 
-def test_checks_per_token() -> None:
+def test_checks_per_token_without_tokens_is_zero() -> None:
     assert STATS.checks_per_token == 2.5
     assert Stats(0, 0, 0, {"a": 3}, {}).checks_per_token == 0
 
@@ -352,7 +352,7 @@ def read_record(text: str) -> list[list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_the_viewer_of_genlm_control_can_read_our_runs(seed: int, tmp_path: Path) -> None:
+async def test_genlm_record_is_read_by_its_viewer(seed: int, tmp_path: Path) -> None:
     posterior = await two_texts(seed, ess_threshold=0.9)
     path = tmp_path / "record.json"
     text = posterior.to_genlm_record(path)
@@ -385,7 +385,7 @@ async def test_the_viewer_of_genlm_control_can_read_our_runs(seed: int, tmp_path
                 assert after == pytest.approx(float(particle["logweight"]))
 
 
-async def test_the_record_has_the_fields_of_genlm_control() -> None:
+async def test_genlm_record_has_its_fields() -> None:
     from genlm.control.sampler.smc_record import SMCRecord
 
     particles = [SimpleNamespace(context=[b"a"], weight=-1.0)] * 8
@@ -406,7 +406,7 @@ async def test_the_record_has_the_fields_of_genlm_control() -> None:
             }
 
 
-def test_a_record_of_a_run_that_was_stopped_after_a_resampling() -> None:
+def test_genlm_record_stopped_after_a_resampling_ends_with_it() -> None:
     history = [Sync(1.0, 2, (1, 1), (DEAD, math.log(2)), ("a", "b"))]
     posterior = posterior_of([trace("x"), trace("x")], history=history)
     first, last = json.loads(posterior.to_genlm_record())
@@ -416,7 +416,7 @@ def test_a_record_of_a_run_that_was_stopped_after_a_resampling() -> None:
     assert [p["context"] for p in read_record(posterior.to_genlm_record())[-1]] == ["b", "b"]
 
 
-def test_a_record_of_particles_that_keep_their_place() -> None:
+def test_genlm_record_of_particles_kept_out_of_resampling_has_no_change() -> None:
     """Nothing happens to what two others' resampling left alone."""
     weights = (-3.0, DEAD, math.log(2))
     history = [
@@ -428,7 +428,7 @@ def test_a_record_of_particles_that_keep_their_place() -> None:
     assert [float(p["weight_incr"]) for p in last["particles"]] == pytest.approx([0, -1, 0])
 
 
-async def test_json_tells_what_was_lost() -> None:
+async def test_json_has_the_losses_of_statements() -> None:
     posterior = await two_texts(0)
     found = json.loads(posterior.to_json())
     assert [cost["name"] for cost in found["statements"]] == ["generate 1", "condition 2", "more"]
@@ -464,7 +464,7 @@ def points(line: Any) -> list[list[float]]:
         ("plot_weights", "matplotlib"),
     ],
 )
-def test_without_pandas_or_matplotlib_an_error_names_the_extra(
+def test_export_without_its_package_names_the_extra(
     name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     posterior = posterior_of([trace("a", 3)], history=[Sync(1.0, 1, None)])
@@ -474,7 +474,7 @@ def test_without_pandas_or_matplotlib_an_error_names_the_extra(
         getattr(posterior, name)()
 
 
-def test_plots_show_the_figures(figures: Any) -> None:
+def test_plots_show_the_numbers(figures: Any) -> None:
     history = [
         Sync(3.0, 3, None),
         Sync(1.0, 2, (0, 0, 2)),
@@ -502,7 +502,7 @@ def test_plots_show_the_figures(figures: Any) -> None:
     assert y.max() == pytest.approx(0.75)
 
 
-def test_plots_draw_into_axes_that_are_given(figures: Any) -> None:
+def test_plots_given_axes_draw_into_them(figures: Any) -> None:
     _, axes = figures.subplots(1, 3)
     posterior = after_timeout()
     assert posterior.plot_ess(axes[0]) is axes[0]
@@ -512,7 +512,7 @@ def test_plots_draw_into_axes_that_are_given(figures: Any) -> None:
     assert labels == ["unfinished", "equal shares"]
 
 
-def test_plots_of_the_dead_and_of_thousands(figures: Any) -> None:
+def test_plots_of_dead_and_of_thousands_are_drawn(figures: Any) -> None:
     n = 3000
     rng = np.random.default_rng(0)
     history = [Sync(1.0, n, tuple(np.sort(rng.integers(n, size=n)).tolist())) for _ in range(300)]
@@ -527,7 +527,7 @@ def test_plots_of_the_dead_and_of_thousands(figures: Any) -> None:
 # --- text -----------------------------------------------------------------------------------
 
 
-def test_a_trace_is_one_short_line() -> None:
+def test_trace_is_one_short_line() -> None:
     choices: dict[str, Any] = {f"x{i}": "long " * 3000 for i in range(9)}
     shown = repr(trace("a\x1b\u202e" * 5000, 2, **choices))
     assert shown.isprintable()
@@ -558,7 +558,7 @@ def hostile() -> Posterior:
     return posterior_of(traces, kills=names, stats=stats)
 
 
-def test_table_for_a_terminal() -> None:
+def test_table_after_a_timeout_shows_values_and_facts() -> None:
     text = str(after_timeout())
     lines = text.splitlines()
     assert lines[0] == "Posterior of 4 particles, timed out, seed 7"
@@ -570,14 +570,14 @@ def test_table_for_a_terminal() -> None:
     assert "1.75: language model 1.50, proposal 0.25" in text
 
 
-def test_table_survives_hostile_values() -> None:
+def test_table_of_hostile_values_is_printable() -> None:
     lines = str(hostile()).split("\n")
     assert all(line.isprintable() for line in lines)
     assert max(map(len, lines)) <= 100
     assert any("\\x1b[31mred\\x07\\u202egnp.exe\\u2066\\r\\nnext line\\udc80" in x for x in lines)
 
 
-def test_what_is_cut_is_counted() -> None:
+def test_values_cut_from_the_table_are_counted() -> None:
     text = str(posterior_of([trace(i) for i in range(40)]))
     assert "70.0 %" in text
     assert "28 more values" in text
@@ -591,7 +591,7 @@ def test_shortened_texts_fit(text: str, width: int) -> None:
     assert (short == text) == (len(text) + text.count("漢") <= width)
 
 
-def test_escapes() -> None:
+def test_escape_leaves_printable_characters() -> None:
     assert escape("é 漢 🙂 a\tb\u200f\ud800") == "é 漢 🙂 a\\tb\\u200f\\ud800"
     assert key([math.nan]) == key([float("nan")])
 
@@ -647,13 +647,13 @@ class Reader(HTMLParser):
             self.cells[-1] += data
 
 
-def test_the_reader_catches_what_it_should() -> None:
+def test_reader_of_bad_html_fails() -> None:
     for bad in ("<div><script>", '<b onclick="x">a</b>', "<div></p></div>", "<p>\u202e</p>"):
         with pytest.raises(AssertionError):
             Reader(bad)
 
 
-def test_html_escapes_everything() -> None:
+def test_html_of_hostile_values_escapes_them() -> None:
     page = hostile()._repr_html_()
     reader = Reader(page)
     assert reader.tags["style"] == 1
@@ -697,7 +697,7 @@ def test_html_of_thousands_of_particles_is_bounded() -> None:
     assert len(posterior.to_dataframe()) == n
 
 
-def test_many_particles_and_generations_at_the_limit_are_bounded() -> None:
+def test_genealogy_at_its_limits_is_bounded() -> None:
     n = 64
     rng = np.random.default_rng(0)
     history = [Sync(1.0, n, tuple(rng.permutation(n).tolist())) for _ in range(1200)]
@@ -725,7 +725,7 @@ def test_genealogy_marks_the_ancestors_of_survivors() -> None:
     assert genealogy_svg([Sync(3.0, 3, None)], [True] * 3) == ""
 
 
-def test_generations_are_composed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generations_drawn_as_one_are_composed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     from awrs_ppl.posterior import _svg
 
     rng = np.random.default_rng(1)
@@ -821,7 +821,7 @@ def assert_equal(first: Posterior, second: Posterior) -> None:
             plt.close(axes.figure)
 
 
-async def test_a_posterior_comes_back_from_a_pickle_and_a_copy() -> None:
+async def test_posterior_from_a_pickle_or_a_copy_is_equal() -> None:
     options: dict[str, Any] = {"n_particles": 30, "ess_threshold": 0.95, "progress": False}
     posterior = await infer(everything, toy(), seed=1, **options)
     assert posterior.kills
@@ -836,12 +836,12 @@ async def test_a_posterior_comes_back_from_a_pickle_and_a_copy() -> None:
     assert pickle.loads(pickle.dumps(posterior[0])).keys() == posterior[0].keys()
 
 
-async def test_a_posterior_that_was_stopped_comes_back_from_a_pickle() -> None:
+async def test_stopped_posterior_from_a_pickle_is_equal() -> None:
     posterior = after_timeout()
     assert_equal(posterior, pickle.loads(pickle.dumps(posterior)))
 
 
-async def test_a_pickle_holds_no_vocabulary_and_no_engine() -> None:
+async def test_pickle_holds_no_vocabulary_and_no_engine() -> None:
     async def model(ctx: Context, lm: ToyLM) -> str:
         return await ctx.generate(lm("a") * Regex("a*") * predicate(str.isascii), max_tokens=4)
 
@@ -863,7 +863,7 @@ async def test_a_pickle_holds_no_vocabulary_and_no_engine() -> None:
     assert sizes[3000] < 2 * sizes[3] < 20_000
 
 
-async def test_a_posterior_keeps_no_language_model_alive() -> None:
+async def test_posterior_keeps_no_language_model_alive() -> None:
     lm = toy()
     posterior = await infer(everything, lm, n_particles=10, seed=0, progress=False)
     gone = weakref.ref(lm), weakref.ref(lm.engine)
@@ -881,7 +881,7 @@ async def test_a_posterior_keeps_no_language_model_alive() -> None:
         ({"open": (i for i in "ab")}, r"{'open': <generator"),
     ],
 )
-def test_a_value_that_cannot_be_pickled_is_named(value: Any, shown: str) -> None:
+def test_value_that_cannot_be_pickled_is_named(value: Any, shown: str) -> None:
     posterior = posterior_of([trace("a"), trace("b", odd=value), trace(value)])
     with pytest.raises(pickle.PicklingError, match=f"'odd' of particle 1 is .*{shown}"):
         pickle.dumps(posterior)
@@ -912,7 +912,7 @@ def work(seed):
 """
 
 
-def test_posteriors_come_back_from_a_process_pool(
+def test_posteriors_from_a_process_pool_are_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pooled_work.py").write_text(POOLED)

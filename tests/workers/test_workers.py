@@ -25,7 +25,7 @@ LIMIT = 3
 
 
 class Odd(Exception):
-    """Cannot be pickled: it is made from two values, and remembers one."""
+    """Cannot be pickled: it is made from two values, and keeps one."""
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(one + two)
@@ -77,7 +77,7 @@ def has_ended(pid: int) -> bool:
     return False
 
 
-async def test_verdicts_are_those_of_the_function() -> None:
+async def test_verdicts_in_workers_are_those_of_the_function() -> None:
     here = predicate(short, complete=str.isupper)
     there = predicate(short, complete=str.isupper, workers=2)
     for text in ("", "a", "A", "ab", "AB", "abc", "雪"):
@@ -88,7 +88,7 @@ async def test_verdicts_are_those_of_the_function() -> None:
     await assert_prefix_closed(there, ["abcd", "é雪a"])
 
 
-async def test_a_function_is_somewhere_else_with_what_it_closes_over() -> None:
+async def test_function_in_a_worker_has_what_it_closes_over() -> None:
     words = frozenset({"ab", "cd"})
     here = os.getpid()
     assert await check(lambda text: text in words and os.getpid() != here, "ab", workers=2)
@@ -103,7 +103,7 @@ class Rule:
         return text == self.text
 
 
-async def test_a_changed_global_travels_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_changed_global_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     potential = predicate(short, workers=2)
     assert await potential.prefix(b"abc") < 0
     monkeypatch.setitem(globals(), "LIMIT", 4)
@@ -112,7 +112,7 @@ async def test_a_changed_global_travels_anew(monkeypatch: pytest.MonkeyPatch) ->
     assert await potential.prefix(b"abc") < 0
 
 
-async def test_exceptions_travel_back() -> None:
+async def test_exception_in_a_worker_is_raised_here() -> None:
     raising = predicate(lambda text: 1 / len(text) > 0, workers=2)
     with pytest.raises(PotentialError, match="raised ZeroDivisionError: division by zero on the"):
         await raising.prefix(b"")
@@ -128,14 +128,14 @@ async def test_exceptions_travel_back() -> None:
     assert await rejecting.prefix(b"yes") == 0
 
 
-async def test_verdicts_must_be_boolean() -> None:
+async def test_verdict_that_is_no_bool_is_an_error() -> None:
     with pytest.raises(PotentialError, match="returned None on the text 'none'"):
         await predicate(fail, workers=2).prefix(b"none")
     with pytest.raises(PotentialError, match=r"(?i)cannot pickle"):
         await predicate(lambda text: threading.Lock(), workers=2).prefix(b"")  # pyright: ignore
 
 
-async def test_a_function_has_the_standard_streams_to_itself() -> None:
+async def test_function_that_prints_or_reads_leaves_the_streams_alone() -> None:
     assert await check(fail, "print", workers=2)
     assert await check(fail, "read", workers=2)
 
@@ -151,7 +151,7 @@ async def test_a_function_has_the_standard_streams_to_itself() -> None:
         ("wait", r"took more than 0\.2 s on the text 'wait'; .* raise `time_limit`"),
     ],
 )
-async def test_no_answer_is_no_rejection(text: str, message: str, on_error: Any) -> None:
+async def test_check_without_an_answer_raises(text: str, message: str, on_error: Any) -> None:
     """The other checks in the same workers, and those that come later, are not concerned."""
     time_limit = 0.2 if text == "wait" else None
     potential = predicate(fail, on_error=on_error, workers=2, time_limit=time_limit)
@@ -163,7 +163,7 @@ async def test_no_answer_is_no_rejection(text: str, message: str, on_error: Any)
     assert await predicate(fail, workers=2).prefix(b"no") < 0
 
 
-async def test_a_time_limit_is_for_one_check(
+async def test_time_limit_of_queued_checks_counts_each_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not for waiting in the queue, nor for starting a process, nor for imports there."""
@@ -203,7 +203,7 @@ async def test_a_time_limit_is_for_one_check(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no process groups")
-async def test_what_a_check_has_started_ends_with_it(tmp_path: Path) -> None:
+async def test_process_started_by_a_check_ends_with_it(tmp_path: Path) -> None:
     def solver(text: str) -> bool:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
         (tmp_path / "made").write_text(str(child.pid))
@@ -219,7 +219,7 @@ async def test_what_a_check_has_started_ends_with_it(tmp_path: Path) -> None:
     assert has_ended(int((tmp_path / "pid").read_text()))
 
 
-async def test_checks_run_side_by_side(tmp_path: Path) -> None:
+async def test_checks_in_several_workers_run_side_by_side(tmp_path: Path) -> None:
     """Each waits until it sees all the others."""
 
     def meet(text: str) -> str:
@@ -236,7 +236,7 @@ async def test_checks_run_side_by_side(tmp_path: Path) -> None:
     assert {str(pid) for pid in again} <= set(pids), "the processes are kept"
 
 
-async def test_cancelling_the_caller_cancels_the_check(tmp_path: Path) -> None:
+async def test_cancelled_caller_cancels_its_check(tmp_path: Path) -> None:
     def wait(text: str) -> bool:
         (tmp_path / "made").write_text(str(os.getpid()))
         (tmp_path / "made").rename(tmp_path / text)
@@ -258,7 +258,7 @@ async def gather_all(tasks: Any) -> list[Any]:
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_worker_that_died_while_idle_is_replaced() -> None:
+async def test_worker_that_died_while_idle_is_replaced() -> None:
     pid = await check(process, "", workers=1)
     os.kill(pid, signal.SIGTERM)
     assert has_ended(pid)
@@ -267,24 +267,24 @@ async def test_a_worker_that_died_while_idle_is_replaced() -> None:
     assert await check(process, "", workers=1) != pid
 
 
-async def test_workers_are_shut_down_and_started_again(tmp_path: Path) -> None:
+async def test_workers_after_shutdown_start_again(tmp_path: Path) -> None:
     def wait(text: str) -> None:
         (tmp_path / "begun").touch()
         time.sleep(3600)
 
     pid = await check(process, "", workers=1)
     assert await check(process, "", workers=1) == pid
-    asked = asyncio.create_task(check(wait, "", workers=1))
+    waiting = asyncio.create_task(check(wait, "", workers=1))
     while not (tmp_path / "begun").exists():
         await asyncio.sleep(0.02)
     shutdown()
     assert has_ended(pid)
     with pytest.raises(NoVerdict, match="shut down"):
-        await asked
+        await waiting
     assert await check(process, "", workers=1) != pid
 
 
-async def test_many_functions_in_one_worker() -> None:
+async def test_functions_beyond_the_limit_are_sent_again() -> None:
     """More than it keeps."""
     functions = [lambda text, i=i: f"{text}{i}" for i in range(70)]
     for _ in range(2):
@@ -292,7 +292,7 @@ async def test_many_functions_in_one_worker() -> None:
         assert answers == [f"t{i}" for i in range(70)]
 
 
-async def test_what_cannot_travel() -> None:
+async def test_function_that_cannot_be_sent_is_an_error() -> None:
     lock = threading.Lock()
     with pytest.raises(PotentialError, match=r"predicate\(<lambda>\) cannot be sent .*lock"):
         await predicate(lambda text: lock.locked(), workers=2).prefix(b"a")
@@ -307,7 +307,7 @@ async def test_what_cannot_travel() -> None:
     assert await check(fail, "yes", workers=2)
 
 
-async def test_a_worker_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_worker_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     shutdown()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/bin/false")
@@ -319,7 +319,7 @@ async def test_a_worker_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> 
     assert await check(fail, "yes", workers=1)
 
 
-async def test_workers_import_only_what_the_function_needs() -> None:
+async def test_worker_imports_only_what_the_function_needs() -> None:
     def loaded(text: str) -> list[str]:
         return [name for name in ("torch", "genlm", "numpy", "asyncio") if name in sys.modules]
 
@@ -348,7 +348,7 @@ asyncio.run(main())
     ["pass", "sys.exit()", "os.kill(os.getpid(), signal.SIGKILL)"],
     ids=["returns", "exits", "is killed"],
 )
-def test_workers_end_with_a_script_and_do_not_run_it(end: str, tmp_path: Path) -> None:
+def test_workers_of_a_script_end_with_it_and_do_not_run_it(end: str, tmp_path: Path) -> None:
     """Without `if __name__ == "__main__"`, and with a check under way."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(end=end))
@@ -361,7 +361,7 @@ def test_workers_end_with_a_script_and_do_not_run_it(end: str, tmp_path: Path) -
     assert has_ended(int(pid))
 
 
-def test_arguments_that_have_no_meaning() -> None:
+def test_arguments_without_meaning_are_rejected() -> None:
     async def waits(text: str) -> bool:
         return True
 
@@ -377,7 +377,7 @@ def test_arguments_that_have_no_meaning() -> None:
         predicate(short, complete=waits, workers=2)
 
 
-def test_checks_that_wait_are_asked_several_at_once() -> None:
+def test_checks_that_wait_are_evaluated_several_at_once() -> None:
     async def waits(text: str) -> bool:
         return True
 
@@ -390,7 +390,7 @@ def test_checks_that_wait_are_asked_several_at_once() -> None:
         assert potential.speculation == 8
 
 
-async def test_results_are_those_without_workers() -> None:
+async def test_inference_with_workers_gives_what_it_gives_without() -> None:
     lm = ToyLM(["a", "b", "ab", "c"], seed=1)
 
     def no_double(text: str) -> bool:
@@ -414,7 +414,7 @@ def meet(text: str, folder: Path, others: int) -> float:
     return -float(len(text))
 
 
-async def test_critics_weigh_particles_side_by_side(tmp_path: Path) -> None:
+async def test_critics_in_workers_weigh_particles_side_by_side(tmp_path: Path) -> None:
     """Each of two processes waits for the other: one after the other would never end."""
     critic = Soft(partial(meet, folder=tmp_path, others=2), workers=2, time_limit=600)
     assert await critic.batch_complete([b"a", b"bcd"]) == pytest.approx([-1.0, -3.0])
@@ -441,7 +441,7 @@ def weigh(text: str) -> float:
     return 0.5 * text.count("a")
 
 
-async def test_critics_that_give_no_answer() -> None:
+async def test_critic_without_an_answer_raises() -> None:
     for text, message in (("wait", "more than 0.5 s"), ("exit", "ended"), ("odd", "Odd")):
         limit = 0.5 if text == "wait" else None
         with pytest.raises(PotentialError, match=message):
