@@ -1,4 +1,4 @@
-"""Countries and their capitals: asked forward, checked backward."""
+"""Countries and their capitals: generated forward, checked backward."""
 
 from awrs_ppl import LM, Context, run
 from awrs_ppl.potentials import Regex, predicate
@@ -6,7 +6,7 @@ from awrs_ppl.potentials import Regex, predicate
 
 @predicate
 def no_letter_twice(text: str) -> bool:
-    """May a text that begins so still have no letter twice?"""
+    """Whether a text with this prefix can still have no letter twice."""
     return len(set(text.lower())) == len(text)
 
 

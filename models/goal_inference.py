@@ -1,4 +1,4 @@
-"""Goals of planning problems, told in English and written in PDDL."""
+"""Goals of planning problems, described in English and written in PDDL."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from awrs_ppl.potentials import PddlGoal
 
 
 class Task(NamedTuple):
-    """A problem told in English; in PDDL up to its goal; and the goal that is right."""
+    """A problem described in English; in PDDL up to its goal; and the goal that is right."""
 
     told: str
     problem: str
@@ -58,6 +58,6 @@ def load(tasks: str | PathLike[str], domain: str | PathLike[str]) -> list[Task]:
         cut = re.search(r"\(:goal\s*\(and", task["problem"])
         assert cut is not None
         problem, goal = task["problem"][: cut.end()], task["problem"][cut.end() :]
-        told = f"{task['init_text']}\n{task['goal_text']}"
-        found.append(Task(told, problem, goal.rstrip(), Path(domain).read_text()))
+        described = f"{task['init_text']}\n{task['goal_text']}"
+        found.append(Task(described, problem, goal.rstrip(), Path(domain).read_text()))
     return found

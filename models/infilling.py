@@ -7,7 +7,7 @@ from awrs_ppl.potentials import Regex
 
 
 async def infilling(ctx: Context, lm: LM, left: str, right: str) -> str:
-    """Some words between `left` and `right`, from the model's law of all three.
+    """Some words between `left` and `right`, from the model's distribution of all three.
 
     They end where `right` may begin: before its first word or sign.
     """

@@ -27,14 +27,14 @@ async def pattern_matching(
     **options: Any,
 ) -> str:
     """A string that matches the whole of `pattern`, in the dialect of the package `regex`."""
-    question = after_examples(lm, pattern)
+    prompted = after_examples(lm, pattern)
     return await ctx.generate(
-        question * (allowed or Regex(pattern)), max_tokens=max_tokens, **options
+        prompted * (allowed or Regex(pattern)), max_tokens=max_tokens, **options
     )
 
 
 def after_examples(lm: LM, pattern: str) -> Any:
-    """The model, asked: in a conversation if it was made for that, else in a list to go on with."""
+    """The model after examples: as a chat if it was made for that, else as a list to continue."""
     if lm.tokenizer.chat_template is None:
         shots = [*EXAMPLES.items(), (pattern, "")]
         parts = [f"Regular expression:\n{p}\nMatching string:\n{s}" for p, s in shots]

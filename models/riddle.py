@@ -1,4 +1,4 @@
-"""A riddle: what is asked next hangs on what was drawn before."""
+"""A riddle: the next prompt depends on what was drawn before."""
 
 from awrs_ppl import LM, Bernoulli, Context, run
 from awrs_ppl.potentials import OneOf, Regex

@@ -1,11 +1,11 @@
-"""Two prompts at once: what both of them could go on with."""
+"""Two prompts at once: what could continue both of them."""
 
 from awrs_ppl import LM, Context, run
 from awrs_ppl.potentials import Regex
 
 
 async def two_prompts(ctx: Context, lm: LM, one: str, other: str) -> str:
-    """A word that goes on both lists: from a product of two language models."""
+    """A word that continues both lists: from a product of two language models."""
     both = lm(one, stop=",") * lm(other, stop=",")
     word = await ctx.generate(both * Regex(r" [a-z]{3,12}"), max_tokens=8)
     return word.strip()

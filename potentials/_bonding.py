@@ -23,7 +23,7 @@ _MOST_SAVING = 3
 
 
 def can_become_molecule(smiles: str) -> bool:
-    """Whether a molecule may have this partial SMILES, as far as single atoms and rings tell.
+    """Whether a molecule may have this partial SMILES, as far as single atoms and rings show.
 
     False only where RDKit reads no SMILES with this prefix.
 
@@ -59,7 +59,7 @@ def _is_hydrogen(atom: Atom) -> bool:
 def _arms(bond: str, end: Atom | None) -> tuple[str, ...]:
     """What a bond and the atom at its end may be, as far as they matter for the other atom."""
     if end is None:
-        # Who knows what, unless the order tells how much room it takes.
+        # It may be anything, unless the order of the bond says how much valence it takes.
         unknown = bond in ("=", "#", "$", ":")
         return (f"{bond}*", f"{bond}O", f"{bond}N", "[H]") if unknown else ("",)
     bond = bond if bond != "-" else ""

@@ -1,7 +1,7 @@
-"""Grammars in Lark's syntax, put so that llguidance reads them as Lark does.
+"""Grammars in Lark's syntax, rewritten so that llguidance reads them as Lark does.
 
 llguidance passes over ignored text only between terminals, reads a lazy repeat as a greedy one,
-lets its escaped strings go on over the end of the line, and stops an alternative at a comment.
+lets its escaped strings continue past the end of the line, and stops an alternative at a comment.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def without_comments(lark: str) -> str:
 def completed(lark: str) -> str:
     """The grammar that says to llguidance what `lark` says to Lark.
 
-    Raises `ValueError` for a lazy repeat that is not to be put otherwise.
+    Raises `ValueError` for a lazy repeat that cannot be rewritten.
 
     >>> print(completed('start: "a"\\n%ignore " "'))
     start_1: "a"
@@ -83,7 +83,7 @@ def _tokens(lark: str) -> list[_Token]:
     tokens: list[_Token] = []
     for found in _TOKENS.finditer(lark):
         kind = found.lastgroup or "other"
-        # A line of blanks would end a rule that goes on with "|" on the next.
+        # A line of blanks would end a rule that continues with "|" on the next.
         if kind in ("newline", "comment") and tokens and tokens[-1].kind == "blank":
             tokens.pop()
         if kind == "repeat":
@@ -110,7 +110,7 @@ def _unused(lark: str, name: str) -> str:
 
 
 def _statements(tokens: list[_Token], name: str) -> Iterator[tuple[int, int]]:
-    """Where statements like `%ignore` start and end; they go on where a line begins with "|"."""
+    """Where statements like `%ignore` start and end; they continue where a line begins with "|"."""
     for first, token in enumerate(tokens):
         if token.text != name:
             continue
@@ -170,7 +170,7 @@ def _without_lazy_repeats(lark: str, tokens: list[_Token], added: list[str]) -> 
             result.append(token)
             continue
         body = token.text[end : token.text.rindex("/")]
-        if not _LITERALS.fullmatch(body) or _goes_on(tokens, at):
+        if not _LITERALS.fullmatch(body) or _continues(tokens, at):
             raise ValueError(
                 f"{token.text}: a terminal takes the longest text, and a lazy repeat is "
                 f'understood only before one fixed text at its end, as in /".*?"/: write what '
@@ -189,7 +189,7 @@ def _end_of_lazy(regexp: str) -> int | None:
     return ends[-1] if ends else None
 
 
-def _goes_on(tokens: list[_Token], at: int) -> bool:
+def _continues(tokens: list[_Token], at: int) -> bool:
     """Whether a token is in the definition of a terminal and something is behind it there."""
     line = at
     while line and not (

@@ -30,11 +30,11 @@ MASK_BYTES = 2**26
 # How far back the matcher of an earlier text is looked for before a text is read from its start.
 STEPS_BACK = 64
 
-# Where only one text can follow, llguidance would allow but one of the ways to spell it.
+# Where only one text can follow, llguidance would allow only one of the ways to spell it.
 _OPTIONS = '\n%llguidance {"no_forcing": true}'
 
 # The defaults are too low: 50,000 items for a mask for a large grammar over 262,144 tokens, 2,000
-# at one place for an object with more properties, and a million steps for many long terminals.
+# at one position for an object with more properties, and a million steps for many long terminals.
 _LIMITS = LLParserLimits(
     step_max_items=2_000_000, max_items_in_row=100_000, initial_lexer_fuel=10_000_000
 )
@@ -76,7 +76,7 @@ class Language:
         self._is_empty = not start.is_accepting() and not self._latest.any_byte(start)
 
     def advance(self, state: bytes, data: bytes) -> bytes | None:
-        """The state after `data`; None if no text of the language begins so."""
+        """The state after `data`; None if no text of the language has this prefix."""
         if not data and state:
             return state
         text = state + data
@@ -89,7 +89,7 @@ class Language:
 
     def mask(self, state: bytes, vocabulary: Vocabulary) -> np.ndarray:
         """Which tokens may follow, shape `[vocabulary.size]`; not to be written to."""
-        # Tokens are advanced by where their masks are asked, so that no text is read twice.
+        # `advance` uses the vocabulary of the latest mask, so that no text is read twice.
         reader = self._latest = self._reader(vocabulary)
         mask = _masks.get((reader.id, state))
         if mask is None:
@@ -98,7 +98,7 @@ class Language:
                 mask = np.zeros(vocabulary.size, dtype=bool)
             else:
                 mask = reader.mask(matcher)
-                self._refuse_errors(matcher, state)
+                self._raise_errors(matcher, state)
             mask.flags.writeable = False
             _masks.put((reader.id, state), mask, mask.nbytes)
         return mask
@@ -120,18 +120,18 @@ class Language:
         data = text[known:]
         # A matcher that fails stays failed, and one that stops takes no byte.
         if before.is_stopped():
-            self._refuse_errors(before, text)
+            self._raise_errors(before, text)
             return None
         matcher = before.deep_copy()
         read = matcher.try_consume_tokens([reader.size + byte for byte in data])
         self.consumed += read
-        self._refuse_errors(matcher, text)
+        self._raise_errors(matcher, text)
         if read < len(data):
             return None
         _matchers.put((reader.id, text), matcher)
         return matcher
 
-    def _refuse_errors(self, matcher: LLMatcher, text: bytes) -> None:
+    def _raise_errors(self, matcher: LLMatcher, text: bytes) -> None:
         if not matcher.is_error() and matcher.stop_reason() in ("NotStopped", "NoExtension"):
             return
         reason = matcher.get_error().partition("\n<state>")[0] or matcher.stop_reason()
@@ -153,7 +153,7 @@ class _Reader:
         self.id = next(_ids)
 
     def nearest(self, text: bytes, state: bytes) -> tuple[int, LLMatcher]:
-        """A beginning of `text` whose matcher is known: its length, and the matcher."""
+        """A prefix of `text` whose matcher is known: its length, and the matcher."""
         if state != text and (matcher := _matchers.get((self.id, state))):
             return len(state), matcher
         for known in range(len(text) - 1, max(len(text) - STEPS_BACK, 0), -1):
@@ -187,13 +187,13 @@ def _apart(make: Callable[[], LLMatcher]) -> LLMatcher:
 
 
 class _Tokens:
-    """What llguidance asks of a tokenizer: tokens by their ids, and how to spell bytes."""
+    """What llguidance needs of a tokenizer: tokens by their ids, and how to spell bytes."""
 
     bos_token_id = None
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         size = vocabulary.size
-        # A token of no bytes is never in a mask: so stand all that are not text.
+        # A token of no bytes is never in a mask: all that are not text have none.
         tokens = [b""] * size
         for i in vocabulary.text_ids.tolist():
             tokens[i] = vocabulary.tokens[i]

@@ -102,7 +102,7 @@ class Grammar(BooleanPotential):
         return b""
 
     def advance(self, state: Any, data: bytes) -> bytes | None:
-        """The text with `data`; `None` if no text of the grammar begins so."""
+        """The text with `data`; `None` if no text of the grammar has this prefix."""
         return self._language.advance(state, data)
 
     def accepts(self, state: Any) -> bool:

@@ -23,8 +23,8 @@ class Smiles(BooleanPotential):
     """The SMILES of molecules, as RDKit reads them: valences kept, rings and branches closed.
 
     A text may end where RDKit reads and sanitizes it. A prefix is rejected only if RDKit reads no
-    text that goes on from it: its syntax is wrong, one atom has too many bonds, or a finished
-    aromatic system has no place for its double bonds. What takes more than one atom or system to
+    text that continues it: its syntax is wrong, one atom has too many bonds, or a finished
+    aromatic system has no room for its double bonds. What takes more than one atom or system to
     see is rejected later, at the latest at the end.
 
     RDKit's dialect counts: beside the standard, `->`, `<-` and `~` are bonds, `[#6]` is carbon and
@@ -70,7 +70,7 @@ class MoleculeProperty(Soft):
 
     `f` gets an RDKit `Mol`, sanitized, and may be `async`. Like that of `Soft`, its number is a
     log-weight, so to favour a property that is itself a probability or a score, take its
-    logarithm. A text that is no molecule weighs -inf, and `f` is not asked. Only whole texts are
+    logarithm. A text that is no molecule weighs -inf, and `f` is not called. Only whole texts are
     weighed. NaN and +inf are errors. Needs `pip install "awrs-ppl[molecules]"`.
 
     >>> import asyncio

@@ -20,13 +20,13 @@ __all__ = ["Predicate", "predicate"]
 
 Verdict = bool | Awaitable[bool]
 
-# How many candidates are asked about at once where a check waits.
+# How many candidates are checked at once where a check waits.
 SPECULATION = 8
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """The bytes so far. Where `future` is known, all else is forgotten in comparisons."""
+    """The bytes so far. Where `future` is known, comparisons ignore all else."""
 
     data: bytes = field(compare=False)
     pending: bytes
@@ -34,9 +34,9 @@ class _State:
 
 
 class Predicate(BooleanPotential):
-    """The texts all of whose beginnings a function approves; made by `@predicate`.
+    """The texts all of whose prefixes a function accepts; made by `@predicate`.
 
-    On a text that ends inside a UTF-8 character the verdict waits for the rest of it, and no
+    On a text that ends within a multi-byte character the verdict waits for the rest of it, and no
     text can end there; bytes that are no UTF-8 are rejected. The function is still callable.
 
     >>> Predicate(str.islower)("a")
@@ -88,7 +88,7 @@ class Predicate(BooleanPotential):
         return self._state(b"", "", b"")
 
     def advance(self, state: Any, data: bytes) -> Any:
-        """Ask the function about the text with `data`, if that completes a character."""
+        """Evaluate the function on the text with `data`, if that completes a character."""
         before = state.data if isinstance(state, _State) else state
         after = before + data
         try:
@@ -98,7 +98,7 @@ class Predicate(BooleanPotential):
         if data and len(after) - len(pending) <= len(before) - len(decode(before)[1]):
             # No further character is complete: the verdict on those before stands.
             return self._state(after, text, pending)
-        verdict = self._ask(self._function, text)
+        verdict = self._evaluate(self._function, text)
         if isinstance(verdict, bool):
             return self._state(after, text, pending) if verdict else None
 
@@ -108,15 +108,15 @@ class Predicate(BooleanPotential):
         return later()
 
     def next_bytes(self, state: Any) -> range | None:
-        """Inside a character: those that go on with it."""
+        """In a multi-byte character: the bytes that can continue it."""
         return continuing(state.data if isinstance(state, _State) else state)
 
     def accepts(self, state: Any) -> Verdict:
-        """Whether the text may end: at the end of a character, and if `complete` approves."""
+        """Whether the text may end: at the end of a character, and if `complete` accepts."""
         text, pending = decode(state.data if isinstance(state, _State) else state)
         if pending:
             return False
-        return True if self._complete is None else self._ask(self._complete, text)
+        return True if self._complete is None else self._evaluate(self._complete, text)
 
     def _state(self, data: bytes, text: str, pending: bytes) -> Hashable:
         if self._future is None:
@@ -131,9 +131,9 @@ class Predicate(BooleanPotential):
             ) from error
         return _State(data, pending, future)
 
-    def _ask(self, function: Callable[[str], Verdict], text: str) -> Verdict:
+    def _evaluate(self, function: Callable[[str], Verdict], text: str) -> Verdict:
         if self._workers is not None:
-            return self._ask_worker(function, text, self._workers)
+            return self._evaluate_in_worker(function, text, self._workers)
         try:
             verdict = function(text)
         except Exception as error:
@@ -149,7 +149,7 @@ class Predicate(BooleanPotential):
             return self._failed(error, text)
         return self._bool(value, text)
 
-    async def _ask_worker(
+    async def _evaluate_in_worker(
         self, function: Callable[[str], Verdict], text: str, workers: int
     ) -> bool:
         from awrs_ppl.workers.workers import NoVerdict, check
@@ -157,7 +157,7 @@ class Predicate(BooleanPotential):
         try:
             value = await check(function, text, workers=workers, time_limit=self._time_limit)
         except NoVerdict as error:
-            # Not to have answered is no rejection, whatever `on_error` says.
+            # No verdict is not a rejection, whatever `on_error` says.
             raise PotentialError(
                 f"{self!r} {error.why} on the text {show(text)}; {error.remedy}"
             ) from error
@@ -170,7 +170,7 @@ class Predicate(BooleanPotential):
             return False
         raise PotentialError(
             f"{self!r} raised {type(error).__name__}: {error} on the text {show(text)}; "
-            "mend it, or write @predicate(on_error='reject')"
+            "fix it, or write @predicate(on_error='reject')"
         ) from error
 
     def _bool(self, verdict: Any, text: str) -> bool:
@@ -205,10 +205,10 @@ def predicate(
     time_limit: float | None = None,
 ) -> Callable[[Callable[[str], Verdict]], Predicate]: ...
 def predicate(function: Any = None, /, **options: Any) -> Any:
-    """Make a Boolean potential of `f(text) -> bool`: may text that begins so become allowed?
+    """Make a Boolean potential of `f(text) -> bool`: can a text with this prefix become allowed?
 
     `f` may be `async`. It must be prefix-closed: what it rejects it rejects however the text
-    goes on. `complete=g` adds a rule for whole texts; `state=h` says that a hashable `h(text)`
+    continues. `complete=g` adds a rule for whole texts; `state=h` says that a hashable `h(text)`
     is all the future depends on, so that texts with equal states share what is learned. If
     `f` raises, that is a `PotentialError`, or a rejection with `on_error="reject"`. What is learned
     holds for this code with these values of what it names: a list that grows makes it another.

@@ -27,8 +27,8 @@ Weight = float | Awaitable[float]
 class Soft(Multiplicative):
     """Texts weighed by `f(text)`, a log-weight; as a critic, or as a factor of a product.
 
-    `prefix=g` gives a log-weight to texts on the way: as a critic it steers, provisionally.
-    Without it only whole texts are weighed. Both may be `async`, and are then asked about all
+    `prefix=g` gives a log-weight to partial texts: as a critic it steers, provisionally.
+    Without it only whole texts are weighed. Both may be `async`, and are then evaluated for all
     particles at once; so are slow functions with `workers=n`, in `n` other processes, which share
     no variables with this one. One that takes more than `time_limit` seconds there, or crashes,
     is a `PotentialError`, and so are NaN and +inf.
@@ -63,7 +63,7 @@ class Soft(Multiplicative):
         return self._prefix is None
 
     async def prefix(self, context: Sequence[int] | bytes) -> float:
-        """The log-weight of a beginning; an unfinished UTF-8 character is not read yet."""
+        """The log-weight of a prefix; an unfinished UTF-8 character is not read yet."""
         return 0.0 if self._prefix is None else await self._weigh(self._prefix, bytes(context))
 
     async def complete(self, context: Sequence[int] | bytes) -> float:
@@ -78,7 +78,7 @@ class Soft(Multiplicative):
         if whole and pending:
             return float("-inf")
         try:
-            weight = await self._ask(f, text)
+            weight = await self._evaluate(f, text)
         except PotentialError:
             raise
         except Exception as error:
@@ -87,7 +87,7 @@ class Soft(Multiplicative):
             ) from error
         return checked_weight(weight, self, data)
 
-    async def _ask(self, f: Callable[[str], Any], text: str) -> Any:
+    async def _evaluate(self, f: Callable[[str], Any], text: str) -> Any:
         if self._workers is None:
             return await resolve(f(text))
         from awrs_ppl.workers.workers import NoVerdict, check

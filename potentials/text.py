@@ -69,7 +69,7 @@ class OneOf(BooleanPotential):
         return self._words.root
 
     def advance(self, state: Any, data: bytes) -> int | None:
-        """The state after `data`; `None` if no choice begins so."""
+        """The state after `data`; `None` if no choice has this prefix."""
         return self._words.advance(state, data)
 
     def accepts(self, state: Any) -> bool:
@@ -80,7 +80,7 @@ class OneOf(BooleanPotential):
 class Contains(BooleanPotential):
     """The texts that contain `text`. A state knows how much of it stands at the end.
 
-    Nothing is rejected on the way but bytes that are no UTF-8: a text can end only once `text`
+    No prefix is rejected but bytes that are no UTF-8: a text can end only once `text`
     is in it. Raises `TypeError` if it is no str.
 
     >>> import asyncio
@@ -135,7 +135,7 @@ def _encode(text: str, name: str) -> bytes:
 
 @lru_cache(maxsize=256)
 def _falls(data: bytes) -> tuple[int, ...]:
-    """For each length, the longest shorter beginning of `data` that ends a text of it.
+    """For each length, the length of the longest border of the prefix of that length.
 
     Knuth, Morris and Pratt, "Fast pattern matching in strings", 1977.
     """
@@ -149,7 +149,7 @@ def _falls(data: bytes) -> tuple[int, ...]:
 
 
 class _Masks:
-    """The masks of an automaton that were asked for last."""
+    """The masks of an automaton that were used last."""
 
     def __init__(self) -> None:
         self._known: WeakKeyDictionary[Vocabulary, Recent] = WeakKeyDictionary()

@@ -77,13 +77,13 @@ def start(rules: Rules) -> State:
 
 
 def advance(rules: Rules, state: State, data: bytes) -> State | None:
-    """The state after `data`; None if no document begins so."""
+    """The state after `data`; None if no document has this prefix."""
     try:
         pending = decode(state.pending + data)[1]
     except UnicodeDecodeError:
         return None
     reader = _Reader(rules, state)
-    if not reader.read(data) or not reader.key_may_go_on(len(pending)):
+    if not reader.read(data) or not reader.key_may_continue(len(pending)):
         return None
     return State(
         bytes(reader.text),
@@ -105,7 +105,7 @@ def is_document(rules: Rules, state: State) -> bool:
 
 
 class _Reader:
-    """A state that changes. False everywhere says that no document begins so."""
+    """A state that changes. False everywhere says that no document has this prefix."""
 
     def __init__(self, rules: Rules, state: State) -> None:
         self.rules = rules
@@ -153,7 +153,7 @@ class _Reader:
         return self.mark(byte)
 
     def mark(self, byte: bytes) -> bool:
-        """A byte that is neither space nor inside a string, number or word."""
+        """A byte that is neither space nor in a string, number or word."""
         expects = self.expects
         if byte == b"]" and expects in (_VALUE_OR_END, _MORE):
             return not self.opened[-1].is_object and self.close()
@@ -219,8 +219,8 @@ class _Reader:
 
     # --- keys -----------------------------------------------------------------------------
 
-    def key_may_go_on(self, pending: int) -> bool:
-        """Whether the key at the end, if there is one, begins one that the object can have."""
+    def key_may_continue(self, pending: int) -> bool:
+        """Whether the key at the end, if any, is a prefix of one that the object can have."""
         if self.expects != _IN_KEY or (names := self.opened[-1].names) is None:
             return True
         written = self.text[self.at : len(self.text) - max(self.escape, pending)]

@@ -51,7 +51,7 @@ OUTLINES: dict[str, str] = {
     "uri-template": rf"^(?:{_LITERAL}|\{{[+#.\/;?&=,!@|]?{_VARIABLE}(?:,{_VARIABLE})*\}})*$",
     "json-pointer": f"^{_POINTER}$",
     "relative-json-pointer": rf"^(?:0|[1-9]\d*)(?:#|{_POINTER})$",
-    # These are the strings with anything in them, as far as a mask can tell.
+    # To a mask these are the strings with anything in them.
     **dict.fromkeys(("idn-email", "idn-hostname", "regex"), "^[^]*$"),
 }
 _SINCE = {

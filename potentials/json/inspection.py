@@ -15,10 +15,10 @@ from awrs_ppl.potentials.json.patterns import parse as parse_pattern
 
 __all__ = ["Inspection", "draft_of", "parse", "separate"]
 
-# Schemas nested deeper, or longer as JSON, are refused.
+# Schemas nested deeper, or longer as JSON, are rejected.
 SCHEMA_DEPTH = 64
 SCHEMA_SIZE = 1_000_000
-# So many rules may apply to one value at one place, and so long may a pattern be unrolled.
+# So many rules may apply to one value, and so long may a pattern be unrolled.
 RULES_AT_ONCE = 10_000
 PATTERN_SIZE = 100_000
 
@@ -80,7 +80,7 @@ def separate(schema: dict[str, Any], *, is_old: bool) -> None:
 
 
 class Inspection:
-    """Refuses schemas that point outside, go round in circles, or cost too much.
+    """Rejects schemas that point outside, go round in circles, or cost too much.
 
     Afterwards `is_plain` says whether all references are relative to the whole schema.
     """
@@ -154,7 +154,7 @@ class Inspection:
             ) from error
 
     def cost(self, node: int, costs: dict[int, int]) -> int:
-        """How many rules are asked about one value; 0 while they are being counted."""
+        """How many rules are evaluated on one value; 0 while they are being counted."""
         if node not in costs:
             costs[node] = 0
             try:

@@ -52,7 +52,7 @@ class JsonSchema(Product):
     - no NaN or Infinity, nor a number of more than 400 characters or with an exponent of more
       than six digits;
     - the digits before an exponent obey `type`, `enum`, `const`, `multipleOf` and the bounds
-      too, so that they can be told at once: an integer is `15`, `15.0` or `15e0`, not `1.5e1`.
+      too, so that they can be checked at once: an integer is `15`, `15.0` or `15e0`, not `1.5e1`.
       (Not so by values of the schema that have an exponent or more than 30 digits themselves.)
 
     What the specification has otherwise: `contentMediaType` and `contentEncoding` are not
@@ -107,7 +107,7 @@ class _Part(BooleanPotential):
 
 
 class _Outline(_Part):
-    """The mask: documents as far as llguidance can tell. A state is the text so far."""
+    """The mask: documents as far as llguidance can check them. A state is the text so far."""
 
     called = "outline of JsonSchema"
 
@@ -159,7 +159,7 @@ def _compile(text: str, engine: str) -> tuple[Rules, Language | None]:
                 remedy="; write engine='check'",
             )
         except ValueError:
-            # Refused by llguidance: the next outline says less.
+            # Rejected by llguidance: the next outline says less.
             continue
     return rules, None
 
@@ -183,11 +183,11 @@ def _schema_of(kind: Any) -> Any:
     try:
         hash(kind)
     except TypeError:
-        return _ask_pydantic(kind)
+        return _schema_by_pydantic(kind)
     return _known_type(kind)
 
 
-def _ask_pydantic(kind: Any) -> Any:
+def _schema_by_pydantic(kind: Any) -> Any:
     try:
         from pydantic import PydanticUserError, TypeAdapter
     except ImportError as error:
@@ -202,4 +202,4 @@ def _ask_pydantic(kind: Any) -> Any:
         ) from error
 
 
-_known_type = lru_cache(maxsize=64)(_ask_pydantic)
+_known_type = lru_cache(maxsize=64)(_schema_by_pydantic)

@@ -43,14 +43,14 @@ def full(validator: Any) -> Any:
         return name not in known or is_format(name, value)
 
     own: dict[str, Check] = {
-        "pattern": _told(search, str),
+        "pattern": _keyword(search, str),
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,
-        "format": _told(has_format, str),
-        "multipleOf": _told(lambda step, value: is_multiple(value, step)),
-        "enum": _told(lambda values, value: same(value) in map(same, values), object),
-        "const": _told(lambda const, value: same(value) == same(const), object),
-        "uniqueItems": _told(lambda on, items: not on or _differ(items), list),
+        "format": _keyword(has_format, str),
+        "multipleOf": _keyword(lambda step, value: is_multiple(value, step)),
+        "enum": _keyword(lambda values, value: same(value) in map(same, values), object),
+        "const": _keyword(lambda const, value: same(value) == same(const), object),
+        "uniqueItems": _keyword(lambda on, items: not on or _differ(items), list),
         "additionalItems": _additional_items,
         "unevaluatedProperties": unevaluated_properties,
         "unevaluatedItems": unevaluated_items,
@@ -103,7 +103,7 @@ def _if_plain(check: Check) -> Check:
     return checked
 
 
-def _told(holds: Callable[[Any, Any], bool], kind: type | None = None) -> Check:
+def _keyword(holds: Callable[[Any, Any], bool], kind: type | None = None) -> Check:
     """A keyword about values of a type, by default numbers, from what holds for them."""
 
     def check(_: Any, said: Any, value: Any, __: Any) -> Iterator[Any]:

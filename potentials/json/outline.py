@@ -1,4 +1,4 @@
-"""A JSON schema in outline: what llguidance can tell of it at every token, and no more.
+"""A JSON schema in outline: what llguidance can check of it at every token, and no more.
 
 The outline is a grammar. It allows every document that the schema allows, in the spellings that
 the check allows. It says nothing of what it cannot: the order of keys, `not`, `if`, how many

@@ -48,7 +48,7 @@ _REMEDIES = {
 
 @lru_cache(maxsize=1024)
 def parse(pattern: str) -> Node:
-    """The pattern; `ValueError` with the place and a remedy where it is none of ECMA 262."""
+    """The pattern; `ValueError` with the position and a remedy where it is none of ECMA 262."""
     reader = _Reader(pattern)
     try:
         return reader.whole()

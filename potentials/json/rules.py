@@ -20,7 +20,7 @@ from awrs_ppl.potentials.json.numbers import read_digits
 
 __all__ = ["Place", "Rules"]
 
-# Where the schema lies for references that do not say; never asked for.
+# Where the schema lies for references that do not say; never fetched.
 _BASE = "https://schema.invalid/"
 # A sub-schema that a value must satisfy, as a JSON pointer into the schema.
 Place = str
@@ -90,7 +90,7 @@ class Rules:
             found = self._validators[key] = validator.evolve(schema=_follow(self.schema, place))
         return found
 
-    # --- values on the way ----------------------------------------------------------------
+    # --- partial values -------------------------------------------------------------------
 
     def member(self, places: tuple[Place, ...], key: str) -> tuple[Place, ...] | None:
         """What must hold for the value of a key; None if there can be no such key."""

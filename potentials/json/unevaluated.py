@@ -1,6 +1,6 @@
 """What `unevaluatedProperties` and `unevaluatedItems` apply to: the rest, after all others.
 
-`check` is always a validator of `jsonschema` at the schema that is asked about.
+`check` is always a validator of `jsonschema` at the schema that is evaluated.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _keys(check: Any, value: dict[str, Any], schema: dict[str, Any]) -> set[str]
 
 
 def _indices(check: Any, value: list[Any], schema: dict[str, Any]) -> set[int]:
-    """The places of the items that a schema, which holds, has looked at."""
+    """The indices of the items that a schema, which holds, has looked at."""
     every = set(range(len(value)))
     first = schema.get("prefixItems", schema.get("items", []))
     rest = "additionalItems"

@@ -19,7 +19,7 @@ _BESIDE_BRACKETS = re.compile(rb" ?([()]) ?")
 
 
 def split(text: bytes) -> tuple[list[bytes], bytes]:
-    """The whole literals at the beginning of a goal, and the rest; in one way of writing them.
+    """The whole literals that a goal begins with, and the rest; in one way of writing them.
 
     >>> split(b" (On b1  b2)\\n(not ( clear b3 ")
     ([b'(on b1 b2)'], b'(not(clear b3 ')

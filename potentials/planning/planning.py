@@ -53,9 +53,9 @@ class _About(BooleanPotential):
 
 
 class _Goals(_About):
-    """Goals of a regular language. The state is the literal on the way, behind an example of one.
+    """Goals of a regular language. The state is the partial literal, behind an example of one.
 
-    What literals stand before it makes no difference to what may follow.
+    Which literals precede it makes no difference to what may follow.
     """
 
     _language: Language
@@ -70,7 +70,7 @@ class _Goals(_About):
         return b""
 
     def advance(self, state: Any, data: bytes) -> bytes | None:
-        """The state after `data`; `None` if no goal begins so."""
+        """The state after `data`; `None` if no goal has this prefix."""
         text = self._language.advance(state, data)
         if text is None:
             return None
@@ -146,7 +146,7 @@ class Reachable(_About):
     A goal is rejected at the first letter after which every literal contradicts those before it:
     a block on two others, or a tower in a circle. That is found in the actions, for any domain:
     pairs of literals that exclude each other (h², computed once), and sets of literals none of
-    which can be made true last. What contradicts nothing that is found so is asked of a planner
+    which can be made true last. What contradicts nothing that is found so is checked by a planner
     (pyperplan) at the bracket that closes the goal, so a goal that may end has a plan.
 
     Goals that are no goals of `PddlGoal` are rejected too. `PddlGoal(...) * Reachable(...)` says
@@ -175,14 +175,14 @@ class Reachable(_About):
         self._task, self._literals, self._name = _possible_goals(*self._texts)
 
     def start(self) -> tuple[int, bytes]:
-        """The state of the empty text: the set of literals, and the literal on the way.
+        """The state of the empty text: the set of literals, and the partial literal.
 
         The set is forgotten once the goal is closed.
         """
         return 0, b""
 
     def advance(self, state: Any, data: bytes) -> tuple[int, bytes] | None:
-        """The state after `data`; `None` if no goal that begins so is known to be possible."""
+        """The state after `data`; `None` if no goal with this prefix is known to be possible."""
         goal, before = state
         whole, rest = split(before + data)
         if before.startswith(b")"):
@@ -208,7 +208,7 @@ class Reachable(_About):
         return self._literals[at][1] if found else 0
 
     def _some(self, goal: int, begun: bytes) -> bool:
-        """Whether a literal that begins so contradicts none of the goal."""
+        """Whether a literal with this prefix contradicts none of the goal."""
         name = begun.removesuffix(b" ")
         for literal, bit in self._literals[bisect_left(self._literals, (name,)) :]:
             if not literal.startswith(name):

@@ -105,7 +105,7 @@ def _next(
 
 
 def _lack(condition: Formula, binding: Binding, state: _State) -> str:
-    """What is wanting for a condition to be true, as text."""
+    """What is missing for a condition to be true, as text."""
     match condition:
         case Both(parts):
             lacking = next(it for it in parts if not holds(it, binding, *state))

@@ -86,8 +86,8 @@ _FAILS = ("(*FAIL)", "(*F)")
 def _needs_order(tree: Node) -> bool:
     """Whether the whole must be `EXACT`.
 
-    A verb cuts off the paths that come later, and a group that is called from one place and
-    stands in another would need a mode for each.
+    A verb cuts off the paths that come later, and a group that is called from one position and
+    stands at another would need a mode for each.
     """
     inner = [
         node
@@ -230,14 +230,14 @@ class _Writer:
         if mode is _EXACT:
             return f"{inner}{node.count}{node.mode}"
         # All paths are tried, and greedy repetitions are the faster ones. In a look-behind one may
-        # make `regex` accept by the beginning of the text, as if characters could come before it.
+        # make `regex` accept at the start of the text, as if characters could come before it.
         return f"{inner}{node.count}{'?' if behind else ''}"
 
     def _look(self, node: Look, mode: _Mode, behind: bool) -> str:
         if any(isinstance(part, Fuzzy) for part in walk(node)):
             return self._unknown(
                 node, mode, behind
-            )  # in `regex` errors may move the place where it stands
+            )  # in `regex` errors may move the position where it stands
         if mode is _EXACT or (mode is _MAIN and self._is_exact(node)):
             inner = _EXACT
         else:

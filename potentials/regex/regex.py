@@ -83,11 +83,11 @@ class Regex(BooleanPotential):
         return b""
 
     def advance(self, state: Any, data: bytes) -> bytes | None:
-        """The text with `data`; `None` if no match begins so."""
+        """The text with `data`; `None` if no match has this prefix."""
         return self._language.advance(state, data)
 
     def next_bytes(self, state: Any) -> range | None:
-        """Inside a character, where the text is matched anew: those that go on with it."""
+        """In a multi-byte character, where the text is matched anew: the bytes that can follow."""
         return continuing(state) if isinstance(self._language, _Backtracking) else None
 
     def accepts(self, state: Any) -> bool:

@@ -1,8 +1,8 @@
 r"""Which patterns of the package `regex` are regular, and the same in a syntax all engines share.
 
 Dialects differ in what `\d`, `$`, `[a&&b]` or `(?i)k` mean. Here every set of characters is
-asked of `regex` itself and written as plain ranges, so that what is left (sequences, `|` and
-repetition) has one meaning everywhere. What is not surely regular is refused.
+found by `regex` itself and written as plain ranges, so that what is left (sequences, `|` and
+repetition) has one meaning everywhere. What is not surely regular is rejected.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Characters:
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """What matches a place: an anchor or a boundary."""
+    """What matches a position: an anchor or a boundary."""
 
     text: str
     at: int

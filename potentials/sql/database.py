@@ -45,10 +45,10 @@ LIMITS = {
 
 # Functions with an effect outside of the query, or of no use but to fill memory.
 _UNWANTED = frozenset({"load_extension", "randomblob", "sqlite_log", "zeroblob"})
-# Functions that give a table, all others of which tell of the database and its machine.
+# Functions that give a table; all others show the database and its machine.
 _OF_JSON = ("key", "value", "type", "atom", "id", "parent", "fullkey", "path", "json", "root")
 TABLE_FUNCTIONS = {"json_each": _OF_JSON, "json_tree": _OF_JSON}
-# What tables that tell of the database itself begin with.
+# Prefixes of the names of tables that describe the database itself.
 _OF_SQLITE = ("sqlite_", "pragma_")
 _INNOCUOUS = 0x200000
 # Codes of errors that lie in the statement: error, too big, mismatch, not authorized, range.

@@ -16,7 +16,7 @@ from contextlib import closing
 
 __all__ = ["KEYWORDS", "RESERVED", "TERMINALS", "rules"]
 
-# Words by the place they stand in: columns, qualifiers and functions; tables; new names; new
+# Words by where they stand: columns, qualifiers and functions; tables; new names; new
 # names of tables in WITH; what follows a dot.
 TERMINALS = frozenset(("COLUMN", "TABLE", "NEW", "CTE", "MEMBER", "NUMBER", "STRING", "BLOB"))
 

@@ -1,4 +1,4 @@
-"""Which tokens may follow a statement on the way, for a whole vocabulary.
+"""Which tokens may follow a partial statement, for a whole vocabulary.
 
 What follows depends on the place and on the last token alone, but for what SQLite says of the
 text: a mask is found once for all texts that stand at equal places, with the tokens over which

@@ -29,7 +29,7 @@ class Node:
     """The tokens behind some pieces, by what follows there, in lower case.
 
     `ids` are those that end there; `words` those that end with one word more, which can begin a
-    name, `numbers` those with one that can only go on one. `tails` and `number_tails` have, by
+    name, `numbers` those with one that can only continue one. `tails` and `number_tails` have, by
     all that follows such a word, the words and tokens, `others` the nodes behind other pieces.
     """
 
@@ -80,7 +80,7 @@ class Node:
             below.finish()
 
     def in_numbers(self) -> tuple[Words, dict[bytes, Words]]:
-        """Those of `words` and `tails` that may go on a number or blob."""
+        """Those of `words` and `tails` that may continue a number or blob."""
         if self.inside_numbers is None:
             self.inside_numbers = (
                 _in_numbers(self.words),
@@ -126,7 +126,7 @@ def _in_numbers(words: Words) -> Words:
 class Pieces:
     """The tokens of a vocabulary that are text, apart from those that no text has.
 
-    Those in `continuing` begin inside a character, and are not in the tree.
+    Those in `continuing` begin within a multi-byte character, and are not in the tree.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:

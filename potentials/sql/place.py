@@ -12,21 +12,21 @@ __all__ = [
     "CLOSES",
     "COLUMN",
     "FUNCTION",
+    "HAS_SOURCES",
     "MAIN",
     "MEMBER",
     "NONE",
     "NOTHING",
     "SELECT",
-    "SETTLED",
     "START",
     "Open",
     "Place",
     "Rejected",
-    "are_settled",
+    "have_sources",
 ]
 
 # What is open: no SELECT, one whose sources are not all named, one whose sources are.
-NONE, SELECT, SETTLED = range(3)
+NONE, SELECT, HAS_SOURCES = range(3)
 # What was said last, where SQLite has not judged it yet: nothing; a name that may be a qualifier,
 # or a function as well; the name of the database; a column behind its qualifier; a bracket.
 NOTHING, COLUMN, FUNCTION, MAIN, MEMBER, CLOSED = range(6)
@@ -38,7 +38,7 @@ CLOSES = {"arguments": CALL, "body": b") SELECT 1 FROM ", "case": b" END"}
 
 
 class Rejected(AwrsError):
-    """No statement begins so; the message says why."""
+    """No statement has this prefix; the message says why."""
 
 
 class Open(NamedTuple):
@@ -52,7 +52,7 @@ class Open(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where in a statement a token stands. Equal places go on alike."""
+    """Where in a statement a token stands. Equal places continue alike."""
 
     state: int = 0
     flag: int = NONE
@@ -64,14 +64,14 @@ class Place(NamedTuple):
     cte: bytes = b""
 
     @property
-    def settled(self) -> bool:
+    def has_sources(self) -> bool:
         """Whether every SELECT that is open has all its sources."""
-        return self.flag != SELECT and are_settled(self.stack)
+        return self.flag != SELECT and have_sources(self.stack)
 
 
 START = Place()
 
 
-def are_settled(stack: tuple[Open, ...]) -> bool:
+def have_sources(stack: tuple[Open, ...]) -> bool:
     """Whether every SELECT of these frames has all its sources."""
     return all(entry.flag != SELECT for entry in stack)

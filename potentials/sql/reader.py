@@ -15,16 +15,16 @@ from awrs_ppl.potentials.sql.place import (
     CLOSES,
     COLUMN,
     FUNCTION,
+    HAS_SOURCES,
     MAIN,
     MEMBER,
     NONE,
     NOTHING,
     SELECT,
-    SETTLED,
     Open,
     Place,
     Rejected,
-    are_settled,
+    have_sources,
 )
 from awrs_ppl.potentials.sql.tokens import (
     BLANK,
@@ -70,7 +70,7 @@ class Reader:
         self._options = lru_cache(maxsize=4096)(self._find_options)
 
     def read(self, place: Place, data: bytes, judge: Judge) -> tuple[Place, int]:
-        """The place in front of the last token of `data`, which may still go on, and where that
+        """The place in front of the last token of `data`, which may still continue, and where that
         begins. Raises `Rejected`, and what `judge` does."""
         at = 0
         while at < len(data):
@@ -78,7 +78,7 @@ class Reader:
             assert match is not None
             token, end = match[0], match.end()
             if end == len(data) and token[0] not in LONE:
-                if self._can_go_on(place, token):
+                if self._can_continue(place, token):
                     self.take(place, token, at, b"", judge)
                 break
             place = self.take(place, token, at, data[end : end + 1], judge)
@@ -100,7 +100,7 @@ class Reader:
         """The names that may stand at a place in their role, outside of quotes; None: any."""
         if role == "TABLE":
             return self.names.tables | place.tables
-        if role in ("COLUMN", "MEMBER") and place.settled:
+        if role in ("COLUMN", "MEMBER") and place.has_sources:
             return self.names.columns | place.names
         return frozenset() if role is None else None
 
@@ -108,7 +108,7 @@ class Reader:
         """The place behind a whole token at `at`, with the byte that follows."""
         if BLANK.match(token):
             if place.last == MEMBER:
-                if place.settled:
+                if place.has_sources:
                     judge(place, at, self._closing(place))
                 return place._replace(last=NOTHING)
             return place
@@ -126,7 +126,7 @@ class Reader:
             bounds = symbol in (")", ";") or (symbol in BOUNDARIES and flag == SELECT)
             if flag == SELECT and not bounds:
                 pass
-            elif (place.last != NOTHING or flag == SELECT) and are_settled(stack):
+            elif (place.last != NOTHING or flag == SELECT) and have_sources(stack):
                 judge(place, at, self._closing(place))
         return self._after(place, symbol, name, found, token)
 
@@ -144,7 +144,7 @@ class Reader:
         if symbol == "select":
             flag = SELECT
         elif symbol == "values" or (symbol in BOUNDARIES and flag == SELECT):
-            flag = SETTLED
+            flag = HAS_SOURCES
         if edge.target == OUT:
             state, flag, last = stack[-1].target, stack[-1].flag, CLOSED
             stack = stack[:-1]
@@ -245,9 +245,9 @@ class Reader:
         kind = {"TABLE": "table", "MEMBER": "column"}.get(symbol, "column, table or function")
         raise Rejected(f"there is no {kind} {show(token)} to read")
 
-    def _can_go_on(self, place: Place, token: bytes) -> bool:
+    def _can_continue(self, place: Place, token: bytes) -> bool:
         """Whether the last token is a whole word that no name can begin with, and behind which
-        all sources of a SELECT are known. Raises `Rejected` if nothing begins so."""
+        all sources of a SELECT are known. Raises `Rejected` if nothing has this prefix."""
         if BLANK.match(token) or token in (b"-", b"/"):
             return False
         options = self.options(place)
@@ -277,7 +277,7 @@ class Reader:
             return False
         if role == "TABLE":
             own, tables = place.tables, True
-        elif role in ("COLUMN", "MEMBER") and place.settled:
+        elif role in ("COLUMN", "MEMBER") and place.has_sources:
             own, tables = place.names, False
         else:
             return True

@@ -1,4 +1,4 @@
-"""A statement read on the way: its text, where it stands, and what SQLite says of it."""
+"""A partial statement: its text, where it stands, and what SQLite says of it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Scanned:
     """The text so far; what else is here follows from it."""
 
     text: bytes = b""
-    # Where the last token begins, which may go on, and where in a statement that is.
+    # Where the last token begins, which may continue, and where in a statement that is.
     open: int = field(default=0, compare=False)
     place: Place = field(default=BEGIN, compare=False)
 
@@ -104,7 +104,7 @@ class Scanner:
         try:
             self.end(state)
         except Rejected as error:
-            if not self._is_on_the_way(state):
+            if not self._is_unfinished(state):
                 return f"{show(text)} cannot be run: {error}"
         return None
 
@@ -125,8 +125,8 @@ class Scanner:
                 return at + 1, str(error)
             begin = end
 
-    def _is_on_the_way(self, state: Scanned) -> bool:
-        """Whether a text is no statement, as far as one can see, because it is unfinished."""
+    def _is_unfinished(self, state: Scanned) -> bool:
+        """Whether a text seems to be no statement only because it is unfinished."""
         try:
             self.reader.end(state.place, state.last, _nothing)
         except Rejected:

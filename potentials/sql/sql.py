@@ -33,7 +33,7 @@ class Sql(BooleanPotential):
     before, a subquery in FROM could still bring it. The whole statement is prepared at the end.
     `why` says in a sentence what is wrong with a text.
 
-    It is SELECT and VALUES as SQLite has them: with `WITH`, subqueries, joins, `UNION` and its
+    It is SELECT and VALUES as SQLite has them: with `WITH`, subqueries, joins, `UNION` and the
     like, window functions, row values, comments, JSON and all functions that only compute. What
     stays out: recursion in `WITH`; `EXPLAIN`, `PRAGMA` and all that writes; parameters; tables of
     SQLite itself, of `PRAGMA` and of other modules than JSON's; functions of extensions, with
@@ -43,7 +43,7 @@ class Sql(BooleanPotential):
     whole term of GROUP BY or ORDER BY, or all that is aggregated. The version of SQLite that
     Python has decides what else it can.
 
-    The file is opened read-only. An authorizer refuses all but reading its tables: no writing,
+    The file is opened read-only. An authorizer denies all but reading its tables: no writing,
     no `PRAGMA`, `ATTACH` or extension, no recursion. `steps` of SQLite's machine and `seconds`
     bound each query, `max_rows` its result. If the file changes, build the potential anew.
 
@@ -113,7 +113,7 @@ class Sql(BooleanPotential):
         return START
 
     def advance(self, state: Any, data: bytes) -> Scanned | None:
-        """The text with `data`; None if no statement begins so."""
+        """The text with `data`; None if no statement has this prefix."""
         try:
             return self._engine.scanner.read(state, data)
         except Rejected:

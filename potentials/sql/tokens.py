@@ -18,7 +18,7 @@ __all__ = [
     "unquoted",
 ]
 
-# A token that begins at a place, also one that is cut off by the end of the text.
+# A token that begins at a position, also one that is cut off by the end of the text.
 TOKEN = re.compile(
     rb"""[ \t\r\n\f]+|--[^\n]*|/\*(?:.*?\*/|.*)|'(?:[^']|'')*'?|"(?:[^"]|"")*"?|`(?:[^`]|``)*`?"""
     rb"""|\[[^\]]*\]?|[xX]'[0-9a-fA-F]*'?|[A-Za-z_\x80-\xff][\w$\x80-\xff]*|0[xX][0-9a-fA-F]*"""
@@ -56,7 +56,7 @@ def unquoted(token: bytes) -> bytes:
 
 
 def shape(token: bytes) -> bytes:
-    """What of a token that may go on decides how: strings of equal shape go on alike."""
+    """What decides how a token may continue: strings of equal shape continue alike."""
     first = token[:1]
     if not first:
         return token

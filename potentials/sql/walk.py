@@ -50,7 +50,7 @@ class Walk:
         self._firsts = lru_cache(maxsize=4096)(_firsts)
 
     def simple(self, place: Place, last: bytes) -> bytes:
-        """A last token that goes on like another one, simpler or equal."""
+        """A last token that continues like this one, simpler or equal."""
         if not last:
             return last
         role = self._reader.options(place).role
@@ -91,18 +91,18 @@ class Walk:
                     self._words(node, after, found)
             else:
                 self._words(node, after, found)
-        before = way if last[:1].isspace() else after  # a blank goes on with blanks
+        before = way if last[:1].isspace() else after  # blanks continue a blank
         firsts = self._firsts(self._reader.options(after.place)) if after else b""
         for piece, below in node.others.items():
             if piece[0] in longer:
-                self._go_on(below, self._read(way, piece), found)
+                self._continue(below, self._read(way, piece), found)
             elif piece[0] in BLANKS:
                 if before is not None:
                     self._blank(below, before, piece, found)
             elif after is not None and piece[0] in firsts:
-                self._go_on(below, self._read(after, piece), found)
+                self._continue(below, self._read(after, piece), found)
 
-    def _go_on(self, node: Node, way: Way | None, found: Found) -> None:
+    def _continue(self, node: Node, way: Way | None, found: Found) -> None:
         if way is not None:
             self.collect(node, way, found)
 
@@ -118,7 +118,7 @@ class Walk:
         without, having = node.part(close)
         found.add(without, way.events)
         if not way.said and self._is_name(way):
-            # What the name is decides, and that is not known here.
+            # That depends on what the name is, which is not known here.
             for ids in having.values():
                 found.each.extend(ids)
             return
@@ -135,7 +135,7 @@ class Walk:
         return way.last[0] in QUOTES and self._reader.options(way.place).role in _KNOWN
 
     def _words(self, node: Node, way: Way | None, found: Found) -> None:
-        """Words where a name or keyword may begin, or goes on."""
+        """Words where a name or keyword may begin, or continues."""
         if way is None:
             return
         if not way.last:
@@ -230,7 +230,7 @@ class Walk:
 def _ways(
     options: Options, known: frozenset[bytes], given: bytes
 ) -> tuple[frozenset[bytes], frozenset[bytes]]:
-    """How the names and keywords that begin with `given` may go on, and all of these."""
+    """How the names and keywords with the prefix `given` may continue, and all of these."""
     names = options.keywords | known
     if "BLOB" in options.others:
         names |= {b"x"}

@@ -447,7 +447,7 @@ def test_the_tests_catch_a_verdict_that_comes_too_soon(monkeypatch: pytest.Monke
     text = "SELECT s.n FROM (SELECT name AS n FROM singer WHERE age > 3) AS s"
     assert refused_at(text) is None
     for module in (place, reader):
-        monkeypatch.setattr(module, "are_settled", lambda stack: True)
+        monkeypatch.setattr(module, "have_sources", lambda stack: True)
     assert refused_at(text) is not None
 
 
