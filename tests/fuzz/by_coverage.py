@@ -3,7 +3,7 @@
 *Texts* (a model writes them): `json`, `sql`, `smiles`, `goal`. A potential says the same whether
 the bytes come at once, one by one or in two parts; but for goals, what it accepts, the library
 that it stands for accepts. *Sources* (a user finds them somewhere): `pattern`, `schema`,
-`grammar`. They are refused with an error of the library, or the potential that they make says
+`grammar`. They are rejected with an error of the library, or the potential that they make says
 the same.
 
     pip install --group fuzz
@@ -53,7 +53,7 @@ Target = tuple[Judge, list[bytes]]
 
 
 def state_after(factor: Any, parts: Iterable[bytes]) -> Any:
-    """The state after bytes that come in parts; None where one is refused."""
+    """The state after bytes that come in parts; None where one is rejected."""
     state = factor.start()
     for part in parts:
         if state is None:

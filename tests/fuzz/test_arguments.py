@@ -106,7 +106,7 @@ def ran(model: Any, **options: Any) -> Any:
     return asyncio.run(infer(model, **{"n_particles": 2, "seed": 0, "progress": False, **options}))
 
 
-def asked(statement: Callable[[Context], Any]) -> Any:
+def result_of(statement: Callable[[Context], Any]) -> Any:
     async def model(ctx: Context) -> Any:
         return await statement(ctx)
 
@@ -114,7 +114,7 @@ def asked(statement: Callable[[Context], Any]) -> Any:
 
 
 def text(potential: Any, **options: Any) -> Any:
-    return asked(lambda ctx: ctx.generate(potential, **{"max_tokens": 2, **options}))
+    return result_of(lambda ctx: ctx.generate(potential, **{"max_tokens": 2, **options}))
 
 
 async def short(ctx: Context) -> str:
@@ -180,12 +180,14 @@ CALLS: dict[str, Callable[[Any], Any]] = {
         f"generate({name})": of(name, text, LM("a"))
         for name in ("max_tokens", "proposal", "critic", "name")
     },
-    "sample": lambda junk: asked(lambda ctx: ctx.sample(junk)),
-    "sample(proposal)": lambda junk: asked(lambda ctx: ctx.sample(Bernoulli(0.5), proposal=junk)),
-    "observe": lambda junk: asked(lambda ctx: ctx.observe(junk, "a")),
-    "observe(value)": lambda junk: asked(lambda ctx: ctx.observe(LM("a"), junk)),
-    "factor": lambda junk: asked(lambda ctx: ctx.factor(junk)),
-    "call": lambda junk: asked(lambda ctx: ctx.call(junk)),
+    "sample": lambda junk: result_of(lambda ctx: ctx.sample(junk)),
+    "sample(proposal)": lambda junk: result_of(
+        lambda ctx: ctx.sample(Bernoulli(0.5), proposal=junk)
+    ),
+    "observe": lambda junk: result_of(lambda ctx: ctx.observe(junk, "a")),
+    "observe(value)": lambda junk: result_of(lambda ctx: ctx.observe(LM("a"), junk)),
+    "factor": lambda junk: result_of(lambda ctx: ctx.factor(junk)),
+    "call": lambda junk: result_of(lambda ctx: ctx.call(junk)),
     **{
         f"predicate({name})": lambda junk, name=name: predicate(**{name: junk})(always)
         for name in ("complete", "state", "workers", "time_limit", "on_error")
@@ -253,7 +255,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "ToyLM.decode": LM.decode,
     "assert_prefix_closed": lambda junk: waited(assert_prefix_closed)(junk, ["a"]),
     "assert_prefix_closed(samples)": waited(assert_prefix_closed, Regex("a*")),
-    "condition": lambda junk: asked(lambda ctx: ctx.condition(junk)),
+    "condition": lambda junk: result_of(lambda ctx: ctx.condition(junk)),
     "posterior.sample(seed)": lambda junk: POSTERIOR.sample(seed=junk),
     "posterior.expect": POSTERIOR.expect,
     "posterior.probability": POSTERIOR.probability,
@@ -266,14 +268,14 @@ EXTRA: dict[str, type[Exception]] = {"LM": OSError, "LM(model)": OSError}
 
 @pytest.fixture(autouse=True, scope="module")
 def offline() -> Iterator[None]:
-    """Names of models are looked for on this machine alone."""
+    """Names of models are looked up without the network."""
 
-    def refuse(*_: Any) -> None:
-        raise OSError("no test asks the network")
+    def fail(*_: Any) -> None:
+        raise OSError("no test uses the network")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(socket.socket, "connect", fail)
         yield
     real.cache_clear()
     small.cache_clear()
@@ -282,7 +284,7 @@ def offline() -> Iterator[None]:
 @pytest.mark.parametrize("name", CALLS)
 @settings(max_examples=100)
 @given(junk=JUNK)
-def test_junk_works_or_is_quoted(name: str, junk: Any) -> None:
+def test_junk_argument_works_or_is_quoted(name: str, junk: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -295,11 +297,11 @@ def test_junk_works_or_is_quoted(name: str, junk: Any) -> None:
                 raise
             message = None
     if message is not None and not callable(junk):
-        assert is_quoted(junk, message), f"{message!r} does not tell of {junk!r}"
+        assert is_quoted(junk, message), f"{message!r} does not quote {junk!r}"
 
 
 def is_quoted(junk: Any, message: str) -> bool:
-    """Whether a message tells what was given, or the part of it that is wrong."""
+    """Whether a message quotes what was given, or the part of it that is wrong."""
     if isinstance(junk, float) and math.isnan(junk):
         return "nan" in message
     parts = [junk]
@@ -322,7 +324,7 @@ def is_quoted(junk: Any, message: str) -> bool:
     return any(key in message for key in shown if key)
 
 
-def test_what_is_unusual_works_too() -> None:
+def test_unusual_arguments_work() -> None:
     lm = real()
     tokenizer = lm.tokenizer
     memory: Any
@@ -348,7 +350,7 @@ def test_what_is_unusual_works_too() -> None:
         )
 
 
-async def test_numbers_of_numpy_are_numbers() -> None:
+async def test_numbers_of_numpy_are_accepted() -> None:
     two: Any = np.int64(2)
     rule = awrs_ppl.predicate(str.isascii, workers=two)
     proposal = awrs_ppl.AWRS(effort=cast(Any, np.float32(2.0)), _max_checks=cast(Any, np.uint8(9)))
@@ -367,7 +369,7 @@ def test_tokens_without_a_row_of_logits_are_shown() -> None:
     assert lm.decode(lm.encode("zebra crossing")) == "zebra crossing"
 
 
-def test_templates_judge_what_messages_hold() -> None:
+def test_message_that_a_template_rejects_raises() -> None:
     lm = copy(real())
     lm.tokenizer = deepcopy(lm.tokenizer)
     parts = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]

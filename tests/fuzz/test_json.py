@@ -99,7 +99,7 @@ def near(schema: dict[str, str], rng: random.Random) -> str:
     return text
 
 
-def test_numbers_are_judged_as_fractions(fuzz: Any):
+def test_random_numbers_get_the_verdicts_of_fractions(fuzz: Any):
     verdicts = {True: 0, False: 0}
     for rng in fuzz.rngs(120):
         name, old = rng.choice(list(DRAFTS.items()))
@@ -277,7 +277,7 @@ def exact(value: Any) -> Any:
     return json.loads(json.dumps(value), parse_float=Fraction)
 
 
-def test_random_documents_are_judged_as_by_jsonschema_at_every_prefix(fuzz: Any):
+def test_random_documents_get_the_verdicts_of_jsonschema_at_every_prefix(fuzz: Any):
     verdicts = {True: 0, False: 0}
     for rng in fuzz.rngs(100):
         schema = schema_of(rng, 3)

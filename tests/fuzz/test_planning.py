@@ -336,34 +336,34 @@ def test_random_problems_agree_with_a_search_through_all_states(fuzz: Any):
         if len(states) < 4 and rng.random() < 0.7:
             continue
         domain, problem = printer.domain(world), printer.problem(world)
-        told = f"{world}\n{domain}\n{problem}"
+        described = f"{world}\n{domain}\n{problem}"
         written, possible = PddlGoal(domain, problem), Reachable(domain, problem)
         signs = (True, False) if world.negative else (True,)
         literals = [(atom, sign) for atom in world.atoms() for sign in signs]
         for _ in range(12):
             goal = rng.sample(literals, min(rng.randint(1, 3), len(literals)))
             text = printer.goal(goal)
-            assert allowed(written, text), f"{text}\n{told}"
+            assert allowed(written, text), f"{text}\n{described}"
             reachable = any(all((it in state) == true for it, true in goal) for state in states)
-            assert allowed(possible, text) == reachable, f"{text} {reachable}\n{told}"
+            assert allowed(possible, text) == reachable, f"{text} {reachable}\n{described}"
             for potential in (written, possible) if reachable else (written,):
                 begun = text[: rng.randrange(len(text))].encode()
-                assert asyncio.run(potential.prefix(begun)) == 0, f"{text} {begun}\n{told}"
+                assert asyncio.run(potential.prefix(begun)) == 0, f"{text} {begun}\n{described}"
         for _ in range(4):
             name = rng.choice(list(world.predicates))
             count = max(0, len(world.predicates[name]) + rng.choice([0, 0, 1, -1]))
             atom = (name, *(rng.choice(list(world.objects)) for _ in range(count)))
             text = printer.goal([(atom, True)])
-            assert allowed(written, text) == world.fits(atom), f"{text}\n{told}"
+            assert allowed(written, text) == world.fits(atom), f"{text}\n{described}"
             if not world.negative:
                 assert not allowed(written, printer.goal([(literals[0][0], False)]))
-        check_plans(rng, world, printer, domain, problem, told)
+        check_plans(rng, world, printer, domain, problem, described)
         judged += 1
     assert judged > 40
 
 
 def check_plans(
-    rng: random.Random, world: World, printer: Printer, domain: str, problem: str, told: str
+    rng: random.Random, world: World, printer: Printer, domain: str, problem: str, described: str
 ) -> None:
     plan, state = [], world.start
     for _ in range(rng.randint(0, 4)):
@@ -380,7 +380,7 @@ def check_plans(
     reached = PlanAchieves("\n".join(plan), domain, problem)
     for atom, sign in rng.sample(literals, min(6, len(literals))):
         text = printer.goal([(atom, sign)])
-        assert allowed(reached, text) == ((atom in state) == sign), f"{plan} {text}\n{told}"
+        assert allowed(reached, text) == ((atom in state) == sign), f"{plan} {text}\n{described}"
     impossible = [step for step, then in world.steps(state) if then is None]
     if impossible:
         plan.append(printer.word(rng.choice(impossible)))

@@ -366,7 +366,7 @@ def named(words: list[str]) -> list[str]:
 
 
 def rejected_at(potential: Sql, text: str) -> int | None:
-    """Read byte by byte: every prefix is looked at."""
+    """How many bytes were read when the text was rejected; None if it is allowed."""
     state: Any = potential.start()
     data = text.encode()
     for at in range(len(data)):
@@ -376,7 +376,7 @@ def rejected_at(potential: Sql, text: str) -> int | None:
     return None if potential.accepts(state) else len(data)
 
 
-def test_what_sqlite_prepares_is_accepted_at_every_prefix(fuzz: Any, tmp_path: Path):
+def test_statements_that_sqlite_prepares_are_accepted_at_every_prefix(fuzz: Any, tmp_path: Path):
     prepared = 0
     for number, rng in enumerate(fuzz.rngs(12)):
         with database(tmp_path / f"{number}.sqlite", rng) as (connection, tables):
@@ -425,7 +425,7 @@ PIECES = [
 ]
 
 
-def test_what_sqlite_does_not_prepare_is_not_accepted(fuzz: Any, tmp_path: Path):
+def test_statements_that_sqlite_does_not_prepare_are_rejected(fuzz: Any, tmp_path: Path):
     wrong = 0
     for number, rng in enumerate(fuzz.rngs(12)):
         with database(tmp_path / f"{number}.sqlite", rng) as (connection, tables):

@@ -1,4 +1,4 @@
-"""The example programs: what they ask for, their scores and their loaders, on real data."""
+"""The example programs: their results, their scores and their loaders, on real data."""
 
 import json
 from functools import partial
@@ -36,7 +36,7 @@ async def values(program: Any, *args: Any, n: int = 4, **options: Any) -> list[A
     return list(posterior.probabilities)
 
 
-async def test_pattern_matching(lm: LM, tmp_path: Path) -> None:
+async def test_pattern_matching_gives_matches(lm: LM, tmp_path: Path) -> None:
     file = tmp_path / "patterns.csv"
     file.write_text('pattern\n"a{1,3}"\n(\\w)\\1\n')
     patterns = pattern_matching.load(file)
@@ -47,7 +47,7 @@ async def test_pattern_matching(lm: LM, tmp_path: Path) -> None:
     assert pattern_matching.score(patterns[1], "ab") == 0
 
 
-async def test_json_schema(lm: LM) -> None:
+async def test_json_schema_gives_valid_documents(lm: LM) -> None:
     schema = {
         "type": "object",
         "properties": {"n": {"enum": [1, 22, 333]}},
@@ -61,7 +61,7 @@ async def test_json_schema(lm: LM) -> None:
     assert len(json_schema.load(DATA / "json_schemas.jsonl")) > 1
 
 
-async def test_text_to_sql(lm: LM, tmp_path: Path) -> None:
+async def test_text_to_sql_gives_queries_that_run(lm: LM, tmp_path: Path) -> None:
     database = DATA / "concert_singer.sqlite"
     pairs = [
         ("How many singers do we have?", "SELECT count(*) FROM singer"),
@@ -85,7 +85,7 @@ async def test_text_to_sql(lm: LM, tmp_path: Path) -> None:
     assert await critic.complete(b"SELECT name FROM singer WHERE age > 200") < 0
 
 
-async def test_molecules(lm: LM) -> None:
+async def test_molecules_gives_molecules(lm: LM) -> None:
     known = molecules.load(DATA / "molecules.smi", count=5)
     assert len(set(known)) == 5
     assert known == molecules.load(DATA / "molecules.smi", count=5)
@@ -94,7 +94,7 @@ async def test_molecules(lm: LM) -> None:
     assert molecules.score(known, "C1CC") == molecules.score(known, "") == 0
 
 
-async def test_goal_inference(lm: LM, tmp_path: Path) -> None:
+async def test_goal_inference_gives_closed_goals(lm: LM, tmp_path: Path) -> None:
     problems = (DATA / "blocksworld" / "problems.jsonl").read_text().splitlines()
     file = tmp_path / "tasks.jsonl"
     lines = [
@@ -113,7 +113,7 @@ async def test_goal_inference(lm: LM, tmp_path: Path) -> None:
     assert all(goal.strip().endswith(")))") for goal in found)
 
 
-async def test_programs_of_this_library(lm: LM) -> None:
+async def test_infilling_two_prompts_and_riddle_give_texts(lm: LM) -> None:
     assert await values(infilling.infilling, lm, "She opened the door, and", ", so she closed it.")
     assert await values(two_prompts.two_prompts, lm, "A fruit, for example the", "Yellow, like the")
     for text in await values(riddle.riddle, lm):

@@ -1,4 +1,4 @@
-"""Grammar: the texts of a grammar and their beginnings, with masks that say the same."""
+"""Grammar: the texts of a grammar and their prefixes, with masks that say the same."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ def test_whole_texts_are_those_that_lark_parses(case: tuple[str, str]):
         if state is not None:
             state = potential.advance(state, data[at : at + 1])
         assert state == potential.advance(potential.start(), data[: at + 1])
-        # Once out, always out.
+        # Once rejected, always rejected.
         assert (state is not None) or not begun
 
 
-def test_every_beginning_can_be_completed():
+def test_prefixes_of_texts_are_allowed():
     for lark, texts in ((SUMS, ["1+(2-é)", "((1))"]), (NESTED, ["aaabbb", "ab"])):
         potential = Grammar(lark)
         for text in texts:
@@ -99,7 +99,7 @@ def test_every_beginning_can_be_completed():
 
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(sorted(GRAMMARS)), st.data())
-def test_masks_are_what_advance_says(lark: str, data: st.DataObject):
+def test_masks_along_random_walks_agree_with_advance(lark: str, data: st.DataObject):
     potential = Grammar(lark)
     state: Any = potential.start()
     for _ in range(6):
@@ -115,7 +115,7 @@ def test_masks_are_what_advance_says(lark: str, data: st.DataObject):
         state = potential.advance(state, TOKENS.tokens[token])
 
 
-def test_the_only_text_can_be_spelled_in_every_way():
+def test_mask_of_a_single_text_allows_every_spelling():
     tokens = Vocabulary([b"h", b"he", b"hello", b"lo", b"l", b"<end>"], ends=[5])
     for header in ("", "%llguidance {}\n", '%llguidance {"no_forcing": false}\n'):
         mask = Grammar(f'{header}start: "hello"').mask(b"", tokens)
@@ -144,7 +144,7 @@ IGNORING = [
 
 @pytest.mark.parametrize(("lark", "pieces", "most"), IGNORING)
 @pytest.mark.parametrize("options", [{"parser": "earley"}, {"parser": "lalr"}], ids=str)
-def test_ignored_text_is_where_lark_ignores_it(
+def test_ignored_text_is_allowed_where_lark_ignores_it(
     lark: str, pieces: list[str], most: int, options: dict[str, Any]
 ):
     try:
@@ -174,13 +174,13 @@ def test_ignored_text_is_where_lark_ignores_it(
         ('start: ["a"] "b"~2 ("c" | "d")~1..2 "E"i~0..1 "f".."g"', [*"abcdeEf"]),
     ],
 )
-def test_what_llguidance_reads_otherwise_is_read_as_by_lark(lark: str, pieces: list[str]):
+def test_syntax_that_llguidance_reads_otherwise_is_read_as_by_lark(lark: str, pieces: list[str]):
     judge, potential = Lark(lark, parser="earley"), Grammar(lark)
     for text in texts_over(pieces, 6 if len(pieces) < 6 else 4):
         assert verdict(potential, text.encode())[1] == reads(judge, text), text
 
 
-def test_the_longest_terminal_is_taken_and_has_to_be_finished():
+def test_longest_terminal_is_taken_and_must_be_finished():
     lark = 'start: "a" "ab" | "aa" "c"'
     assert reads(Lark(lark, parser="earley"), "aab")
     assert not reads(Lark(lark, parser="lalr"), "aab")
@@ -193,7 +193,7 @@ def test_the_longest_terminal_is_taken_and_has_to_be_finished():
 
 
 @pytest.mark.parametrize("blank", ['" "', "BLANK"])
-def test_what_is_ignored_is_no_terminal_as_in_larks_lalr(blank: str):
+def test_ignored_terminal_is_never_found_as_in_larks_lalr(blank: str):
     lark = f'start: "a" {blank} "b"\nBLANK: / /\n%ignore / +/'
     judge = Lark(lark, parser="lalr")
     for text in texts_over(["a", "b", " "], 4):
@@ -201,7 +201,7 @@ def test_what_is_ignored_is_no_terminal_as_in_larks_lalr(blank: str):
         assert not verdict(Grammar(lark), text.encode())[1]
 
 
-# No terminal begins another, so that both parsers find the same terminals.
+# No terminal is a prefix of another, so that both parsers find the same terminals.
 TERMINALS = {
     "A": ('"a"', ["a"]),
     "B": ("/b+/", ["b"]),
@@ -271,7 +271,7 @@ def test_random_grammars_have_the_texts_that_lark_parses(fuzz: Any):
                 assert verdict(potential, text[:end].encode())[0], (lark, text[:end])
 
 
-def test_a_rule_without_an_end_is_a_dead_end():
+def test_rule_without_an_end_is_a_dead_end():
     potential = Grammar('start: "a" x | "b"\nx: x x')
     assert verdict(potential, b"b") == (True, True)
     assert verdict(potential, b"a") == (True, False)
@@ -310,7 +310,7 @@ def test_gbnf_is_translated():
         ('S: /a.*?b/ "c"\nstart: S', "lazy repeat is understood only before one fixed text"),
     ],
 )
-def test_a_grammar_that_does_not_compile_says_why(lark: str, message: str):
+def test_grammar_that_does_not_compile_raises_with_the_reason(lark: str, message: str):
     with pytest.raises(ValueError, match=message) as caught:
         Grammar(lark)
     assert str(caught.value).startswith(f"Grammar({lark.strip()!r:.12}")
@@ -329,7 +329,7 @@ def test_messages_show_the_lines_that_were_written(lark: str):
     assert f"at {at}(8)" in str(caught.value)
 
 
-def test_what_only_looks_like_a_token_is_text():
+def test_string_that_looks_like_a_token_is_text():
     assert verdict(Grammar('start: "<[1]>" // <[2]>, max_tokens'), b"<[1]>") == (True, True)
     with pytest.raises(TypeError, match="must be a str"):
         Grammar(b"start: /a/")  # pyright: ignore[reportArgumentType]
@@ -345,7 +345,7 @@ def test_potentials_are_values():
     assert NESTED in str(one.fingerprint) or repr(NESTED) in one.fingerprint
 
 
-async def test_a_product_and_genlm_controls_own_tests():
+async def test_grammar_passes_the_tests_of_genlm_control():
     potential = Grammar(NESTED)
     for context in (b"", b"a", b"aab", b"ab", b"b"):
         if await potential.prefix(context) > -math.inf:

