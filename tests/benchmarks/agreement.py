@@ -63,7 +63,7 @@ def genlm(lm: LM, particles: int) -> Runs:
     engine: Any = lm.engine
     llm = PromptedLLM(engine, prompt_ids=list(lm.prompt_ids(PROMPT)), eos_byte_strings=ends)
     fsa = BoolFSA.from_regex(PATTERN).coerce(llm, f=b"".join)
-    # Made once: it reads the whole vocabulary. Its own random streams go on from run to run.
+    # Made once: it reads the whole vocabulary. Its own random streams continue from run to run.
     sampler = SMC(GenlmAWRS(llm, fsa, seed=0))
 
     async def evidence(seed: int) -> float:

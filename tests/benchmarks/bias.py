@@ -2,8 +2,8 @@
 
 In each of five domains the constraint is a choice between a few texts, so that every way in which
 the language model can spell an allowed text can be walked. Exact, up to the small mass stated, are
-then the law that the program asks for (the model's, given the constraint) and the law of locally
-constrained decoding, which renormalizes over the allowed tokens at every step. AWRS-SMC is
+then the distribution that the program asks for (the model's, given the constraint) and that of
+locally constrained decoding, which renormalizes over the allowed tokens at every step. AWRS-SMC is
 measured, with few particles and with many: the mean of its posterior over runs.
 
     python tests/benchmarks/bias.py --data FOLDER [--quick] [--check] [--model NAME]
@@ -33,13 +33,14 @@ from awrs_ppl.potentials import OneOf
 from awrs_ppl.testing.enumeration import continuations
 
 MODELS = ("smollm2-135m", "gemma3-270m")
-# Particles of AWRS-SMC, and its runs: as the paper has them, and so many that the law shows.
+# Particles of AWRS-SMC, and its runs: as the paper has them, and so many that the
+# distribution shows.
 FEW, MANY = (5, 40), (50, 8)
-# What is left unwalked, at most, of either law.
+# What is left unwalked, at most, of either distribution.
 LEFT = 0.005
-# AWRS-SMC must be nearer to the exact law than local decoding, in so many of the domains.
+# AWRS-SMC must be nearer to the exact distribution than local decoding, in so many domains.
 BAR = 2
-LAWS = ("local", "few", "many")
+METHODS = ("local", "few", "many")
 # So many texts are shown: some differ by spaces at their end alone.
 ROWS = 8
 
@@ -89,11 +90,14 @@ def cases(data: Path) -> dict[str, Case]:
     }
 
 
-async def laws(target: Target, tail: float) -> tuple[dict[str, float], dict[str, float], float]:
-    """The exact law, that of local decoding, and what was left unwalked of either, at most.
+async def distributions(
+    target: Target, most_left: float
+) -> tuple[dict[str, float], dict[str, float], float]:
+    """The exact distribution, that of local decoding, and what was left unwalked of either, at
+    most.
 
-    `target` has one language model and one factor with a mask. The heaviest beginnings are
-    walked first, by either law.
+    `target` has one language model and one factor with a mask. The heaviest prefixes are walked
+    first, by either distribution.
     """
     (factor,) = target.boolean
     vocabulary: Any = target.vocabulary
@@ -104,7 +108,7 @@ async def laws(target: Target, tail: float) -> tuple[dict[str, float], dict[str,
     while frontier:
         walked = sum(p for p, _ in found.values())
         ahead, local = sum(node[3] for node in frontier), sum(node[4] for node in frontier)
-        if ahead <= tail * walked and local <= tail:
+        if ahead <= most_left * walked and local <= most_left:
             break
         frontier.sort(key=lambda node: max(node[4], node[3] / (walked + ahead)))
         ids, data, state, p, q = frontier.pop()
@@ -138,20 +142,20 @@ def distance(first: dict[str, float], second: dict[str, float]) -> float:
 
 
 async def measure(lm: LM, case: Case) -> dict[str, Any]:
-    """The laws of a case, by text."""
+    """The distributions of a case, by text."""
     program, arguments, texts = case
-    asked: list[Any] = []
+    potentials: list[Any] = []
 
     class Spy:
         async def generate(self, potential: Any, **_: Any) -> str:
-            asked.append(potential)
+            potentials.append(potential)
             return ""
 
     await program(cast(Any, Spy()), lm, *arguments, allowed=OneOf(texts))
-    exact, local, left = await laws(asked[0].target, LEFT)
+    exact, local, left = await distributions(potentials[0].target, LEFT)
 
     async def choose(ctx: Context) -> str:
-        return await ctx.generate(asked[0], max_tokens=100)
+        return await ctx.generate(potentials[0], max_tokens=100)
 
     async def smc(particles: int, runs: int) -> dict[str, float]:
         means: dict[str, float] = defaultdict(float)
@@ -179,25 +183,25 @@ def main() -> None:
     known = cases(options.data)
     if unknown := set(options.domain or ()) - known.keys():
         parser.error(f"no domain is called {sorted(unknown)}: choose from {list(known)}")
-    asked = {name: known[name] for name in options.domain or known}
+    chosen = {name: known[name] for name in options.domain or known}
     results: dict[str, Any] = {}
     missed = []
     for model in options.model or (MODELS[:1] if options.quick else MODELS):
         lm = LM.embedded(cast(Any, model), dtype="float32")
-        nearer, wanted = 0, min(BAR, len(asked))
-        for name, case in asked.items():
+        nearer, wanted = 0, min(BAR, len(chosen))
+        for name, case in chosen.items():
             found = results[f"{model}, {name}"] = asyncio.run(measure(lm, case))
-            away = {law: distance(found["exact"], found[law]) for law in LAWS}
+            away = {method: distance(found["exact"], found[method]) for method in METHODS}
             nearer += away["few"] < away["local"]
             print(
-                f"\n{model}, {name}: total variation from the exact law {away['local']:.3f} "
-                f"(local decoding, exactly), {away['few']:.3f} (AWRS-SMC, {FEW[0]} particles, "
-                f"mean of {FEW[1]} runs), {away['many']:.3f} ({MANY[0]} particles, {MANY[1]} "
-                f"runs); {found['left']:.2%} of the mass left unwalked"
+                f"\n{model}, {name}: total variation from the exact distribution "
+                f"{away['local']:.3f} (local decoding, exactly), {away['few']:.3f} (AWRS-SMC, "
+                f"{FEW[0]} particles, mean of {FEW[1]} runs), {away['many']:.3f} ({MANY[0]} "
+                f"particles, {MANY[1]} runs); {found['left']:.2%} of the mass left unwalked"
             )
-            print("  " + " ".join(f"{law:>7}" for law in ("exact", *LAWS)))
+            print("  " + " ".join(f"{method:>7}" for method in ("exact", *METHODS)))
             for text in sorted(found["exact"], key=lambda one: -found["exact"][one])[:ROWS]:
-                shares = [found[law].get(text, 0.0) for law in ("exact", *LAWS)]
+                shares = [found[method].get(text, 0.0) for method in ("exact", *METHODS)]
                 print("  " + " ".join(f"{p:7.4f}" for p in shares), f" {text!r}", flush=True)
         if nearer < wanted:
             missed.append(f"{model}: nearer than local decoding in {nearer} domains, not {wanted}")

@@ -12,8 +12,8 @@ timed here: `seconds` are those of the main thread, all but the forward passes.
         [--set tune|report] [--model NAME] [--method NAME] [--seeds N] [--limit N]
         [--patterns FILE] [--option effort=2]
 
-With `--raw` every run is kept, and a run that was stopped goes on where it was; a change of the
-library needs a new file. See the README here for the patterns and their evidence.
+With `--raw` every run is kept, and a run that was stopped continues where it was; a change of
+the library needs a new file. See the README here for the patterns and their evidence.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ SYSTEM = (
 
 @dataclass(slots=True)
 class Cost:
-    """What one run has asked so far.
+    """What one run has cost so far.
 
     All particles of a run have the same number of tokens, so the distinct contexts of all
-    rounds are those of each round, added up.
+    steps are those of each step, added up.
     """
 
     checks: int = 0
@@ -96,7 +96,7 @@ class Cost:
     contexts: set[tuple[int, ...]] = field(default_factory=set)
 
 
-# Runs go on side by side and share engine and samplers: a context variable tells them apart.
+# Runs go side by side and share engine and samplers: a context variable separates them.
 COST: ContextVar[Cost] = ContextVar("COST")
 
 
@@ -137,15 +137,15 @@ class RowCache(AsyncLM):
         return (await self.batch_next_token_logprobs([token_ids]))[0]
 
     def next_token_logprobs_sync(self, token_ids: Any, lora_name: str | None = None) -> Any:
-        # Asked once, at load, where nothing is counted.
+        # Called once, at load, where nothing is counted.
         (row,) = asyncio.run(self.engine.next_logits([tuple(token_ids)]))
         return torch.log_softmax(row, dim=-1)
 
 
 class CountingAWRS(GenlmAWRS):
-    """genlm-control's sampler; one check is one question about a token or an end.
+    """genlm-control's sampler; one check is one evaluation on a token or an end.
 
-    It keeps what it accepted at a context itself, and asks about that once.
+    It keeps what it accepted at a context itself, and checks that once.
     """
 
     async def sample(self, context: Any, draw: Any = None, verbosity: int = 0) -> Any:
@@ -203,16 +203,15 @@ class Bench:
 
 
 def constraint(pattern: str) -> Any:
-    """The black box: beginnings by partial match, whole texts by full match, no newline."""
+    """The black box: prefixes by partial match, whole texts by full match, no newline."""
     matcher = regex.compile(pattern)
 
-    # Some patterns match slowly. As it is new each time, nobody remembers anything of another
-    # run's constraint either.
+    # Some patterns match slowly. As it is new each time, no run uses another's verdicts either.
     @cache
-    def may_begin(text: str) -> bool:
+    def is_prefix(text: str) -> bool:
         return "\n" not in text and matcher.fullmatch(text, partial=True) is not None
 
-    return predicate(may_begin, complete=lambda text: matcher.fullmatch(text) is not None)
+    return predicate(is_prefix, complete=lambda text: matcher.fullmatch(text) is not None)
 
 
 # --- the methods -----------------------------------------------------------------------------
@@ -250,7 +249,7 @@ async def genlm_control(
     condition = constraint(pattern).coerce(
         prompted, f=b"".join, prune=False, tables=bench.lm.vocabulary.tables
     )
-    # A batch is asked by one run for others too; without it each asks for itself.
+    # A batch would be evaluated by one run for others too; without it each does its own.
     sampler = CountingAWRS(llm, condition, autobatch=False)
     sampler.rng = np.random.default_rng(seeds[0])
     torch.manual_seed(seeds[0])
@@ -388,33 +387,34 @@ class Scanned(BooleanPotential):
 
     def _scan(self, state: bytes, vocabulary: Any) -> np.ndarray:
         allowed = np.zeros(vocabulary.size, dtype=bool)
-        with suppress(UnicodeDecodeError):  # within a character only its other parts go on
+        # In a multi-byte character only its other parts continue.
+        with suppress(UnicodeDecodeError):
             before = state.decode()
-            place = 0
-            while place < len(self.texts):
-                text = self.texts[place]
-                allowed[self.ids[place]] = self._begins(before + text)
-                place += 1
-                if not allowed[self.ids[place - 1]]:
-                    # All that begin like the shortest refused beginning are refused.
+            at = 0
+            while at < len(self.texts):
+                text = self.texts[at]
+                allowed[self.ids[at]] = self._is_prefix(before + text)
+                at += 1
+                if not allowed[self.ids[at - 1]]:
+                    # All with the shortest rejected prefix are rejected.
                     cuts = (text[:cut] for cut in range(1, len(text) + 1))
-                    refused = next(cut for cut in cuts if not self._begins(before + cut))
-                    place = bisect_left(self.texts, refused + chr(sys.maxunicode), place)
+                    rejected = next(cut for cut in cuts if not self._is_prefix(before + cut))
+                    at = bisect_left(self.texts, rejected + chr(sys.maxunicode), at)
         for i in self.parts:
             allowed[i] = self.advance(state, bytes(vocabulary.tokens[i])) is not None
         return allowed
 
-    def _begins(self, text: str) -> bool:
-        # Not by way of the black box, which keeps every text it was ever asked.
+    def _is_prefix(self, text: str) -> bool:
+        # Not by way of the black box, which keeps every text it was ever given.
         return "\n" not in text and self.matcher.fullmatch(text, partial=True) is not None
 
 
 async def reference(bench: Bench, pattern: str) -> tuple[float, float]:
     """The evidence and its standard error, by runs with many particles.
 
-    At least 8 runs, and up to 64 until the relative error is 3 % or `REFERENCE_ROWS` were asked.
+    At least 8 runs, and up to 64 until the relative error is 3 % or `REFERENCE_ROWS` were used.
     """
-    # A scan of a large vocabulary at every text takes too long: there the black box is asked.
+    # A scan of a large vocabulary at every text takes too long: there the black box is checked.
     scan = bench.lm.vocabulary.size <= MOST_SCANNED
     allowed = Scanned(pattern, bench.lm.vocabulary) if scan else constraint(pattern)
     settings = {"n_particles": 64 if scan else 32, "remember": not scan}
@@ -708,7 +708,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only so many patterns")
     parser.add_argument("--patterns", type=Path, default=Path(__file__).with_name("patterns.csv"))
     parser.add_argument("--option", type=option, action="append", default=[], help="for AWRS(...)")
-    parser.add_argument("--raw", metavar="FILE", help="keep all runs here, and go on from there")
+    parser.add_argument("--raw", metavar="FILE", help="keep all runs here, and continue from there")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--check", action="store_true", help="exit 1 if a bar is missed")
     parser.add_argument(

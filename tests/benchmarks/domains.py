@@ -9,15 +9,15 @@ give them the LM tokens of AWRS-SMC.
 
 *accuracy*: the score of `awrs_ppl.models`, weighted by the posterior, 0 where no particle is
 left; its 95 % interval by a bootstrap over tasks. *alive*: the share of runs with any particle
-left. Tokens, rows and seconds are those of a run; *checks*: questions to the constraints a
-token. The first run of each task warms nothing up: caches are emptied before each run.
+left. Tokens, rows and seconds are those of a run; *checks*: evaluations of the constraints
+per token. The first run of each task warms nothing up: caches are emptied before each run.
 
     python tests/benchmarks/domains.py --data FOLDER [--quick] [--model NAME] [--domain NAME]
         [--method NAME] [--tasks N] [--peer-tasks N] [--seeds N] [--equal] [--raw FILE]
         [--json FILE] [--plot FILE]
 
 `FOLDER` has the data: see the README here. With `--raw` a run that was
-stopped goes on where it was.
+stopped continues where it was.
 """
 
 from __future__ import annotations
@@ -218,19 +218,19 @@ def genlm_control(lm: LM, domain: Domain, task: tuple[Any, ...], seed: int) -> R
         eos_byte_strings=list(texts),
     )
     allowed: Any = domain.allowed(task)
-    questions = 0
+    checks = 0
 
     class Counting(GenlmAWRS):
         async def _accept(self, context: Any, token: Any, verbosity: int = 0) -> bool:
-            nonlocal questions
-            questions += 1
+            nonlocal checks
+            checks += 1
             return await super()._accept(context, token, verbosity)
 
     sampler = Counting(llm, allowed.coerce(llm, f=b"".join, prune=False), seed=seed)
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - it resamples with numpy's global generator
     started = time.perf_counter()
-    # It keeps the keys and values of the prompt, but has to be told. (Where a model's window is
+    # It keeps the keys and values of the prompt only on request. (Where a model's window is
     # shorter than the prompt it fails then.)
     if len(prompt) < (getattr(engine.model.config, "sliding_window", None) or math.inf):
         backend.cache_kv(list(prompt))
@@ -248,7 +248,7 @@ def genlm_control(lm: LM, domain: Domain, task: tuple[Any, ...], seed: int) -> R
         "seconds": seconds,
         "tokens": sum(map(len, found.contexts)),
         "rows": None,
-        "checks": questions,
+        "checks": checks,
         "ess": float(found.ess) if alive else 0.0,
         "best": max(shares, key=lambda text: shares[text], default=None),
     }
@@ -256,15 +256,15 @@ def genlm_control(lm: LM, domain: Domain, task: tuple[Any, ...], seed: int) -> R
 
 def prompt_of(lm: LM, domain: Domain, task: tuple[Any, ...]) -> tuple[Any, Any, int]:
     """The prompt of a program's only `generate`, its stops, and its most tokens."""
-    asked: list[tuple[Any, int]] = []
+    given: list[tuple[Any, int]] = []
 
     class Spy:
         async def generate(self, potential: Any, *, max_tokens: int, **_: Any) -> str:
-            asked.append((potential, max_tokens))
+            given.append((potential, max_tokens))
             return ""
 
     asyncio.run(domain.program(cast(Any, Spy()), lm, *task, allowed=anything))
-    (potential, max_tokens) = asked[0]
+    (potential, max_tokens) = given[0]
     (prompted,) = potential.target.dense
     return prompted.prompt, potential.target.stops, max_tokens
 
@@ -301,7 +301,7 @@ class Runs:
             with open(self.path, "a") as file:
                 file.write(json.dumps(self.found[job]) + "\n")
 
-    def measure(self, jobs: list[Job], places: dict[str, Domain]) -> None:
+    def measure(self, jobs: list[Job], by_name: dict[str, Domain]) -> None:
         """Do all that have not been done."""
         left = [job for job in jobs if job not in self.found]
         # Methods side by side: what else the machine does in these hours meets all of them.
@@ -312,7 +312,7 @@ class Runs:
             bar.set_description(f"{job.model}, {job.domain}, {job.method}")
             if loaded != job.model:
                 lm, loaded = LM.embedded(cast(Any, job.model), dtype="float32"), job.model
-            domain = places[job.domain]
+            domain = by_name[job.domain]
             task = domain.tasks[job.task]
             # Tasks are alike, and with the same random numbers they would share their luck.
             seed = 1000 * job.seed + job.task
@@ -445,7 +445,7 @@ def main() -> None:
     parser.add_argument("--peer-tasks", type=int, help=f"of {PEER}")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--equal", action="store_true", help="once more at equal LM tokens")
-    parser.add_argument("--raw", metavar="FILE", help="keep all runs here, and go on from there")
+    parser.add_argument("--raw", metavar="FILE", help="keep all runs here, and continue from there")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--plot", metavar="FILE", help="accuracy against seconds, as PNG")
     given = parser.parse_args()
@@ -453,9 +453,9 @@ def main() -> None:
     count = given.tasks or (QUICK["tasks"] if given.quick else TASKS)
     seeds = given.seeds or (QUICK["seeds"] if given.quick else SEEDS)
     models = given.model or (QUICK["model"] if given.quick else MODELS)
-    places = domains(given.data)
-    if unknown := set(given.domain or ()) - places.keys():
-        parser.error(f"no domain is called {sorted(unknown)}: choose from {list(places)}")
+    by_name = domains(given.data)
+    if unknown := set(given.domain or ()) - by_name.keys():
+        parser.error(f"no domain is called {sorted(unknown)}: choose from {list(by_name)}")
     methods = given.method or [*METHODS, PEER]
     usual = QUICK["peer_tasks"] if given.quick else PEER_TASKS
     peer_count = min(count, usual if given.peer_tasks is None else given.peer_tasks)
@@ -464,22 +464,22 @@ def main() -> None:
         return [
             Job(model, domain, method, particles(model, domain, method), task, seed)
             for model in models
-            for domain in given.domain or places
+            for domain in given.domain or by_name
             for method in names
             for task in range(
-                min(peer_count if method == PEER else count, len(places[domain].tasks))
+                min(peer_count if method == PEER else count, len(by_name[domain].tasks))
             )
             for seed in range(seeds)
-            if places[domain].critic is not None or "critic" not in method
+            if by_name[domain].critic is not None or "critic" not in method
         ]
 
     runs = Runs(given.raw)
     jobs = plan(lambda _, __, method: usual_particles(method), methods)
-    runs.measure(jobs, places)
+    runs.measure(jobs, by_name)
     if given.equal:
         again = [name for name in methods if name in METHODS]
         more = plan(partial(equal_particles, runs), again)
-        runs.measure(more, places)
+        runs.measure(more, by_name)
         jobs = list(dict.fromkeys([*jobs, *more]))
     results = report(runs, jobs)
     if given.plot:

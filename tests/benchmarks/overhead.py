@@ -1,7 +1,7 @@
 """A whole inference over its floor, and over genlm-control's.
 
 The floor of a run is the fewest forward passes its trace allows: the prompt once, then one
-pass a round over the distinct contexts, fed token by token in a bare loop with a transformers
+pass a step over the distinct contexts, fed token by token in a bare loop with a transformers
 `DynamicCache` whose rows are reordered where particles were resampled. Inference and floor
 run in turn in one process, and the ratio is the median over repetitions.
 
@@ -73,41 +73,41 @@ def run(lm: LM, constraint: Any, particles: int, tokens: int, seed: int) -> Any:
 def traced(
     lm: LM, constraint: Any, particles: int, tokens: int, seed: int
 ) -> tuple[Any, float, list[list[Any]]]:
-    """A run: its posterior, its seconds, and the distinct contexts of each round."""
-    rounds: list[list[Any]] = []
+    """A run: its posterior, its seconds, and the distinct contexts of each step."""
+    steps: list[list[Any]] = []
     engine: Any = lm.engine
     right = engine.next_logits
 
     async def record(contexts: Any) -> Any:
-        rounds.append(list(dict.fromkeys(contexts)))
+        steps.append(list(dict.fromkeys(contexts)))
         return await right(contexts)
 
     engine.next_logits = record
     try:
         started = time.perf_counter()
         posterior = run(lm, constraint, particles, tokens, seed)
-        return posterior, time.perf_counter() - started, rounds
+        return posterior, time.perf_counter() - started, steps
     finally:
         del engine.next_logits
 
 
 @torch.inference_mode()
-def floor(model: Any, rounds: list[list[Any]]) -> float:
+def floor(model: Any, steps: list[list[Any]]) -> float:
     """Seconds for the bare forward passes of a trace."""
     started = time.perf_counter()
     cache = DynamicCache(config=model.config)
-    place: dict[Any, int] = {}
-    for contexts in rounds:
-        if not place:
+    rows: dict[Any, int] = {}
+    for contexts in steps:
+        if not rows:
             (prompt,) = contexts
             model(torch.tensor([prompt]), logits_to_keep=1, **{cache_argument(model): cache})
         else:
-            parents = [place[context[:-1]] for context in contexts]
-            if parents != list(range(len(place))):
+            parents = [rows[context[:-1]] for context in contexts]
+            if parents != list(range(len(rows))):
                 cache.batch_select_indices(torch.tensor(parents))
             last = torch.tensor([[context[-1]] for context in contexts])
             model(last, logits_to_keep=1, **{cache_argument(model): cache})
-        place = {context: i for i, context in enumerate(contexts)}
+        rows = {context: i for i, context in enumerate(contexts)}
     return time.perf_counter() - started
 
 
@@ -117,8 +117,8 @@ def measure(lm: LM, name: str, repetitions: int, tokens: int) -> dict[str, Any]:
     constraint = CONSTRAINTS[name]()
     ratios, floors, parts = [], [], []
     for seed in range(repetitions + 1):
-        posterior, whole, rounds = traced(lm, constraint, PARTICLES, tokens, seed)
-        bare = floor(engine.model, rounds)
+        posterior, whole, steps = traced(lm, constraint, PARTICLES, tokens, seed)
+        bare = floor(engine.model, steps)
         if seed:  # the first repetition warms up
             ratios.append(whole / bare)
             floors.append(bare)

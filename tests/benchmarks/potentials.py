@@ -1,9 +1,9 @@
 """Milliseconds a check and a mask, for each potential, early and late in a long text.
 
-A text of the potential is read token by token. At every token one question is asked about the
-token itself and some about others, drawn at random; where there is a mask, it is computed once.
-The figures are means, over the first quarter of the text and over its last: where a state goes
-on from what was read, the two are alike.
+A text of the potential is read token by token. At every token it is checked, and so are some
+others, drawn at random; where there is a mask, it is computed once. The figures are means, over
+the first quarter of the text and over its last: where a state continues from what was read, the
+two are alike.
 
     python tests/benchmarks/potentials.py --data FOLDER [--quick] [--model NAME] [--json FILE]
 
@@ -38,7 +38,7 @@ from awrs_ppl.potentials import (
 )
 
 MODELS = ("smollm2-135m", "gemma3-270m")
-OTHERS = 8  # tokens asked about at each place beside the right one
+OTHERS = 8  # tokens checked at each position beside the right one
 
 LIST = 'start: "[" [item ("," item)*] "]"\nitem: /[0-9]+/ | start'
 
@@ -90,7 +90,7 @@ def cases(data: Path) -> dict[str, tuple[Any, str]]:
 
 
 def measure(potential: Any, text: str, lm: LM) -> dict[str, float]:
-    """Milliseconds by kind of question and part of the text."""
+    """Milliseconds by kind of evaluation and part of the text."""
     tokens = [bytes(lm.vocabulary.tokens[i]) for i in lm.encode(text)]
     rng = np.random.default_rng(0)
     checks: list[float] = []
@@ -102,12 +102,12 @@ def measure(potential: Any, text: str, lm: LM) -> dict[str, float]:
         if potential.mask is not None:
             masks.append(timed(lambda state=state: potential.mask(state, lm.vocabulary))[0])
         others = rng.choice(lm.vocabulary.text_ids, OTHERS)
-        asked = [
+        answers = [
             timed(lambda s=state, t=t: potential.advance(s, t))
             for t in [token, *(bytes(lm.vocabulary.tokens[i]) for i in others)]
         ]
-        checks.append(mean(seconds for seconds, _ in asked))
-        state = asked[0][1]
+        checks.append(mean(seconds for seconds, _ in answers))
+        state = answers[0][1]
         assert state is not None, f"{potential!r} rejects {token!r} in {text!r}"
     end, accepted = timed(lambda: potential.accepts(state))
     assert accepted, f"{potential!r} rejects the end of {text!r}"
@@ -120,9 +120,9 @@ def measure(potential: Any, text: str, lm: LM) -> dict[str, float]:
     return row
 
 
-def timed(question: Callable[[], Any]) -> tuple[float, Any]:
+def timed(evaluate: Callable[[], Any]) -> tuple[float, Any]:
     started = time.perf_counter()
-    answer = question()
+    answer = evaluate()
     return time.perf_counter() - started, answer
 
 

@@ -1,7 +1,7 @@
 """How the cost of an inference grows with length, particles and vocabulary, and its memory.
 
-Each run is timed beside its floor (see `overhead.py`): after a round of the run the floor makes
-the pass of that round, so that both meet the same machine. No text ends before it has all its
+Each run is timed beside its floor (see `overhead.py`): after a step of the run the floor makes
+the pass of that step, so that both meet the same machine. No text ends before it has all its
 tokens. In a table: milliseconds a token of each particle, and the ratio to the floor's.
 
 *Length*: the first 32, 128 and 512 tokens of one run. *Particles*: 1 to 32. *Memory*: 64
@@ -64,7 +64,7 @@ QUICK: dict[str, Any] = {
 class Lasting(TransformersEngine):
     """The engine, without the end of a text before a context has `until` tokens.
 
-    `seen` is called with the contexts of each round, before and after they are answered.
+    `seen` is called with the contexts of each step, before and after they are answered.
     """
 
     until = 0
@@ -95,11 +95,11 @@ def run(lm: LM, name: str, particles: int, tokens: int, seed: int, seen: Any) ->
     """One inference of exactly so many tokens, watched by `seen`."""
     engine = cast(Lasting, lm.engine)
     whole = len(lm.prompt_ids(overhead.PROMPT)) + tokens - 1
-    rounds: list[set[int]] = []
+    steps: list[set[int]] = []
 
     def watch(contexts: Sequence[Any], answered: bool) -> None:
         if not answered:
-            rounds.append(set(map(len, contexts)))
+            steps.append(set(map(len, contexts)))
         seen(contexts, answered)
 
     engine.until, engine.seen = whole, watch
@@ -107,19 +107,19 @@ def run(lm: LM, name: str, particles: int, tokens: int, seed: int, seen: Any) ->
         overhead.run(lm, overhead.CONSTRAINTS[name](), particles, tokens, seed)
     finally:
         engine.until, engine.seen = 0, None
-    assert len(rounds) == tokens, f"{len(rounds)} rounds, not {tokens}"
-    assert rounds[-1] == {whole}, f"contexts of {rounds[-1]} tokens, not {whole}"
+    assert len(steps) == tokens, f"{len(steps)} steps, not {tokens}"
+    assert steps[-1] == {whole}, f"contexts of {steps[-1]} tokens, not {whole}"
 
 
 def side_by_side(
     lm: LM, name: str, particles: int, tokens: int, seed: int
 ) -> list[tuple[float, float]]:
-    """Seconds up to the end of each round: of the inference, and of its floor."""
+    """Seconds up to the end of each step: of the inference, and of its floor."""
     engine: Any = lm.engine
-    asked, answered = queue.SimpleQueue[Any](), queue.SimpleQueue[float]()
+    requested, answered = queue.SimpleQueue[Any](), queue.SimpleQueue[float]()
 
-    def rounds() -> Iterator[list[Any]]:
-        while (contexts := asked.get()) is not None:
+    def steps() -> Iterator[list[Any]]:
+        while (contexts := requested.get()) is not None:
             started = time.perf_counter()
             yield contexts
             answered.put(time.perf_counter() - started)
@@ -132,7 +132,7 @@ def side_by_side(
         nonlocal waited
         now = time.perf_counter()
         if is_answered:
-            asked.put(list(dict.fromkeys(contexts)))
+            requested.put(list(dict.fromkeys(contexts)))
             floors.append(answered.get())
             if floor.done():
                 floor.result()
@@ -141,14 +141,14 @@ def side_by_side(
             clocks.append(now - waited)
 
     with ThreadPoolExecutor(1) as pool:
-        floor = pool.submit(overhead.floor, engine.model, cast(Any, rounds()))
+        floor = pool.submit(overhead.floor, engine.model, cast(Any, steps()))
         # The run must not wait for a floor that has failed.
         floor.add_done_callback(lambda _: answered.put(float("nan")))
         try:
             run(lm, name, particles, tokens, seed, seen)
             clocks.append(time.perf_counter() - waited)
         finally:
-            asked.put(None)
+            requested.put(None)
         floor.result()
     sums, total = [], 0.0
     for clock, seconds in zip(clocks[1:], floors, strict=True):
