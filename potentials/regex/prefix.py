@@ -267,14 +267,17 @@ class _Writer:
         if flags := "".join(flags_behind(node)):
             # These hold behind a conditional as well, and would end with a group.
             return self._unknown(node, mode, behind) + flags
+        otherwise = ""
         if not captures(node.test):
             # No conditional: behind one `regex` loses paths that begin with a look-ahead.
-            no = self.write(replace(node.test, positive=not node.test.positive), mode, behind) + no
+            negative = replace(node.test, positive=not node.test.positive)
+            otherwise = self.write(negative, mode, behind)
         elif mode is _SURE:
             return _instead(node, _NEVER)
         if mode is _EXACT and (captures(node.test) or not test.startswith(node.test.head)):
             return self._unknown(node, mode, behind)
-        return f"(?:{test}{yes}|{no})"
+        # A look-behind is read from its end, and the test stands where the reading begins.
+        return f"(?:{yes}{test}|{no}{otherwise})" if behind else f"(?:{test}{yes}|{otherwise}{no})"
 
     def _fuzzy(self, node: Fuzzy, mode: _Mode, behind: bool) -> str:
         plain = all(isinstance(inner, _PLAIN) for inner in walk(node.part))

@@ -71,6 +71,7 @@ EXACT = [
     ("ab ", r"\b[ab ]+\b", r"a\B[ab]+|b\b a", r"\m\w+\M \w", r"^a$", r"\Aab\Z"),
     ("ab\n", "ab$", "ab$\n?", "(?m)(?:^a+$\n?)+", "a(?:$|b)\n?", r"\Ga+|a\Kb"),
     ("abc", *CONDITIONS),
+    ("ab", "b?(?<!(?(?!a)b|a))ab", "b?(?<=(?(?=a)b|a))a?b", "a?(?<!(?(?<!a)b|ab))b+"),
     ("ab", *REFERENCES, "(?(DEFINE)(?<x>ab?))(?&x)a"),
     ("kK\u212a", "(?i)k+", "(?i:k)k", r"(?i)(k)\1", "(?-i)kK"),
     ("sSß\u017f", "(?i)s+ß", "(?fi)ss", "(?fi)aß|sß", r"(?fi)(ß)\1", "(?V1i)ßs"),
