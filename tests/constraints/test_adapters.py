@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from genlm.control.potential.base import Potential
 
-from awrs_ppl import Context, ToyLM, predicate
+from awrs_ppl import Context, ToyLM, predicate, product
 from awrs_ppl.constraints.adapters import Text, TokenFactor, boolean
 from awrs_ppl.constraints.function_key import function_key
 from awrs_ppl.constraints.product import common_alphabet
@@ -79,7 +79,7 @@ async def test_boolean_potential_over_any_symbols_restricts_as_its_rule(
 ) -> None:
     if kind == "tokens" and stop:
         with pytest.raises(VocabularyError, match="over tokens and cannot see a text that ends"):
-            LM("a", stop=stop) * boolean(KINDS[kind]())
+            product(LM("a", stop=stop), boolean(KINDS[kind]()))
         return
     allowed = boolean(KINDS[kind]())
 
@@ -100,7 +100,7 @@ def _masses(exact: Exact) -> dict[str, float]:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_factor_of_any_symbols_at_a_partial_character_decides_at_its_end(kind: str) -> None:
     potential = KINDS[kind]()
-    factor = TokenFactor(potential, common_alphabet(potential, LM("a").lm.vocabulary, ()))
+    factor: Any = TokenFactor(potential, common_alphabet(potential, LM("a").lm.vocabulary, ()))
     partial = await factor.advance(await factor.begin(Text()), 2, TOKENS[2])
     assert partial is not None
     assert not await factor.accepts(partial)
@@ -115,7 +115,7 @@ async def test_factor_of_any_symbols_at_a_partial_character_decides_at_its_end(k
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "tokens"])
 async def test_factor_of_any_symbols_after_bytes_that_are_no_token_reads_them(kind: str) -> None:
     potential = KINDS[kind]()
-    factor = TokenFactor(potential, common_alphabet(potential, LM("a").lm.vocabulary, ()))
+    factor: Any = TokenFactor(potential, common_alphabet(potential, LM("a").lm.vocabulary, ()))
     state = await factor.advance(await factor.begin(Text(b"a", (0,))), None, b"b")
     assert state == Text(b"ab", (0,))
     assert await factor.accepts(state)
@@ -130,7 +130,7 @@ async def test_factor_of_any_symbols_after_bytes_that_are_no_token_reads_them(ki
 async def test_potential_without_a_symbol_of_the_language_model_is_rejected(symbols: Any) -> None:
     potential = OfSymbols(symbols, lambda symbol: b"x")
     with pytest.raises(VocabularyError, match="no token in common"):
-        LM("a") * potential
+        product(LM("a"), potential)
 
 
 async def test_potential_declared_boolean_that_weighs_raises_an_error() -> None:
