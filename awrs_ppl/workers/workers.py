@@ -22,7 +22,7 @@ from typing import Any
 
 from awrs_ppl.workers._pickles import FUNCTIONS, pickled_by_value
 from awrs_ppl.workers._worker import ENDED, send
-from awrs_ppl.workers.question import NoVerdict, Outcome, PendingCheck, ending
+from awrs_ppl.workers.pending_check import NoVerdict, Outcome, PendingCheck, ending
 
 __all__ = ["NoVerdict", "check", "shutdown"]
 
