@@ -31,6 +31,11 @@ class Recent:
     def __len__(self) -> int:
         return len(self._known)
 
+    @property
+    def cost(self) -> int:
+        """What all values cost together."""
+        return self._cost
+
     def get(self, key: Hashable) -> Any | None:
         """The value; None if it was never put, or was dropped."""
         with self._lock:

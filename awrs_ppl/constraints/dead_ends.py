@@ -8,10 +8,10 @@ nothing follows from it for prefixes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
+from awrs_ppl._recent import Recent
 from awrs_ppl.constraints.ends import end_verdict
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.tokens.vocabulary import stop_prefix
@@ -29,32 +29,31 @@ class DeadEnds:
     if there is any."""
 
     def __init__(self) -> None:
-        self._states: OrderedDict[Hashable, None] = OrderedDict()
-        self._tokens: OrderedDict[Hashable, set[int]] = OrderedDict()
+        self._states, self._tokens = Recent(_MOST), Recent(_MOST)
 
     def __bool__(self) -> bool:
-        return bool(self._states)
+        return len(self._states) > 0
 
     def __contains__(self, joint: Hashable) -> bool:
-        return joint in self._states
+        return self._states.get(joint) is not None
 
     def tokens(self, joint: Hashable) -> set[int]:
         """The tokens that are known to lead from a joint state to a dead end."""
-        return self._tokens.get(joint, set())
+        return self._tokens.get(joint) or set()
 
     def add(self, joint: Hashable, origin: tuple[Hashable, int] | None) -> None:
         """Remember a dead end; `origin` is the joint state before it and the token between."""
-        self._states[joint] = None
-        if len(self._states) > _MOST:
-            self._states.popitem(last=False)
+        self._states.put(joint, True)
         if origin is not None:
             self.forbid(*origin)
 
     def forbid(self, joint: Hashable, token: int) -> None:
         """Remember that a token leads from a joint state to a dead end."""
-        self._tokens.setdefault(joint, set()).add(token)
-        if len(self._tokens) > _MOST:
-            self._tokens.popitem(last=False)
+        known: set[int] | None = self._tokens.get(joint)
+        if known is None:
+            self._tokens.put(joint, {token})
+        else:
+            known.add(token)
 
 
 def joint_state(

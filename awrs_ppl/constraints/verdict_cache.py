@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
+from awrs_ppl._recent import Recent
 from awrs_ppl.constraints.dead_ends import DeadEnds
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.tokens.vocabulary import Vocabulary
@@ -57,7 +57,6 @@ class StateVerdicts:
         "cost",
         "ends",
         "journal",
-        "paid",
         "prefixes",
         "ranges",
         "rejected",
@@ -74,7 +73,7 @@ class StateVerdicts:
         self.ends: dict[bytes, bool] = {}
         self.journal: list[int | tuple[int, int]] = []
         self.tail = TailDraws()
-        self.cost, self.paid = _TABLE, 0
+        self.cost = _TABLE
         self._arrays: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 
     def verdict(self, token: int, vocabulary: Vocabulary) -> bool | None:
@@ -161,68 +160,58 @@ class VerdictCache:
     def __init__(
         self, limit: int = LIMIT, constraints: int = _CONSTRAINTS, *, lasts: bool = False
     ) -> None:
-        self._limit, self._constraints, self.lasts = limit, constraints, lasts
-        self._shelves: OrderedDict[Hashable, _Shelf] = OrderedDict()
+        self._limit, self.lasts = limit, lasts
+        self._constraints = Recent(constraints)
         self.dead_ends = DeadEnds()
 
     def verdicts(self, key: Hashable, state: State, vocabulary: Vocabulary) -> StateVerdicts:
         """What is known at a state of the constraint with this key."""
-        shelf = self._shelves.get(key)
-        if shelf is None:
-            shelf = self._shelves[key] = _Shelf(self._limit)
-            if len(self._shelves) > self._constraints:
-                self._shelves.popitem(last=False)
-        self._shelves.move_to_end(key)
-        return shelf.find((state, vocabulary))
+        constraint: _Constraint | None = self._constraints.get(key)
+        if constraint is None:
+            constraint = _Constraint(self._limit)
+            self._constraints.put(key, constraint)
+        known: StateVerdicts | None = constraint.states.get((state, vocabulary))
+        if known is None:
+            known = StateVerdicts()
+            known.cost += size_of(state)
+            constraint.states.put((state, vocabulary), known, 0)
+        return known
 
     def tail(self, key: Hashable) -> TailDraws:
         """The draws at all states of a constraint together."""
-        shelf = self._shelves.get(key)
-        return shelf.tail if shelf else TailDraws()
+        constraint: _Constraint | None = self._constraints.get(key)
+        return TailDraws() if constraint is None else constraint.tail
 
     def charge(
         self, key: Hashable, state: State, vocabulary: Vocabulary, tail: TailDraws | None = None
     ) -> None:
         """Charge for what was learned at a state, and forget others if it is too much; count
         the draws from its `tail`."""
-        shelf = self._shelves.get(key)
-        if shelf is not None:
-            shelf.charge((state, vocabulary), tail or TailDraws())
+        constraint: _Constraint | None = self._constraints.get(key)
+        if constraint is None:
+            return
+        tail = tail or TailDraws()
+        constraint.tail += tail
+        known: StateVerdicts | None = constraint.states.get((state, vocabulary))
+        if known is not None:
+            known.tail += tail
+            known.forget_arrays()
+            constraint.states.put((state, vocabulary), known, known.cost)
 
     def cost(self, key: Hashable) -> int:
         """About how many bytes the verdicts of a constraint take."""
-        shelf = self._shelves.get(key)
-        return shelf.cost if shelf else 0
+        constraint: _Constraint | None = self._constraints.get(key)
+        return 0 if constraint is None else constraint.states.cost
 
 
-class _Shelf:
-    """The verdicts of one constraint, by state and vocabulary."""
+class _Constraint:
+    """The verdicts of one constraint, by state and vocabulary, and its draws from the tail."""
+
+    __slots__ = ("states", "tail")
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._known: OrderedDict[tuple[State, Vocabulary], StateVerdicts] = OrderedDict()
-        self.cost = 0
+        self.states = Recent(limit)
         self.tail = TailDraws()
-
-    def find(self, key: tuple[State, Vocabulary]) -> StateVerdicts:
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = StateVerdicts()
-            found.cost += size_of(key[0])
-        self._known.move_to_end(key)
-        return found
-
-    def charge(self, key: tuple[State, Vocabulary], tail: TailDraws) -> None:
-        self.tail += tail
-        known = self._known.get(key)
-        if known is None:
-            return
-        known.tail += tail
-        known.forget_arrays()
-        self.cost += known.cost - known.paid
-        known.paid = known.cost
-        while self.cost > self._limit and self._known:
-            self.cost -= self._known.popitem(last=False)[1].paid
 
 
 def size_of(state: Any) -> int:
