@@ -15,13 +15,14 @@ from genlm.control.sampler.token import TokenSampler
 from awrs_ppl._messages import quoted
 from awrs_ppl._recent import Recent
 from awrs_ppl._values import whole
-from awrs_ppl.constraints.adapters import ByteFactor, Text, TokenFactor
-from awrs_ppl.constraints.evaluation import start
+from awrs_ppl.constraints.factor import ByteFactor
+from awrs_ppl.constraints.genlm_factor import TokenFactor
 from awrs_ppl.constraints.potential import BooleanPotential
-from awrs_ppl.constraints.product import Target, common_alphabet
+from awrs_ppl.constraints.product import Target, common_alphabet, start
 from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.proposals import AWRS, Proposal, is_proposal
 from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
+from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["HeadTailSampler"]

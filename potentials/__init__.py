@@ -12,7 +12,7 @@ if __name__ != "awrs_ppl.potentials":
     )
 
 if TYPE_CHECKING:
-    from awrs_ppl.constraints.adapters import boolean
+    from awrs_ppl.constraints.genlm_factor import boolean
     from awrs_ppl.constraints.potential import BooleanPotential
     from awrs_ppl.constraints.product import Product, product
     from awrs_ppl.potentials.grammar import Grammar
@@ -64,7 +64,7 @@ _HOMES = {
     "Smiles": "awrs_ppl.potentials.molecules",
     "Soft": "awrs_ppl.potentials.soft",
     "Sql": "awrs_ppl.potentials.sql",
-    "boolean": "awrs_ppl.constraints.adapters",
+    "boolean": "awrs_ppl.constraints.genlm_factor",
     "predicate": "awrs_ppl.potentials.predicates",
     "product": "awrs_ppl.constraints.product",
 }

@@ -10,11 +10,11 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from awrs_ppl._messages import show
-from awrs_ppl.constraints.adapters import continuing, decode
 from awrs_ppl.constraints.arguments import function, hidden
 from awrs_ppl.constraints.function_key import function_key
 from awrs_ppl.constraints.potential import BooleanPotential, check_workers, is_async
 from awrs_ppl.errors import PotentialError
+from awrs_ppl.tokens.text import continuing, decode
 
 __all__ = ["Predicate", "predicate"]
 

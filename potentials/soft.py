@@ -7,7 +7,6 @@ from typing import Any
 
 from awrs_ppl._concurrency import resolve
 from awrs_ppl._messages import show
-from awrs_ppl.constraints.adapters import decode
 from awrs_ppl.constraints.arguments import function, hidden
 from awrs_ppl.constraints.function_key import function_key
 from awrs_ppl.constraints.potential import (
@@ -18,6 +17,7 @@ from awrs_ppl.constraints.potential import (
     checked_weight,
 )
 from awrs_ppl.errors import PotentialError
+from awrs_ppl.tokens.text import decode
 
 __all__ = ["Soft"]
 

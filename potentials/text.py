@@ -11,9 +11,9 @@ import numpy as np
 
 from awrs_ppl._messages import listed, show
 from awrs_ppl._recent import Recent
-from awrs_ppl.constraints.adapters import decode
 from awrs_ppl.constraints.arguments import Argument
 from awrs_ppl.constraints.potential import BooleanPotential
+from awrs_ppl.tokens.text import decode
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Contains", "OneOf"]

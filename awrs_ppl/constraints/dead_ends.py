@@ -65,7 +65,8 @@ def joint_state(
     data = verdicts.text.data if data is None else data
     stops = verdicts.target.stops
     # A text that ends in the prefix of a stop is read again when the stop is complete.
-    return verdicts.keys, states, verdicts.vocabulary, stops, stop_prefix(data, stops) and data
+    in_stop = bool(stops) and stop_prefix(data, stops) != b""
+    return verdicts.keys, states, verdicts.vocabulary, stops, data if in_stop else b""
 
 
 def is_dead_end(verdicts: NextVerdicts) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.potential import State
+from awrs_ppl.tokens.text import Text
 
 if TYPE_CHECKING:
     from awrs_ppl.constraints.next_verdicts import NextVerdicts

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from awrs_ppl._messages import show
-from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.checks_ahead import ChecksAhead
 from awrs_ppl.constraints.dead_ends import leads_to_dead_end, tokens_to_dead_ends
 from awrs_ppl.constraints.ends import check_end, known_ends
-from awrs_ppl.constraints.evaluation import evaluate
+from awrs_ppl.constraints.factor import evaluate
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.product import Target
 from awrs_ppl.constraints.undecided_utf8 import Undecided
 from awrs_ppl.constraints.verdict_cache import StateVerdicts, TailDraws, VerdictCache
 from awrs_ppl.errors import PotentialError
+from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.vocabulary import Closings, Vocabulary
 
 __all__ = ["NextVerdicts"]

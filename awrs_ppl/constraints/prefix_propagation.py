@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from awrs_ppl.constraints.adapters import ByteFactor
+from awrs_ppl.constraints.factor import ByteFactor
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.verdict_cache import StateVerdicts
 from awrs_ppl.tokens.prefix_index import PrefixIndex, boundaries

@@ -14,18 +14,19 @@ from genlm.control.potential.base import Potential
 
 from awrs_ppl._concurrency import together
 from awrs_ppl._messages import listed
-from awrs_ppl.constraints.adapters import (
-    Alphabet,
-    ByteFactor,
-    Factor,
-    Text,
-    TokenFactor,
-    is_boolean,
-)
 from awrs_ppl.constraints.dense import Dense, adopted
-from awrs_ppl.constraints.potential import BYTE_TABLES, BYTES, BooleanPotential, Multiplicative
+from awrs_ppl.constraints.factor import ByteFactor, Factor, evaluate
+from awrs_ppl.constraints.genlm_factor import Alphabet, TokenFactor, is_boolean
+from awrs_ppl.constraints.potential import (
+    BYTE_TABLES,
+    BYTES,
+    BooleanPotential,
+    Multiplicative,
+    State,
+)
 from awrs_ppl.constraints.weighing import Weigher
 from awrs_ppl.errors import VocabularyError
+from awrs_ppl.tokens.text import EMPTY, Text
 from awrs_ppl.tokens.underflow import end_log_weight
 from awrs_ppl.tokens.vocabulary import Vocabulary, first_stop
 
@@ -95,6 +96,17 @@ class Target:
         # Masks first: only what they leave is checked.
         boolean.sort(key=lambda factor: getattr(factor.potential, "mask", None) is None)
         return cls(factors, dense, tuple(boolean), tuple(weighted), vocabulary, stops)
+
+
+async def start(target: Target, text: Text = EMPTY) -> tuple[State, ...] | str:
+    """The states after a text, or the name of a Boolean factor that rejects it."""
+    states: list[State] = []
+    for factor in target.boolean:
+        state = await evaluate(factor, factor.begin(text), text.data)
+        if state is None:
+            return repr(factor.potential)
+        states.append(state)
+    return tuple(states)
 
 
 def common_alphabet(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from awrs_ppl.constraints.adapters import is_in_character
+from awrs_ppl.tokens.text import is_in_character
 
 if TYPE_CHECKING:
     from awrs_ppl.constraints.verdict_cache import StateVerdicts

@@ -35,7 +35,7 @@ from awrs_ppl.program.trace import Log
 from awrs_ppl.rng import Purpose, RandomStreams
 
 if TYPE_CHECKING:
-    from awrs_ppl.constraints.adapters import Factor
+    from awrs_ppl.constraints.factor import Factor
 
 __all__ = ["Inference"]
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 
 from awrs_ppl._concurrency import together
-from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.weighing import Weigher, weigh_texts
 from awrs_ppl.errors import ContextLengthError
 from awrs_ppl.inference.change import Change, Shared
@@ -21,6 +20,7 @@ from awrs_ppl.inference.text_step import draw_tokens
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.proposals.token_step import Progress
 from awrs_ppl.rng import Purpose
+from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.vocabulary import stop_prefix
 
 __all__ = ["make_step"]
@@ -53,6 +53,8 @@ async def _steer(changes: Sequence[Change], shared: Shared) -> None:
         and shared.steer
         and not critic.potential.is_terminal_only()
     ]
+    if not steered:
+        return
     twists = await weigh_texts([(critic, text, False) for _, critic, text in steered])
     for (change, critic, _), twist in zip(steered, twists, strict=True):
         if isinstance(twist, ContextLengthError):

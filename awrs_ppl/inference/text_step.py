@@ -17,14 +17,14 @@ from typing import Any
 import torch
 
 from awrs_ppl._concurrency import together
-from awrs_ppl.constraints.adapters import Text
-from awrs_ppl.constraints.evaluation import start
+from awrs_ppl.constraints.product import start
 from awrs_ppl.constraints.weighing import require_weights, weigh_texts
 from awrs_ppl.errors import ContextLengthError
 from awrs_ppl.inference.change import Change, Shared
 from awrs_ppl.proposals import Draw, token_step
 from awrs_ppl.proposals.token_step import Progress, TokenStep
 from awrs_ppl.rng import Purpose
+from awrs_ppl.tokens.text import Text
 
 __all__ = ["draw_tokens"]
 
@@ -230,6 +230,8 @@ async def _weigh(growing: Sequence[Change], before: Sequence[Progress | None]) -
         if change.progress is not None
         for weigher in change.generate.target.weighted
     ]
+    if not requests:
+        return
     given = iter(await weigh_texts(requests))
     for change, was in zip(growing, before, strict=True):
         weighted = change.generate.target.weighted

@@ -9,14 +9,14 @@ from typing import Any
 from genlm.control.potential.base import Potential
 
 from awrs_ppl._values import count_of
-from awrs_ppl.constraints.adapters import Text
-from awrs_ppl.constraints.evaluation import evaluate, start
+from awrs_ppl.constraints.factor import evaluate
 from awrs_ppl.constraints.product import (
     Product,
     Target,
     common_alphabet,
     dense_log_weight,
     fingerprint,
+    start,
 )
 from awrs_ppl.constraints.weighing import Weigher, require_weights, weigh_texts
 from awrs_ppl.distributions import Distribution
@@ -24,6 +24,7 @@ from awrs_ppl.errors import ContextLengthError, ModelError
 from awrs_ppl.foreign import Foreign, adapted, kind_of
 from awrs_ppl.program.statements import Rng, Statement, log_prob
 from awrs_ppl.proposals import AWRS, Proposal, is_proposal
+from awrs_ppl.tokens.text import Text
 
 __all__ = ["Generate", "Observe", "target_of"]
 

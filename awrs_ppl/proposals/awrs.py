@@ -16,12 +16,12 @@ from awrs_ppl._values import count_of, is_number
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.prefix_propagation import propagate
 from awrs_ppl.proposals.head import Head
-from awrs_ppl.proposals.masked import draw_masked, strata
+from awrs_ppl.proposals.masked import draw_masked
 from awrs_ppl.proposals.paper import PaperAWRS
 from awrs_ppl.proposals.proposal import DEAD, Draw
 from awrs_ppl.tokens.next_token import Outcomes
 from awrs_ppl.tokens.underflow import require_digits
-from awrs_ppl.tokens.urn import pick
+from awrs_ppl.tokens.urn import pick, strata
 
 __all__ = ["AWRS"]
 

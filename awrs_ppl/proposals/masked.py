@@ -12,8 +12,9 @@ from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.proposals.proposal import Draw
 from awrs_ppl.tokens.next_token import Outcomes
 from awrs_ppl.tokens.underflow import require_digits
+from awrs_ppl.tokens.urn import strata
 
-__all__ = ["draw_masked", "strata"]
+__all__ = ["draw_masked"]
 
 
 async def draw_masked(
@@ -26,13 +27,3 @@ async def draw_masked(
     require_digits(mass)
     log_weight = outcomes.log_scale + math.log(mass)
     return [Draw(urn.at(position), log_weight) for position in strata(len(rngs), rngs[0])]
-
-
-def strata(members: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions in [0, 1), one in each of `members` equal parts, in random order.
-
-    Each alone is uniform; together they spread the outcomes as evenly as their weights.
-    """
-    if members == 1:
-        return rng.random(1)
-    return (rng.permutation(members) + rng.random(members)) / members

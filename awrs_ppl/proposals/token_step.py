@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.dead_ends import is_dead_end, joint_state
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.potential import State
@@ -24,6 +23,7 @@ from awrs_ppl.constraints.product import Target
 from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.proposals import DEAD, Draw, Proposal
 from awrs_ppl.tokens.next_token import NOTHING, Outcomes, Restriction, weigh_outcomes
+from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.underflow import Underflow, rescaled
 from awrs_ppl.tokens.vocabulary import stop_prefix
 

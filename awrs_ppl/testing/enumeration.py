@@ -19,7 +19,6 @@ import torch
 from arsenal.maths import logsumexp
 
 from awrs_ppl._values import key
-from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.product import Target
 from awrs_ppl.distributions import Bernoulli, Categorical
 from awrs_ppl.errors import ModelError
@@ -27,6 +26,7 @@ from awrs_ppl.program.execution import Model, Run, require_model
 from awrs_ppl.program.statements import Call, Condition, Factor, Sample, Statement
 from awrs_ppl.program.text_statements import Generate, Observe
 from awrs_ppl.program.trace import Record, copied
+from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.vocabulary import first_stop
 
 __all__ = ["Exact", "continuations", "enumerate_posterior", "enumerate_texts", "is_allowed"]

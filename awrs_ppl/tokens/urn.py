@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-__all__ = ["BLOCK", "Urn", "block_sums", "likeliest", "pick"]
+__all__ = ["BLOCK", "Urn", "block_sums", "likeliest", "pick", "strata"]
 
 BLOCK = 512
 _TOP = 16
@@ -181,3 +181,13 @@ def pick(cumulative: np.ndarray, at: float) -> int:
         # `at` was rounded up to the total: the last index that has weight.
         index = int(np.searchsorted(cumulative, cumulative[-1], side="left"))
     return index
+
+
+def strata(members: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions in [0, 1), one in each of `members` equal parts, in random order.
+
+    Each alone is uniform; together they spread the outcomes as evenly as their weights.
+    """
+    if members == 1:
+        return rng.random(1)
+    return (rng.permutation(members) + rng.random(members)) / members

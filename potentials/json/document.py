@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import regex
 
-from awrs_ppl.constraints.adapters import decode
 from awrs_ppl.potentials.json.numbers import EXPONENT_DIGITS, read
 from awrs_ppl.potentials.json.rules import Place, Rules
+from awrs_ppl.tokens.text import decode
 
 __all__ = ["GAP", "State", "advance", "is_document", "start"]
 

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from awrs_ppl._messages import shorten
-from awrs_ppl.constraints.adapters import boolean
 from awrs_ppl.constraints.arguments import Argument
+from awrs_ppl.constraints.genlm_factor import boolean
 from awrs_ppl.constraints.potential import BooleanPotential, Multiplicative
 from awrs_ppl.constraints.product import Product
 from awrs_ppl.potentials._llguidance import Language

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import regex
 
 from awrs_ppl._messages import show
-from awrs_ppl.constraints.adapters import continuing, decode
 from awrs_ppl.constraints.arguments import Argument
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
@@ -20,6 +19,7 @@ from awrs_ppl.potentials.regex.prefix import relax
 from awrs_ppl.potentials.regex.regular import NotRegular, translate
 from awrs_ppl.potentials.regex.syntax import Unreadable, parse
 from awrs_ppl.potentials.regex.tree import Node, Pattern, Repeat, children
+from awrs_ppl.tokens.text import continuing, decode
 
 __all__ = ["Regex"]
 

@@ -26,11 +26,11 @@ from arsenal.maths import compare, norm
 from tqdm import tqdm
 
 from awrs_ppl import LM, Context, infer
-from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.product import Target
 from awrs_ppl.models import goal_inference, json_schema, molecules, pattern_matching, text_to_sql
 from awrs_ppl.potentials import OneOf
 from awrs_ppl.testing.enumeration import continuations
+from awrs_ppl.tokens.text import Text
 
 MODELS = ("smollm2-135m", "gemma3-270m")
 # Particles of AWRS-SMC, and its runs: as the paper has them, and so many that the

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 
 from awrs_ppl import AWRS, LM, BooleanPotential, Categorical, Context, ToyLM, infer, predicate
 from awrs_ppl.constraints import prefix_propagation, verdict_cache
-from awrs_ppl.constraints.adapters import Text
 from awrs_ppl.constraints.dead_ends import is_dead_end
-from awrs_ppl.constraints.evaluation import start
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
+from awrs_ppl.constraints.product import start
 from awrs_ppl.constraints.verdict_cache import StateVerdicts, VerdictCache
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import Predicate, Regex, predicates
@@ -29,6 +28,7 @@ from awrs_ppl.proposals import awrs
 from awrs_ppl.proposals.head import Head
 from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
 from awrs_ppl.testing import assert_properly_weighted, assert_unbiased, enumerate_posterior
+from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 # Whole characters, their parts, characters with a common prefix, combining marks, and no UTF-8.

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from awrs_ppl import BooleanPotential, Context, ToyLM, infer, predicate, product
-from awrs_ppl.constraints.adapters import decode, is_boolean
+from awrs_ppl.constraints.genlm_factor import is_boolean
 from awrs_ppl.potentials import Product, Regex, Soft, boolean
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.testing import (
@@ -23,6 +23,7 @@ from awrs_ppl.testing import (
     enumerate_posterior,
 )
 from awrs_ppl.testing.enumeration import enumerate_texts
+from awrs_ppl.tokens.text import decode
 
 SNOW, FACE = "雪".encode(), "🙂".encode()
 LETTERS = ToyLM(["a", "b", "ab", "c"], seed=1)

@@ -25,7 +25,7 @@ from jsonschema.validators import validator_for
 from pydantic import BaseModel, Field
 
 from awrs_ppl import LM, Context, ToyLM, infer
-from awrs_ppl.constraints.adapters import is_boolean
+from awrs_ppl.constraints.genlm_factor import is_boolean
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import Product, Regex, _llguidance

@@ -1,16 +1,15 @@
-"""Potentials over bytes, characters or tokens, evaluated on one token of the LM at a time.
+"""Potentials of genlm-control in our products, over bytes, characters or tokens.
 
-Boolean factors (ours, and genlm-control's that are known to be Boolean) give a verdict and a
-state; those that weigh are in `weighing`.
+A refinement that a reader of our own potentials can skip. Those that are known to be Boolean filter
+token by token (`TokenFactor`); the others weigh (`weighing`). Both read texts by an `Alphabet`.
 """
 
 from __future__ import annotations
 
-import codecs
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from genlm.backend.tokenization import Token
@@ -21,109 +20,13 @@ from genlm.control.potential.built_in.json import FullValidatorJsonSchema, Parse
 from genlm.control.potential.coerce import Coerced
 from genlm.control.potential.product import Product as GenlmProduct
 
-from awrs_ppl._concurrency import resolve
 from awrs_ppl._messages import quoted, show
-from awrs_ppl.constraints.potential import (
-    BooleanPotential,
-    Multiplicative,
-    State,
-    checked_weight,
-)
+from awrs_ppl.constraints.potential import BooleanPotential, Multiplicative, State, checked_weight
 from awrs_ppl.errors import PotentialError, VocabularyError
+from awrs_ppl.tokens.text import Text, continuing, decode
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
-__all__ = [
-    "ByteFactor",
-    "Factor",
-    "Text",
-    "TokenFactor",
-    "boolean",
-    "is_boolean",
-    "is_in_character",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A partial text: its bytes and the tokens that spell it."""
-
-    data: bytes = b""
-    tokens: tuple[int, ...] = ()
-
-    def then(self, token: int, data: bytes) -> Text:
-        """The text one token later."""
-        return Text(self.data + data, (*self.tokens, token))
-
-
-class Factor(Protocol):
-    """A Boolean factor of a product, evaluated on tokens."""
-
-    @property
-    def potential(self) -> Potential:
-        """The factor itself."""
-        ...
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for factors that say the same of every text."""
-        ...
-
-    async def begin(self, text: Text) -> State | None:
-        """The state after a whole text; None if no allowed text has this prefix."""
-        ...
-
-    async def advance(self, state: Any, token: int | None, data: bytes) -> State | None:
-        """The state after a token, or after bytes that are no token; None if not allowed."""
-        ...
-
-    async def accepts(self, state: Any) -> bool:
-        """Whether a text may end here."""
-        ...
-
-    def mask(self, state: Any, vocabulary: Vocabulary) -> np.ndarray | None:
-        """All verdicts at once, shape `[vocabulary.size]`, or None if the factor has no mask."""
-        ...
-
-    def next_bytes(self, state: Any) -> range | None:
-        """The bytes that can continue the text, where they are known; else None."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ByteFactor:
-    """A `BooleanPotential`, lifted: it sees the bytes of each token."""
-
-    potential: BooleanPotential
-
-    @property
-    def key(self) -> Hashable:
-        return self.potential.key
-
-    async def begin(self, text: Text) -> State | None:
-        return await resolve(self.potential.advance(self.potential.start(), text.data))
-
-    async def advance(self, state: Any, token: int | None, data: bytes) -> State | None:
-        return await resolve(self.potential.advance(state, data))
-
-    async def accepts(self, state: Any) -> bool:
-        verdict = await resolve(self.potential.accepts(state))
-        if verdict is not True and verdict is not False and not isinstance(verdict, np.bool_):
-            raise PotentialError(f"{self.potential!r}.accepts returned {verdict!r}, not a bool")
-        return bool(verdict)
-
-    def mask(self, state: Any, vocabulary: Vocabulary) -> np.ndarray | None:
-        if self.potential.mask is None:
-            return None
-        mask = np.asarray(self.potential.mask(state, vocabulary))
-        if mask.dtype != np.bool_ or mask.shape != (vocabulary.size,):
-            raise PotentialError(
-                f"{self.potential!r}.mask returned an array of dtype {mask.dtype} and shape "
-                f"{mask.shape}: it must be bool, of shape ({vocabulary.size},)"
-            )
-        return mask
-
-    def next_bytes(self, state: Any) -> range | None:
-        return self.potential.next_bytes(state)
+__all__ = ["Alphabet", "TokenFactor", "boolean", "is_boolean"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,46 +125,6 @@ class Alphabet:
             return decode(text.data)[1] == b""
         except UnicodeDecodeError:
             return False
-
-
-def decode(data: bytes) -> tuple[str, bytes]:
-    """The characters of `data`, and the bytes at its end of one that is not complete.
-
-    Raises `UnicodeDecodeError` on bytes that no continuation makes valid UTF-8.
-
-    >>> decode("né".encode()[:-1])
-    ('n', b'\\xc3')
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    text = decoder.decode(data)
-    pending = decoder.getstate()[0]
-    # Python's decoder waits for a third byte here, but these would be surrogates.
-    if pending[:1] == b"\xed" and pending[1:] >= b"\xa0":
-        start = len(data) - len(pending)
-        raise UnicodeDecodeError("utf-8", data, start, len(data), "a surrogate")
-    return text, pending
-
-
-# Where not every byte from 80 to BF can be the second: the character would be longer than it
-# need be, a surrogate, or beyond Unicode.
-_SECOND = {0xE0: (0xA0, 0xC0), 0xED: (0x80, 0xA0), 0xF0: (0x90, 0xC0), 0xF4: (0x80, 0x90)}
-
-
-def continuing(data: bytes) -> range | None:
-    """The bytes that may follow `data` if it ends in a multi-byte character, else None.
-
-    >>> continuing("🙂".encode()[:2]) == range(0x80, 0xC0), continuing(b"n")
-    (True, None)
-    """
-    pending = decode(data)[1]
-    if not pending:
-        return None
-    return range(*_SECOND.get(pending[0] if len(pending) == 1 else 0, (0x80, 0xC0)))
-
-
-def is_in_character(next_bytes: range | None) -> bool:
-    """Whether these are next bytes in a multi-byte character, which is judged when it is whole."""
-    return bool(next_bytes) and next_bytes[0] >= 0x80 and next_bytes[-1] < 0xC0
 
 
 _BOOLEAN = (BoolFSA, BoolCFG, CanonicalTokenization, FullValidatorJsonSchema, ParserPotential)

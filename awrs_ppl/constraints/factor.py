@@ -1,0 +1,106 @@
+"""Boolean factors of a product, evaluated on one token of the language model at a time.
+
+`ByteFactor` takes a potential of ours to tokens. Potentials of genlm-control are in `genlm_factor`,
+and those that weigh in `weighing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Hashable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from genlm.control.potential.base import Potential
+
+from awrs_ppl._concurrency import resolve
+from awrs_ppl._messages import show
+from awrs_ppl.constraints.potential import BooleanPotential, State
+from awrs_ppl.errors import AwrsError, PotentialError
+from awrs_ppl.tokens.text import Text
+from awrs_ppl.tokens.vocabulary import Vocabulary
+
+__all__ = ["ByteFactor", "Factor", "evaluate"]
+
+
+class Factor(Protocol):
+    """A Boolean factor of a product, evaluated on tokens."""
+
+    @property
+    def potential(self) -> Potential:
+        """The factor itself."""
+        ...
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for factors that say the same of every text."""
+        ...
+
+    async def begin(self, text: Text) -> State | None:
+        """The state after a whole text; None if no allowed text has this prefix."""
+        ...
+
+    async def advance(self, state: Any, token: int | None, data: bytes) -> State | None:
+        """The state after a token, or after bytes that are no token; None if not allowed."""
+        ...
+
+    async def accepts(self, state: Any) -> bool:
+        """Whether a text may end here."""
+        ...
+
+    def mask(self, state: Any, vocabulary: Vocabulary) -> np.ndarray | None:
+        """All verdicts at once, shape `[vocabulary.size]`, or None if the factor has no mask."""
+        ...
+
+    def next_bytes(self, state: Any) -> range | None:
+        """The bytes that can continue the text, where they are known; else None."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ByteFactor:
+    """A `BooleanPotential`, lifted: it sees the bytes of each token."""
+
+    potential: BooleanPotential
+
+    @property
+    def key(self) -> Hashable:
+        return self.potential.key
+
+    async def begin(self, text: Text) -> State | None:
+        return await resolve(self.potential.advance(self.potential.start(), text.data))
+
+    async def advance(self, state: Any, token: int | None, data: bytes) -> State | None:
+        return await resolve(self.potential.advance(state, data))
+
+    async def accepts(self, state: Any) -> bool:
+        verdict = await resolve(self.potential.accepts(state))
+        if verdict is not True and verdict is not False and not isinstance(verdict, np.bool_):
+            raise PotentialError(f"{self.potential!r}.accepts returned {verdict!r}, not a bool")
+        return bool(verdict)
+
+    def mask(self, state: Any, vocabulary: Vocabulary) -> np.ndarray | None:
+        if self.potential.mask is None:
+            return None
+        mask = np.asarray(self.potential.mask(state, vocabulary))
+        if mask.dtype != np.bool_ or mask.shape != (vocabulary.size,):
+            raise PotentialError(
+                f"{self.potential!r}.mask returned an array of dtype {mask.dtype} and shape "
+                f"{mask.shape}: it must be bool, of shape ({vocabulary.size},)"
+            )
+        return mask
+
+    def next_bytes(self, state: Any) -> range | None:
+        return self.potential.next_bytes(state)
+
+
+async def evaluate(factor: Factor, answer: Awaitable[Any], text: bytes) -> Any:
+    """What a factor gives; what it raises becomes a `PotentialError` that names the text."""
+    try:
+        return await answer
+    except AwrsError:
+        raise
+    except Exception as error:
+        raise PotentialError(
+            f"{factor.potential!r} raised {type(error).__name__}: {error} on the text {show(text)}"
+        ) from error
