@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Any
 
@@ -44,6 +44,12 @@ class Recent:
                 return None
             self._known.move_to_end(key)
             return found[0]
+
+    def forget(self, belongs: Callable[[Any], bool]) -> None:
+        """Forget the values of the keys for which `belongs` is true."""
+        with self._lock:
+            for key in [key for key in self._known if belongs(key)]:
+                self._cost -= self._known.pop(key)[1]
 
     def put(self, key: Hashable, value: Any, cost: int = 1) -> None:
         """Keep a value, and drop others while all cost more than the limit."""

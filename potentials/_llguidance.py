@@ -7,11 +7,12 @@ or a character, and still say which tokens of the vocabulary may follow.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import count
 from threading import Thread
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
@@ -47,6 +48,10 @@ _ids = count()
 # By the number of a reader and the text.
 _matchers = Recent(MATCHERS)
 _masks = Recent(MASK_BYTES)
+# The numbers of readers that are gone. A matcher holds the tokenizer of its vocabulary, 40 MB for
+# 49,152 tokens, so what is kept of these goes when the next reader is made: not at once, for they
+# may go at any moment, while the mappings are being changed.
+_gone: deque[int] = deque()
 
 
 class Language:
@@ -147,10 +152,15 @@ class _Reader:
 
     def __init__(self, grammar: str, vocabulary: Vocabulary) -> None:
         self.size = vocabulary.size
+        while _gone:
+            number = _gone.popleft()
+            _matchers.forget(lambda key, number=number: key[0] == number)
+            _masks.forget(lambda key, number=number: key[0] == number)
         self.start = _apart(
             lambda: LLMatcher(_tokenizer(vocabulary), grammar, log_level=0, limits=_LIMITS)
         )
         self.id = next(_ids)
+        finalize(self, _gone.append, self.id)
 
     def nearest(self, text: bytes, state: bytes) -> tuple[int, LLMatcher]:
         """A prefix of `text` whose matcher is known: its length, and the matcher."""

@@ -456,3 +456,23 @@ def test_pattern_that_repeats_too_much_raises(pattern: str) -> None:
 )
 async def test_pattern_that_only_looks_large_is_compiled(pattern: str, text: str) -> None:
     assert await Regex(pattern).complete(text.encode()) == 0.0
+
+
+def test_matchers_of_a_vocabulary_that_is_gone_are_forgotten_by_the_next_reader() -> None:
+    """Each holds the tokenizer of its vocabulary, which is large."""
+
+    def read() -> weakref.ref[Vocabulary]:
+        vocabulary = Vocabulary([b"a", b"b"], ends=())
+        potential = Regex("a+b", engine="mask")
+        state = potential.advance(potential.start(), b"aa")
+        potential.mask(state, vocabulary)
+        return weakref.ref(vocabulary)
+
+    kept = len(_llguidance._matchers), _llguidance._masks.cost
+    for _ in range(30):
+        gone = read()
+        gc.collect()
+        assert gone() is None
+    Regex("c+", engine="mask").mask(b"", Vocabulary([b"c"], ends=()))
+    assert len(_llguidance._matchers) <= kept[0] + 9
+    assert _llguidance._masks.cost <= kept[1] + 9
