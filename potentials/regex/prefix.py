@@ -207,7 +207,9 @@ class _Writer:
         part = node.part
         if mode in (_MAIN, _EXACT):
             return f"(?>{self.write(part, _EXACT, behind)})"
-        if _is_open(part):
+        # Repetitions in a look-behind are lazy (see there), which is another path.
+        is_reordered = behind and any(isinstance(node, Repeat) for node in walk(part))
+        if is_reordered or _is_open(part):
             if mode is _SURE:
                 return _instead(part, _NEVER)
             return f"(?:{self.write(part, _MAY, behind)})"

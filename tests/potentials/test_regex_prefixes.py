@@ -71,6 +71,7 @@ EXACT = [
     ("ab ", r"\b[ab ]+\b", r"a\B[ab]+|b\b a", r"\m\w+\M \w", r"^a$", r"\Aab\Z"),
     ("ab\n", "ab$", "ab$\n?", "(?m)(?:^a+$\n?)+", "a(?:$|b)\n?", r"\Ga+|a\Kb"),
     ("abc", *CONDITIONS),
+    ("ab", "[ab]{2}(?<!a(?:a|b)++)", "[ab]{2}(?<=b(?>a*))"),
     ("ab", "b?(?<!(?(?!a)b|a))ab", "b?(?<=(?(?=a)b|a))a?b", "a?(?<!(?(?<!a)b|ab))b+"),
     ("ab", *REFERENCES, "(?(DEFINE)(?<x>ab?))(?&x)a"),
     ("kK\u212a", "(?i)k+", "(?i:k)k", r"(?i)(k)\1", "(?-i)kK"),
@@ -106,6 +107,7 @@ def test_regex_prefixes_are_exactly_those_of_matches(pattern: str, alphabet: str
 
 # Here some texts are allowed that cannot be completed, or that must become long.
 LOOSE = [
+    ("[ab]{2}(?<!a(?>a+|b))", "ab"),
     ("a(?R)?b", "ab"),
     ("(?<x>a|b(?&x)a)", "ab"),
     ("(a|b(?1)?a)b", "ab"),
