@@ -173,7 +173,7 @@ class Maker:
     def __init__(self, rng: random.Random, alphabet: str) -> None:
         self.rng = rng
         self.alphabet = alphabet
-        self.groups = 0
+        self.groups = self.looks = 0
         # Most patterns have none of these.
         self.calls, self.errors, self.verbs = (rng.random() < 0.15 for _ in range(3))
 
@@ -216,7 +216,10 @@ class Maker:
         return self.repeated(f"{head.format(self.groups)}{inner})")
 
     def look(self, depth: int) -> str:
-        return f"({self.rng.choice(self.LOOKS)}{self.choice(depth)})"
+        self.looks += 1
+        inner = self.choice(depth)
+        self.looks -= 1
+        return f"({self.rng.choice(self.LOOKS)}{inner})"
 
     def atomic(self, depth: int) -> str:
         return self.repeated(f"(?>{self.choice(depth)})")
@@ -225,6 +228,9 @@ class Maker:
         test = f"{self.rng.choice(self.LOOKS)}{self.choice(depth)}"
         if self.groups and self.rng.random() < 0.5:
             test = str(self.rng.randint(1, self.groups))
+        elif self.looks:
+            # Here `regex` itself is wrong: `(?<=(?(?!)|a?b))`, which reads nothing, matches "ab".
+            return self.group(depth)
         return f"(?({test}){self.sequence(depth)}|{self.sequence(depth)})"
 
     def reference(self, depth: int) -> str:
