@@ -151,6 +151,28 @@ async def test_check_replay_finds_a_weight_that_changes() -> None:
     await check_replay(fine)
 
 
+async def test_observed_value_of_another_type_in_a_replay_is_an_error() -> None:
+    class Anything:
+        def sample(self, rng: Any) -> Any:
+            return ()
+
+        def log_prob(self, value: Any) -> float:
+            return -1.0
+
+    runs: list[int] = []
+
+    async def model(ctx: Context) -> str:
+        runs.append(1)
+        await ctx.observe(Anything(), (1, 2) if len(runs) <= 8 else [1, 2])
+        coin = await ctx.sample(COIN)
+        await ctx.factor(5.0 if coin else 0.0)
+        return await ctx.generate(LM("a"), max_tokens=2)
+
+    with pytest.raises(ReplayError, match="tuple") as error:
+        await _infer(model, n_particles=8, ess_threshold=1.0)
+    assert "list" in str(error.value)
+
+
 async def test_check_replay_finds_a_model_that_ends_early() -> None:
     seen: list[int] = []
 
