@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from awrs_ppl import AWRS, Categorical, PaperAWRS, Prior, ToyLM, infer
+from awrs_ppl import AWRS, BooleanPotential, Categorical, Context, PaperAWRS, Prior, ToyLM, infer
 from awrs_ppl.potentials import Regex, Soft, predicate
 from awrs_ppl.testing import assert_unbiased
 
@@ -147,3 +147,30 @@ def cases() -> list[Any]:
 async def test_infer_with_options_by_particle_is_unbiased(name, proposal):
     model = program([replace(one, most=min(one.most, 3)) for one in VARIED[name]], False, proposal)
     await assert_unbiased(model, runs=60, n_particles=6, ess_threshold=0.9)
+
+
+class Budget(BooleanPotential):
+    """Texts of at most so many bytes: its start is not that of another."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def start(self) -> int:
+        return self.left
+
+    def advance(self, state: int, data: bytes) -> int | None:
+        return state - len(data) if state >= len(data) else None
+
+    def accepts(self, state: int) -> bool:
+        return state >= 0
+
+
+async def test_constraint_by_particle_starts_where_its_own_starts() -> None:
+    lm = ToyLM(LETTERS, weights=weights)
+
+    async def model(ctx: Context) -> tuple[int, str]:
+        left = await ctx.sample(Categorical([0, 1, 3]))
+        return left, await ctx.generate(lm("a") * Budget(left), max_tokens=4)
+
+    await assert_unbiased(model, n_particles=9, runs=80)

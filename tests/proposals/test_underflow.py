@@ -131,3 +131,22 @@ async def test_prior_where_others_have_left_verdicts_draws_from_everything() -> 
     step = await _step(product, Prior(), cache)
     draws = await step.draw([np.random.default_rng(seed) for seed in range(50)])
     assert all(draw.log_weight == pytest.approx(0.0, abs=1e-4) for draw in draws)
+
+
+async def test_awrs_whose_accepted_tokens_weigh_nothing_here_and_whose_tail_is_rejected_dies() -> (
+    None
+):
+    """The verdict on a is known from a context where it had weight."""
+    lm = ToyLM(["a", "b", "c"], weights=lambda context: [1.0, 0.0, 0.0, 0.0])
+    other = ToyLM(["a", "b", "c"], weights=lambda context: [0.0, 1.0, 1.0, 0.0])
+    allowed = predicate(lambda text: text in ("", "a"))
+    cache, proposal = VerdictCache(), AWRS(effort=1e-3, _max_checks=1)
+    (draw,) = await (await _step(lm("a") * allowed, proposal, cache)).draw(
+        [np.random.default_rng(0)]
+    )
+    assert draw.outcome == 0
+    for seed in range(10):
+        step = await _step(lm("a") * allowed, proposal, cache)
+        weigh([step], [await other.logits([(0,)], [1.0])])
+        (draw,) = await step.draw([np.random.default_rng(seed)])
+        assert draw.log_weight == -math.inf

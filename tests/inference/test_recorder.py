@@ -1,12 +1,14 @@
-"""What an inference says that it cost: each number is that of something that was counted."""
+"""What an inference reports of itself: each number is that of something that was counted."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from awrs_ppl import AWRS, BooleanPotential, Context, PaperAWRS, Prior, ToyLM, infer
+from awrs_ppl import AWRS, BooleanPotential, Context, PaperAWRS, Prior, ToyLM, infer, predicate
+from awrs_ppl.potentials import Soft
 
 
 class Counting(BooleanPotential):
@@ -51,3 +53,28 @@ async def test_checks_of_an_inference_are_the_evaluations_of_the_potential(propo
         posterior = await infer(model, n_particles=12, seed=seed, progress=False)
         assert posterior.stats.checks == {"counting": counting.checks}
         assert posterior.stats.rejections.get("counting", 0) == counting.rejections
+
+
+async def test_death_has_the_step_at_which_the_particle_died() -> None:
+    """Every text is as long as the step, and dies at its third letter."""
+    lm = ToyLM(["a", "b"], weights=lambda context: [1.0, 1.0, 0.0])
+    two = predicate(lambda text: len(text) < 3, complete=lambda text: False)
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(lm("a") * two, max_tokens=9)
+
+    posterior = await infer(model, n_particles=6, seed=0, progress=False)
+    assert {(death.step, death.token, len(death.text)) for death in posterior.deaths} == {(3, 3, 2)}
+    assert [sync.alive for sync in posterior.history] == [6, 6, 0]
+
+
+async def test_weighing_factor_that_rejects_the_empty_text_is_named_as_the_killer() -> None:
+    never = Soft(lambda text: 0.0, prefix=lambda text: -math.inf)
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(LM("a") * never, max_tokens=3)
+
+    posterior = await infer(model, n_particles=4, seed=0, progress=False)
+    assert posterior.log_ml == -math.inf
+    ((killer, count),) = posterior.kills.items()
+    assert (killer, count) == (f"{never!r} (at the empty text)", 4)
