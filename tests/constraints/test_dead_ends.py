@@ -48,6 +48,19 @@ async def test_token_into_a_dead_end_is_allowed_from_another_state(proposal: Any
     await assert_unbiased(model, n_particles=12, runs=60, ess_threshold=0.0)
 
 
+async def test_token_into_a_known_dead_end_from_a_new_state_is_allowed_elsewhere() -> None:
+    """x is known from t when u comes first, and after u the same token ends the text well."""
+    arrows = {("s", "b"): "t", ("t", "c"): "v", ("t", "a"): "x", ("v", "c"): "u", ("v", "a"): "e"}
+    arrows |= {("u", "b"): "w", ("u", "a"): "x", ("w", "a"): "e"}
+    allowed = Automaton(arrows, "e")
+    lm = ToyLM(["a", "b", "c"], weights=lambda context: [1.0, 4.0, 4.0, 1.0])
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(lm("a") * allowed, max_tokens=7)
+
+    await assert_unbiased(model, n_particles=20, runs=150)
+
+
 async def test_dead_end_met_in_a_run_is_not_walked_into_again() -> None:
     visits: list[str] = []
 

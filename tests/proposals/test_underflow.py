@@ -133,9 +133,7 @@ async def test_prior_where_others_have_left_verdicts_draws_from_everything() -> 
     assert all(draw.log_weight == pytest.approx(0.0, abs=1e-4) for draw in draws)
 
 
-async def test_awrs_whose_accepted_tokens_weigh_nothing_here_and_whose_tail_is_rejected_dies() -> (
-    None
-):
+async def test_awrs_with_weightless_accepted_tokens_and_a_rejected_tail_dies() -> None:
     """The verdict on a is known from a context where it had weight."""
     lm = ToyLM(["a", "b", "c"], weights=lambda context: [1.0, 0.0, 0.0, 0.0])
     other = ToyLM(["a", "b", "c"], weights=lambda context: [0.0, 1.0, 1.0, 0.0])
