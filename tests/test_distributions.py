@@ -310,6 +310,7 @@ def test_log_probabilities_of_torch_and_scipy_agree(fuzz: Any) -> None:
                 assert type(found) is float
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("distribution", "cdf"),
     [

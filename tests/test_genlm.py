@@ -28,6 +28,7 @@ CONDITIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("proposal", [AWRS(), AWRS(_max_checks=1), PaperAWRS("geometric")])
 async def test_sampler_gives_the_evidence_of_the_enumeration(condition: str, proposal: Any) -> None:
@@ -66,6 +67,7 @@ async def test_sampler_keeps_what_it_has_learned() -> None:
     assert sum(counts[3:]) < counts[0]
 
 
+@pytest.mark.slow
 async def test_sampler_on_a_real_model_gives_allowed_texts() -> None:
     lm = LM.embedded("smollm2-135m", device="cpu")
     llm = PromptedLLM(lm.engine, prompt_ids=list(lm.prompt_ids("My favourite number is")))

@@ -36,9 +36,9 @@ def _python(code: str) -> str:
 
 NAMES = """
 AWRS AwrsError Bernoulli BooleanPotential Categorical Context ContextLengthError Distribution
-EmbeddedModelError LM LocalAWRS ModelError NoSurvivors Posterior PotentialError Prior ReplayError
-ToyLM Trace Uniform VocabularyError check_replay errors infer potentials predicate product run
-testing
+EmbeddedModelError LM LocalAWRS ModelError NoSurvivors PaperAWRS Posterior PotentialError Prior
+ReplayError ToyLM Trace Uniform VocabularyError check_replay errors infer potentials predicate
+product run testing
 """
 
 
@@ -61,6 +61,7 @@ def test_import_loads_neither_torch_nor_genlm() -> None:
         assert _python(f"import sys; {statement}; print({heavy})") == "[]"
 
 
+@pytest.mark.slow
 def test_names_are_the_same_whatever_was_imported_first() -> None:
     assert (
         _python(
@@ -146,6 +147,7 @@ def _used(python: Path, cwd: Path, **variables: str) -> list[str]:
     return done.stdout.splitlines()[0].split(maxsplit=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sdist", "wheel from sdist", "wheel"])
 def test_distribution_installs_and_runs(kind: str, built: dict[str, Path], tmp_path: Path) -> None:
     python = _environment(tmp_path / "env")
@@ -170,6 +172,7 @@ def test_distribution_installs_and_runs(kind: str, built: dict[str, Path], tmp_p
     assert awrs_ppl.__version__ in script.stdout, script.stderr
 
 
+@pytest.mark.slow
 def test_tree_of_the_sdist_is_a_checkout(built: dict[str, Path], tmp_path: Path) -> None:
     """What an editable install puts on the path is that tree."""
     with tarfile.open(built["sdist"]) as archive:
@@ -303,6 +306,7 @@ def wrong_dependencies(root: Path) -> list[str]:
     return sorted(set(wrong))
 
 
+@pytest.mark.slow
 def test_dependencies_are_declared_and_used() -> None:
     assert wrong_dependencies(ROOT) == []
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import regex
 
 from awrs_ppl import LM, infer
@@ -43,6 +44,7 @@ async def _run(source: str, namespace: dict[str, Any]) -> None:
         await result
 
 
+@pytest.mark.slow
 async def test_readme_program_prints_the_best_answer_shown(capsys: Any) -> None:
     namespace: dict[str, Any] = {}
     (block,) = blocks("README.md")
@@ -68,6 +70,7 @@ async def test_potentials_of_the_docs_give_their_weights() -> None:
     assert await namespace["short"].complete(b"four") == -0.4
 
 
+@pytest.mark.slow
 async def test_domains_of_the_docs_give_allowed_texts() -> None:
     namespace: dict[str, Any] = {"lm": LM.embedded()}
     (block,) = blocks("docs/domains.md")

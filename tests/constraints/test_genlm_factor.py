@@ -73,6 +73,7 @@ KINDS: dict[str, Callable[[], OfSymbols]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [(), (".",)], ids=["end token", "stop"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_boolean_potential_over_any_symbols_restricts_as_its_rule(

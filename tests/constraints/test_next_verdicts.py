@@ -76,6 +76,7 @@ CONSTRAINTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "丁", "a"])
 @pytest.mark.parametrize("warm", [False, True], ids=["fresh", "warm"])
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -112,6 +113,7 @@ def anything(text: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remember", [False, True])
 @pytest.mark.parametrize("setting", SETTINGS)
 async def test_infer_with_shared_verdicts_is_unbiased(setting: str, remember: bool) -> None:
@@ -361,6 +363,7 @@ async def second_runs(seeds: int) -> tuple[float, float, float]:
     return float(np.mean(found)), float(np.std(found)) / math.sqrt(seeds), target
 
 
+@pytest.mark.slow
 async def test_remembered_verdicts_never_meet_the_numbers_that_made_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -424,6 +427,7 @@ def len_below(text: str) -> bool:
 # --- joint draws --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_strata_without_permutation_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     await assert_unbiased(same_twice, AWRS(), runs=150, n_particles=4)
 
@@ -800,6 +804,7 @@ CHARACTERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", CHARACTERS)
 async def test_characters_of_several_tokens_are_generated_whole(which: str) -> None:
     """Emoji and Chinese characters, which the tokenizer may spell byte by byte."""

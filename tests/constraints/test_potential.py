@@ -219,6 +219,7 @@ ALTERNATIVES = BoolFSA.from_regex("(ab|b)*c?")
 LENGTHS = WFSA.from_regex("[abc]*")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "build",
     [

@@ -281,6 +281,7 @@ def offline() -> Iterator[None]:
     small.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 @settings(max_examples=100)
 @given(junk=JUNK)
@@ -324,6 +325,7 @@ def is_quoted(junk: Any, message: str) -> bool:
     return any(key in message for key in shown if key)
 
 
+@pytest.mark.slow
 def test_unusual_arguments_work() -> None:
     lm = real()
     tokenizer = lm.tokenizer

@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
+import pytest
 from jsonschema import Draft202012Validator
 from jsonschema._utils import equal
 from jsonschema.exceptions import ValidationError
@@ -277,6 +278,7 @@ def exact(value: Any) -> Any:
     return json.loads(json.dumps(value), parse_float=Fraction)
 
 
+@pytest.mark.slow
 def test_random_documents_get_the_verdicts_of_jsonschema_at_every_prefix(fuzz: Any):
     verdicts = {True: 0, False: 0}
     for rng in fuzz.rngs(100):

@@ -326,6 +326,7 @@ def allowed(potential: Any, goal: str) -> bool:
     return asyncio.run(potential.complete(goal.encode())) == 0
 
 
+@pytest.mark.slow
 def test_random_problems_agree_with_a_search_through_all_states(fuzz: Any):
     judged = 0
     for rng in fuzz.rngs(350):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from awrs_ppl.potentials.sql import Sql
 
 PLAIN = [
@@ -376,6 +378,7 @@ def rejected_at(potential: Sql, text: str) -> int | None:
     return None if potential.accepts(state) else len(data)
 
 
+@pytest.mark.slow
 def test_statements_that_sqlite_prepares_are_accepted_at_every_prefix(fuzz: Any, tmp_path: Path):
     prepared = 0
     for number, rng in enumerate(fuzz.rngs(12)):

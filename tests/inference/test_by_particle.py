@@ -143,6 +143,7 @@ def cases() -> list[Any]:
     return [pytest.param(name, kind, id=f"{name}, {kind}") for name, kind in by_awrs + others]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "proposal"), cases())
 async def test_infer_with_options_by_particle_is_unbiased(name, proposal):
     model = program([replace(one, most=min(one.most, 3)) for one in VARIED[name]], False, proposal)

@@ -106,6 +106,7 @@ async def test_models_and_potentials_are_not_copied() -> None:
     assert set((await _infer(model, n_particles=20, ess_threshold=1.0)).values) == {True}
 
 
+@pytest.mark.slow
 async def test_prompt_with_a_broken_character_is_encoded() -> None:
     lm = LM.embedded("smollm2-135m", dtype="float32")
     broken = "a\udcf0\udc9fb"
@@ -131,6 +132,7 @@ async def test_critic_with_other_tokens_is_rejected() -> None:
         await _infer(model)
 
 
+@pytest.mark.slow
 async def test_critic_that_is_a_language_model_is_unbiased() -> None:
     async def model(ctx: Context) -> str:
         return await ctx.generate(TOY("x"), max_tokens=3, critic=TOY("y"))
@@ -474,6 +476,7 @@ async def test_large_weights_do_not_overflow() -> None:
     assert (await enumerate_posterior(model)).log_ml == pytest.approx(2000.0)
 
 
+@pytest.mark.slow
 async def test_allowed_mass_of_a_millionth_is_properly_weighted() -> None:
     """No cut-off: the paper's estimators are proper at any mass."""
     lm = ToyLM(["a", "b"], weights=lambda context: [1.0, 1e-6, 1e-6])

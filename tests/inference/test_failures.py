@@ -64,6 +64,7 @@ def held() -> tuple[int, int, int]:
     return len(asyncio.all_tasks()), threading.active_count(), files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partial", [False, True])
 async def test_cancellation_at_any_turn_of_the_event_loop_leaves_nothing(partial: bool) -> None:
     whole = await infer(model, **OPTIONS)

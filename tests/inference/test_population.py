@@ -62,6 +62,7 @@ async def test_particles_ahead_keep_slot_and_weight_while_others_are_resampled(s
     assert seen >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [some_ahead, one_past_its_statement])
 async def test_particles_ahead_leave_the_result_unbiased(model):
     await assert_unbiased(model, runs=120, n_particles=5, ess_threshold=1.0)
@@ -151,6 +152,7 @@ async def test_inference_uses_no_random_stream_twice():
     assert max(pairs.values()) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mask", "check"])
 @pytest.mark.parametrize("state", [len, lambda text: len(text) > 2], ids=["length", "long"])
 async def test_product_with_a_state_that_forgets_ends_where_both_factors_allow(kind, state):
@@ -165,6 +167,7 @@ async def test_product_with_a_state_that_forgets_ends_where_both_factors_allow(k
     await assert_unbiased(model, runs=80, n_particles=12)
 
 
+@pytest.mark.slow
 async def test_product_of_two_states_that_forget_ends_where_both_allow():
     even = predicate(
         lambda text: len(text) < 4, complete=lambda text: len(text) % 2 == 0, state=len

@@ -29,6 +29,7 @@ async def test_random_program_on_a_toy_gives_the_same_posterior(number: int) -> 
     assert_same(await toy(number), f"toy {number}", 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EMBEDDED)
 async def test_program_on_an_embedded_model_gives_the_same_posterior(name: str) -> None:
     assert_same(await embedded(name), name, 1e-3)

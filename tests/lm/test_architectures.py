@@ -235,6 +235,7 @@ def check(engine: TransformersEngine, alone: Alone, rng: random.Random, calls: i
         assert scores.tolist() == pytest.approx(want, abs=5e-3)
 
 
+@pytest.mark.slow
 def test_architectures_in_random_calls_give_what_the_model_alone_gives(
     fuzz: Any, byte_tokenizer: Any
 ) -> None:
@@ -249,6 +250,7 @@ def test_architectures_in_random_calls_give_what_the_model_alone_gives(
             raise AssertionError(f"{label}: {error}") from error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "label",
     [

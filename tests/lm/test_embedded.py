@@ -171,6 +171,7 @@ def converting(fake: Fake, largest: int = 2**30) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_conversion_without_room_says_what_to_do(fake: Fake):
     # What writes them does not raise OSError.
     process = converting(fake, largest=1_000_000)
@@ -181,6 +182,7 @@ def test_conversion_without_room_says_what_to_do(fake: Fake):
     assert fake.left() == []
 
 
+@pytest.mark.slow
 def test_conversions_in_processes_give_one_folder_though_one_is_killed(fake: Fake):
     processes = [converting(fake) for _ in range(3)]
     processes[0].kill()
@@ -280,6 +282,7 @@ async def greedy(engine: TransformersEngine, ids: list[int], count: int) -> str:
     return engine.tokenizer.decode(ids)
 
 
+@pytest.mark.slow
 async def test_gemma_has_its_tokens_and_continues_a_story(gemma: TransformersEngine):
     tokenizer = gemma.tokenizer
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (2, 1)
@@ -321,6 +324,7 @@ async def test_smollm2_has_its_tokens_and_answers_a_chat():
     assert text.startswith("Once upon a time, ")
 
 
+@pytest.mark.slow
 @needs_smollm2
 def test_smollm2_weights_and_tokens_are_those_of_the_file(tmp_path: Path):
     path = embedded_path("smollm2-135m")

@@ -207,6 +207,7 @@ def random_text(rng: random.Random, *, lone: bool = True) -> str:
     return "".join(rng.choice(parts) for _ in range(rng.randint(1, 6)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 async def test_random_text_scores_as_its_tokens_behind_the_prompt(
     kind: str, models_by_kind: dict[str, LM], fuzz: Any

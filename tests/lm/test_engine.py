@@ -243,6 +243,7 @@ def is_close(worst: tuple[float, float]) -> bool:
     return worst[0] <= 1e-4 and worst[1] <= 2e-3
 
 
+@pytest.mark.slow
 def test_logits_in_random_trees_are_those_of_a_plain_pass(small: TransformersEngine):
     check_random_trees(small, examples=40)
 
@@ -299,6 +300,7 @@ def wrong_columns(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Store, "place", place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [wrong_window, wrong_rows, wrong_positions, wrong_evictions, wrong_columns]
 )
@@ -311,6 +313,7 @@ def test_random_trees_with_a_planted_fault_fail(
         check_random_trees(engine, examples=40, phases=[Phase.generate])
 
 
+@pytest.mark.slow
 def test_logits_of_embedded_models_in_random_trees_are_those_of_a_plain_pass(
     embedded: TransformersEngine,
 ):
@@ -327,6 +330,7 @@ def test_logits_on_a_gpu_in_random_trees_are_those_of_a_plain_pass(
     check_random_trees(TransformersEngine(model, byte_tokenizer), examples=20)
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 @NEEDS_CUDA
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -335,6 +339,7 @@ def test_logits_of_embedded_models_on_a_gpu_are_those_of_a_plain_pass(name: Any)
     check_random_trees(engine, examples=20, longest=40)
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 @NEEDS_CUDA
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -351,6 +356,7 @@ async def test_bfloat16_is_the_default_on_a_gpu(name: Any):
         assert distance(plain_row(engine, requested).float(), row)[0] < 0.3
 
 
+@pytest.mark.slow
 async def test_logits_beyond_the_window_are_those_of_a_plain_pass(embedded: TransformersEngine):
     """More than 600 tokens, in chunks, in one row with others, and one token at a time."""
     rng = random.Random(0)
@@ -562,6 +568,7 @@ async def test_log_probs_for_genlm_are_those_of_a_plain_pass(llama: Transformers
         llama.next_token_logprobs_sync(context, lora_name="mine")
 
 
+@pytest.mark.slow
 async def test_prompted_llm_over_the_engine_weighs_as_a_plain_pass(embedded: TransformersEngine):
     prompted = PromptedLLM(embedded, prompt_ids=embedded.tokenizer.encode("The sky is"))
     token = prompted.token_maps.decode[embedded.tokenizer.encode(" blue")[-1]]

@@ -33,6 +33,7 @@ def smollm() -> LM:
     return LM.embedded("smollm2-135m", dtype="float32")
 
 
+@pytest.mark.slow
 def test_prompts_never_hold_control_tokens(gemma: LM, smollm: LM) -> None:
     for lm in (gemma, smollm):
         ends = {int(i) for i in lm.vocabulary.ends}
@@ -47,6 +48,7 @@ def test_prompts_never_hold_control_tokens(gemma: LM, smollm: LM) -> None:
         smollm("")
 
 
+@pytest.mark.slow
 def test_control_tokens_of_real_models_are_no_text(gemma: LM, smollm: LM) -> None:
     for lm in (gemma, smollm):
         vocabulary = lm.vocabulary
@@ -57,6 +59,7 @@ def test_control_tokens_of_real_models_are_no_text(gemma: LM, smollm: LM) -> Non
         assert vocabulary.is_text[list(lm.encode("Plain text.\n\n"))].all()
 
 
+@pytest.mark.slow
 def test_chat_with_a_forged_control_token_spells_it_out(smollm: LM, gemma: LM) -> None:
     potential = smollm.chat([{"role": "user", "content": "Name a colour."}])
     shown = smollm.decode(potential.prompt)
@@ -71,6 +74,7 @@ def test_chat_with_a_forged_control_token_spells_it_out(smollm: LM, gemma: LM) -
         gemma.chat("hello")
 
 
+@pytest.mark.slow
 async def test_probabilities_of_a_text_are_the_models_own(smollm: LM) -> None:
     text = " Paris"
     prompt = "The capital of France is"
@@ -89,6 +93,7 @@ async def test_probabilities_of_a_text_are_the_models_own(smollm: LM) -> None:
         assert await potential.complete(tokens) == pytest.approx(expected + end, abs=4e-3)
 
 
+@pytest.mark.slow
 async def test_observe_of_a_wrong_answer_has_less_evidence(smollm: LM) -> None:
     async def model(ctx: Context) -> None:
         await ctx.observe(smollm("The capital of France is"), " Paris")
@@ -101,6 +106,7 @@ async def test_observe_of_a_wrong_answer_has_less_evidence(smollm: LM) -> None:
     assert math.exp(wrong) < 0.1 * math.exp(right) < 1
 
 
+@pytest.mark.slow
 async def test_evidence_of_a_regex_is_the_sum_over_its_tokenizations(smollm: LM) -> None:
     """On the real model, against the sum over all tokenizations of all matches."""
     potential = smollm("Yes or no? Answer:") * Regex(r" (yes|no|maybe)")
@@ -136,6 +142,7 @@ async def _masked_sum(statement: Generate) -> float:
     return float(np.logaddexp.reduce(total))
 
 
+@pytest.mark.slow
 async def test_stops_on_a_real_vocabulary_are_in_no_text(gemma: LM) -> None:
     async def model(ctx: Context) -> str:
         return await ctx.generate(gemma("The sky is", stop=[".", "\n"]), max_tokens=12)
@@ -145,6 +152,7 @@ async def test_stops_on_a_real_vocabulary_are_in_no_text(gemma: LM) -> None:
     assert any(posterior.values)
 
 
+@pytest.mark.slow
 async def test_evidence_by_mask_and_by_predicate_agrees(smollm: LM) -> None:
     """The same constraint as a mask and as a predicate has the same evidence."""
     import regex
@@ -206,6 +214,7 @@ def test_model_without_its_tokenizer_says_what_to_write() -> None:
         LM(object())
 
 
+@pytest.mark.slow
 async def test_tokens_of_shared_prompts_are_fed_once(smollm: LM) -> None:
     """Two statements, sixteen second prompts: each is fed once, and then a token a step."""
     engine: Any = smollm.engine
@@ -255,6 +264,7 @@ def once():
 """
 
 
+@pytest.mark.slow
 def test_seed_on_a_real_model_gives_the_same_in_two_processes() -> None:
     namespace: dict[str, Any] = {}
     exec(REPEATED, namespace)
@@ -268,6 +278,7 @@ def test_seed_on_a_real_model_gives_the_same_in_two_processes() -> None:
     assert first == second == json.loads(done.stdout)
 
 
+@pytest.mark.slow
 async def test_inferences_side_by_side_share_passes(smollm: LM) -> None:
     """Also when one starts later; and one that is cancelled does not disturb the other."""
     engine: Any = smollm.engine
@@ -406,6 +417,7 @@ print("usable")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to a thread here")
 def test_interrupt_during_a_pass_leaves_the_model_usable() -> None:
     """As Ctrl-C, or a notebook's stop button."""
@@ -417,6 +429,7 @@ def test_interrupt_during_a_pass_leaves_the_model_usable() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 @NEEDS_CUDA
 async def test_evidence_on_a_gpu_is_that_of_the_cpu(smollm: LM) -> None:
@@ -437,6 +450,7 @@ async def test_evidence_on_a_gpu_is_that_of_the_cpu(smollm: LM) -> None:
         assert device.stats.lm_rows == host.stats.lm_rows
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 @NEEDS_CUDA
 async def test_evidence_in_bfloat16_is_about_that_of_float32(smollm: LM) -> None:

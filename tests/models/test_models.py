@@ -36,6 +36,7 @@ async def values(program: Any, *args: Any, n: int = 4, **options: Any) -> list[A
     return list(posterior.probabilities)
 
 
+@pytest.mark.slow
 async def test_pattern_matching_gives_matches(lm: LM, tmp_path: Path) -> None:
     file = tmp_path / "patterns.csv"
     file.write_text('pattern\n"a{1,3}"\n(\\w)\\1\n')
@@ -47,6 +48,7 @@ async def test_pattern_matching_gives_matches(lm: LM, tmp_path: Path) -> None:
     assert pattern_matching.score(patterns[1], "ab") == 0
 
 
+@pytest.mark.slow
 async def test_json_schema_gives_valid_documents(lm: LM) -> None:
     schema = {
         "type": "object",
@@ -61,6 +63,7 @@ async def test_json_schema_gives_valid_documents(lm: LM) -> None:
     assert len(json_schema.load(DATA / "json_schemas.jsonl")) > 1
 
 
+@pytest.mark.slow
 async def test_text_to_sql_gives_queries_that_run(lm: LM, tmp_path: Path) -> None:
     database = DATA / "concert_singer.sqlite"
     pairs = [
@@ -85,6 +88,7 @@ async def test_text_to_sql_gives_queries_that_run(lm: LM, tmp_path: Path) -> Non
     assert await critic.complete(b"SELECT name FROM singer WHERE age > 200") < 0
 
 
+@pytest.mark.slow
 async def test_molecules_gives_molecules(lm: LM) -> None:
     known = molecules.load(DATA / "molecules.smi", count=5)
     assert len(set(known)) == 5
@@ -94,6 +98,7 @@ async def test_molecules_gives_molecules(lm: LM) -> None:
     assert molecules.score(known, "C1CC") == molecules.score(known, "") == 0
 
 
+@pytest.mark.slow
 async def test_goal_inference_gives_closed_goals(lm: LM, tmp_path: Path) -> None:
     problems = (DATA / "blocksworld" / "problems.jsonl").read_text().splitlines()
     file = tmp_path / "tasks.jsonl"
@@ -113,6 +118,7 @@ async def test_goal_inference_gives_closed_goals(lm: LM, tmp_path: Path) -> None
     assert all(goal.strip().endswith(")))") for goal in found)
 
 
+@pytest.mark.slow
 async def test_infilling_two_prompts_and_riddle_give_texts(lm: LM) -> None:
     assert await values(infilling.infilling, lm, "She opened the door, and", ", so she closed it.")
     assert await values(two_prompts.two_prompts, lm, "A fruit, for example the", "Yellow, like the")

@@ -226,6 +226,7 @@ def picture(browser: Any, name: str, width: int) -> None:
     browser.save_screenshot(str(Path(PICTURES) / f"{name}.png"))
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("name", POSTERIORS)
 async def test_posterior_in_a_browser_fits_and_can_be_read(

@@ -224,6 +224,7 @@ async def test_deaths_of_whole_statements_have_no_token() -> None:
 # --- importance sampling --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_importance_sampling_is_estimated_from_a_resampled_run() -> None:
     posterior = await factors(n_particles=1500, seed=0)
     explanation = posterior.explain()
@@ -242,6 +243,7 @@ async def test_importance_sampling_is_estimated_from_a_resampled_run() -> None:
     assert "never resampled" in str(other.explain())
 
 
+@pytest.mark.slow
 async def test_importance_error_over_many_runs_is_about_right() -> None:
     found = [(await factors(n_particles=150, seed=seed)).explain().importance for seed in range(30)]
     estimates = [importance for importance in found if importance is not None]

@@ -912,6 +912,7 @@ def work(seed):
 """
 
 
+@pytest.mark.slow
 def test_posteriors_from_a_process_pool_are_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

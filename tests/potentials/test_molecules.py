@@ -57,6 +57,7 @@ def is_molecule(text: str) -> bool:
     return mol is not None and mol.GetNumAtoms() > 0
 
 
+@pytest.mark.slow
 def test_real_molecules_are_accepted_byte_by_byte_and_their_mutations_are_not():
     assert len(MOLECULES) == 30
     for smiles in MOLECULES:
@@ -277,6 +278,7 @@ def test_random_smiles_are_accepted_where_rdkit_reads_them(fuzz: Any):
         assert verdicts == sorted(verdicts, reverse=True), text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gemma3-270m", "smollm2-135m"])
 def test_molecules_are_accepted_however_embedded_tokens_spell_them(name: str):
     tokenizer = AutoTokenizer.from_pretrained(embedded_path(name))
@@ -390,6 +392,7 @@ async def test_molecule_potentials_pass_the_tests_of_genlm_control(potential: An
     await potential.assert_batch_consistency([list(c) for c in contexts[:3]])
 
 
+@pytest.mark.slow
 async def test_sampled_molecules_are_valid():
     lm = LM.embedded("smollm2-135m")
     known = ("CCO", "CC(=O)O", "C1CCCCC1", "ClCCl", "CC#N", "c1ccccc1", "CC(C)O", "C[Mg]Br", "CCN")

@@ -174,6 +174,7 @@ def regular(flags: str) -> st.SearchStrategy[tuple[str, str]]:
 REGULAR = st.sampled_from(["", "", "(?i)", "(?s)", "(?a)", "(?is)"]).flatmap(regular)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(REGULAR, st.lists(st.text(LETTERS, max_size=6), min_size=1, max_size=8))
 def test_random_regular_patterns_agree_with_regex(patterns: tuple[str, str], texts: list[str]):
@@ -189,6 +190,7 @@ def test_random_regular_patterns_agree_with_regex(patterns: tuple[str, str], tex
         assert contract_errors(masked, data) == []
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(CASES)
 def test_patterns_agree_with_regex(case: tuple[str, str, str]):
@@ -224,6 +226,7 @@ MASKED = [
 ]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(MASKED), st.data())
 def test_masks_along_random_walks_agree_with_advance(pattern: str, data: st.DataObject):
@@ -239,6 +242,7 @@ def test_masks_along_random_walks_agree_with_advance(pattern: str, data: st.Data
         state = potential.advance(state, AWKWARD.tokens[token])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(REGULAR)
 def test_masks_of_random_patterns_agree_with_advance(patterns: tuple[str, str]):

@@ -159,11 +159,12 @@ async def test_observed_value_of_another_type_in_a_replay_is_an_error() -> None:
         def log_prob(self, value: Any) -> float:
             return -1.0
 
+    anything: Any = Anything()
     runs: list[int] = []
 
     async def model(ctx: Context) -> str:
         runs.append(1)
-        await ctx.observe(Anything(), (1, 2) if len(runs) <= 8 else [1, 2])
+        await ctx.observe(anything, (1, 2) if len(runs) <= 8 else [1, 2])
         coin = await ctx.sample(COIN)
         await ctx.factor(5.0 if coin else 0.0)
         return await ctx.generate(LM("a"), max_tokens=2)

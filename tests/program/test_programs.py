@@ -110,17 +110,20 @@ PROGRAMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("model", PROGRAMS)
 async def test_every_scheme_is_unbiased(model: Any, scheme: str) -> None:
     await assert_unbiased(model, runs=80, n_particles=20, ess_threshold=0.9, resampling=scheme)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", PROGRAMS)
 async def test_importance_sampling_is_unbiased(model: Any) -> None:
     await assert_unbiased(model, runs=200, n_particles=20, ess_threshold=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "proposal",
     [PaperAWRS("two-loop"), PaperAWRS("recursive"), PaperAWRS("geometric"), Prior()],
@@ -245,6 +248,7 @@ async def _is_caught(model: Any, **options: Any) -> None:
         await assert_unbiased(model, runs=150, n_particles=12, ess_threshold=0.9, **options)
 
 
+@pytest.mark.slow
 async def test_twist_that_is_not_undone_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Particle.weigh
 
@@ -273,6 +277,7 @@ async def test_mean_over_survivors_only_is_caught(monkeypatch: pytest.MonkeyPatc
     await _is_caught(model)
 
 
+@pytest.mark.slow
 async def test_weights_kept_after_resampling_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     from awrs_ppl.inference import inference
 
@@ -288,6 +293,7 @@ async def test_weights_kept_after_resampling_are_caught(monkeypatch: pytest.Monk
     await _is_caught(longer_and_shorter)
 
 
+@pytest.mark.slow
 async def test_scheme_that_rounds_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def rounding(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         counts = np.floor(weights * len(weights)).astype(int)
@@ -298,6 +304,7 @@ async def test_scheme_that_rounds_is_caught(monkeypatch: pytest.MonkeyPatch) -> 
     await _is_caught(longer_and_shorter, resampling="rounding")
 
 
+@pytest.mark.slow
 async def test_forced_end_that_is_not_weighed_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -311,6 +318,7 @@ async def test_forced_end_that_is_not_weighed_is_caught(
     await _is_caught(two_texts)
 
 
+@pytest.mark.slow
 async def test_stops_kept_in_the_text_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     from awrs_ppl.tokens.vocabulary import Closing
 

@@ -58,6 +58,7 @@ def _executed() -> Any:
     return json.loads(namespace["result"])
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_posterior_in_two_processes() -> None:
     here, again = _executed(), _executed()
     there = subprocess.run(
@@ -266,6 +267,7 @@ async def test_interrupt_with_partial_returns_what_has_finished() -> None:
         await asyncio.create_task(interrupted())
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_script_returns_what_has_finished() -> None:
     program = """
 import asyncio, signal

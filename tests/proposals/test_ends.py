@@ -119,6 +119,7 @@ async def test_weight_of_each_particle_is_the_mass_that_its_text_met(name, rule)
     assert len(set(posterior.values)) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FACTORS)
 async def test_evidence_with_many_ends_and_models_is_the_sum_of_the_texts(name):
     factors = FACTORS[name]

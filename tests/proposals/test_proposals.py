@@ -89,6 +89,7 @@ CONSTRAINTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 async def test_proposals_are_properly_weighted(proposal: Any, constraint: str) -> None:
@@ -96,6 +97,7 @@ async def test_proposals_are_properly_weighted(proposal: Any, constraint: str) -
     await assert_properly_weighted(proposal, product, "a")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
 @pytest.mark.parametrize("text", ["", "ab", "a"])
 async def test_proposals_with_stops_are_properly_weighted(proposal: Any, text: str) -> None:
@@ -110,11 +112,13 @@ async def test_proposals_at_a_forced_end_are_properly_weighted(proposal: Any) ->
         await assert_properly_weighted(proposal, product, "a", forced=True, draws=500)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
 async def test_draws_made_together_are_properly_weighted(proposal: Any) -> None:
     await assert_properly_weighted(proposal, LM("go") * no_bb, "a", together=5, draws=8000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
 async def test_proposals_at_zero_mass_are_properly_weighted(proposal: Any) -> None:
     """Nothing is allowed, or what is allowed has no weight."""
@@ -123,6 +127,7 @@ async def test_proposals_at_zero_mass_are_properly_weighted(proposal: Any) -> No
     await assert_properly_weighted(proposal, LM("go") * nothing_more, "a", draws=2000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
 async def test_proposals_under_a_dominant_rejected_token_are_proper(
     proposal: Any,
@@ -191,6 +196,7 @@ class Broken(AWRS):
         return Draw(found[int(rng.integers(len(found)))], outcomes.log_scale + math.log(total))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "options"),
     [
@@ -209,6 +215,7 @@ async def test_broken_twins_are_caught(fault: str, options: dict[str, Any]) -> N
         await assert_properly_weighted(Broken(fault=fault, **options), product, "", draws=6000)
 
 
+@pytest.mark.slow
 async def test_pooled_draws_weighed_alone_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = ToyLM(["a", "b", "c"], weights=lambda context: [0.4, 0.35, 0.15, 0.1])
     product = lm("a") * predicate(lambda text: "a" not in text)
@@ -219,6 +226,7 @@ async def test_pooled_draws_weighed_alone_are_caught(monkeypatch: pytest.MonkeyP
         await assert_properly_weighted(proposal, product, "", together=3, draws=6000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["two-loop", "recursive", "geometric"])
 async def test_broken_weights_of_the_papers_estimators_are_caught(
     estimator: Any, monkeypatch: pytest.MonkeyPatch

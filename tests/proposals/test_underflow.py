@@ -44,6 +44,7 @@ async def _log_p(product: Any) -> torch.Tensor:
     return torch.log_softmax(row.double(), -1)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proposal", CHECKED, ids=str)
 async def test_proposal_where_what_is_allowed_weighs_110_nats_less_is_unbiased(
     proposal: Any,
@@ -63,6 +64,7 @@ async def test_proposal_where_what_is_allowed_weighs_110_nats_less_is_unbiased(
     assert np.mean(weights) == pytest.approx(1.0, abs=5 * float(np.std(weights)) / 17 + 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["check", "mask"])
 @pytest.mark.parametrize("proposal", CHECKED, ids=str)
 async def test_proposal_through_several_scales_gives_the_one_allowed_token_its_weight(

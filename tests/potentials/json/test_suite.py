@@ -105,6 +105,7 @@ def accepted(potential: JsonSchema, data: bytes) -> bool:
     return all(part.accepts(state) for part, state in states)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draft", NAMES)
 def test_documents_of_the_suite_get_its_verdicts_at_every_prefix(draft: str, fuzz: Any):
     # Groups of several drafts: by default each with one of them, by the seed.

