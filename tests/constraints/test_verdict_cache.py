@@ -9,7 +9,7 @@ import pytest
 
 from awrs_ppl import AWRS, ToyLM, predicate
 from awrs_ppl.constraints.product import start
-from awrs_ppl.constraints.verdict_cache import TailDraws, VerdictCache
+from awrs_ppl.constraints.verdict_cache import TailDraws, VerdictCache, size_of
 from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
 from awrs_ppl.tokens.text import Text
@@ -32,12 +32,18 @@ def test_draws_from_the_tail_add_up_by_state_and_by_constraint() -> None:
 def test_cost_of_a_state_is_charged_once_however_often() -> None:
     cache = VerdictCache()
     known = cache.verdicts("key", "s", VOCABULARY)
-    known.accept(0, "after")
+    costs = [known.cost]
+    for token, state in ((0, "after"), (1, "after" * 100)):
+        known.accept(token, state)
+        costs.append(known.cost)
+    # A token costs more than the state after it, and a state that is found later costs, too.
+    assert costs[1] - costs[0] > size_of("after")
+    assert costs[2] - costs[1] > size_of("after" * 100)
     for _ in range(3):
         cache.charge("key", "s", VOCABULARY)
     assert cache.cost("key") == known.cost > 0
     before = known.cost
-    known.reject(1)
+    known.accept_prefix(b"ab")
     cache.charge("key", "s", VOCABULARY)
     assert cache.cost("key") == known.cost > before
 

@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 import pytest
+from genlm.control.potential.base import Potential
 
 from awrs_ppl import AWRS, BooleanPotential, Context, PaperAWRS, Prior, ToyLM, infer, predicate
+from awrs_ppl.errors import ContextLengthError
 from awrs_ppl.potentials import Soft
 
 
@@ -78,3 +80,42 @@ async def test_weighing_factor_that_rejects_the_empty_text_is_named_as_the_kille
     assert posterior.log_ml == -math.inf
     ((killer, count),) = posterior.kills.items()
     assert (killer, count) == (f"{never!r} (at the empty text)", 4)
+
+
+async def test_predicate_that_rejects_a_whole_range_of_tokens_is_named_as_the_killer() -> None:
+    """Rejected together, by their prefix: none of them alone."""
+    lm = ToyLM([f"a{i:02}" for i in range(60)], weights=lambda context: [1.0] * 60 + [0.0])
+
+    @predicate
+    def no_a(text: str) -> bool:
+        return "a" not in text
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(lm("a00") * no_a, max_tokens=3)
+
+    posterior = await infer(model, n_particles=4, seed=0, progress=False)
+    assert posterior.kills == {"predicate(no_a)": 4}
+
+
+class Tight(Potential):
+    """It weighs no text at all: each is too long for it."""
+
+    def __init__(self) -> None:
+        super().__init__(list(range(256)))
+
+    async def prefix(self, context: Any) -> float:
+        raise ContextLengthError("the text is too long")
+
+    async def complete(self, context: Any) -> float:
+        raise ContextLengthError("the text is too long")
+
+
+async def test_text_too_long_for_a_weighing_factor_at_its_start_is_an_error_in_the_model() -> None:
+    async def model(ctx: Context) -> str:
+        try:
+            return await ctx.generate(LM("a") * Tight(), max_tokens=3)
+        except ContextLengthError:
+            return "caught"
+
+    posterior = await infer(model, n_particles=3, seed=0, progress=False)
+    assert posterior.probabilities == {"caught": 1.0}
