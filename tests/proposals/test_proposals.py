@@ -257,6 +257,19 @@ def test_wrong_options_are_named() -> None:
         AWRS(_max_checks=0)
 
 
+@pytest.mark.parametrize("rejected", [0.0, 2.0])
+async def test_awrs_checks_no_more_outcomes_than_pay(rejected: float) -> None:
+    """300 tokens that together weigh a tenth: few of them are worth a check each."""
+    tokens = ["bb", "a", *(f"{i:03}" for i in range(300))]
+    lm = ToyLM(tokens, weights=lambda context: [rejected, 1.0, *[0.1 / 300] * 300, 0.0])
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(lm("a") * no_bb, max_tokens=2, proposal=AWRS(effort=4.0))
+
+    posterior = await infer(model, n_particles=1, seed=0, progress=False)
+    assert 1 <= posterior.stats.checks["predicate(no_bb)"] <= 12
+
+
 # --- options --------------------------------------------------------------------------------
 
 
