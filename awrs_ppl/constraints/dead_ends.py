@@ -65,8 +65,8 @@ def joint_state(
     data = verdicts.text.data if data is None else data
     stops = verdicts.target.stops
     # A text that ends in the prefix of a stop is read again when the stop is complete.
-    in_stop = bool(stops) and stop_prefix(data, stops) != b""
-    return verdicts.keys, states, verdicts.vocabulary, stops, data if in_stop else b""
+    read_again = data if stops and stop_prefix(data, stops) else b""
+    return verdicts.keys, states, verdicts.vocabulary, stops, read_again
 
 
 def is_dead_end(verdicts: NextVerdicts) -> bool:

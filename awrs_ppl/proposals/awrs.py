@@ -105,14 +105,17 @@ class AWRS:
         return cast(Any, PaperAWRS(cast(Any, estimator)))
 
     def __post_init__(self, estimator: str | None) -> None:
-        if not (
-            is_number(self.effort)
-            and is_number(self._negligible)
-            and count_of(self._max_checks, least=1) is not None
-            and (0 < self.effort < math.inf and 0 <= self._negligible < 1)
-        ):
+        if not (is_number(self.effort) and 0 < self.effort < math.inf):
             raise ValueError(
                 f"AWRS got effort={quoted(self.effort)}: it must be a number, positive and finite"
+            )
+        if not (is_number(self._negligible) and 0 <= self._negligible < 1):
+            raise ValueError(
+                f"AWRS got _negligible={quoted(self._negligible)}: it must be in [0, 1)"
+            )
+        if count_of(self._max_checks, least=1) is None:
+            raise ValueError(
+                f"AWRS got _max_checks={quoted(self._max_checks)}: it must be an int of at least 1"
             )
 
     async def draw(

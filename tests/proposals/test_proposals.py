@@ -253,8 +253,10 @@ def test_wrong_options_are_named() -> None:
     for effort in (0, -1.0, math.nan, math.inf, True, "4", None):
         with pytest.raises(ValueError, match=r"AWRS got effort=.*: it must be a number, positive"):
             AWRS(effort=effort)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="AWRS got"):
+    with pytest.raises(ValueError, match="_max_checks=0"):
         AWRS(_max_checks=0)
+    with pytest.raises(ValueError, match="_negligible=1"):
+        AWRS(_negligible=1)
 
 
 @pytest.mark.parametrize("rejected", [0.0, 2.0])
