@@ -8,6 +8,7 @@ SQLite decides beside it.
 from __future__ import annotations
 
 from itertools import count
+from weakref import ref
 
 import numpy as np
 
@@ -25,7 +26,7 @@ __all__ = ["Masks"]
 MASK_BYTES = 2**26
 
 _ids = count()
-# By the number of the masks, the vocabulary, the place and the last token.
+# By the number of the masks, the pieces of the vocabulary, the place and the last token.
 _recent = Recent(MASK_BYTES)
 
 
@@ -54,7 +55,8 @@ class Masks:
 
     def _find(self, pieces: Pieces, size: int, state: Scanned) -> Found:
         last = self._walk.simple(state.place, state.last)
-        key = (self._id, pieces, state.place, last)
+        # A key that does not keep alive the tokens of a vocabulary that is gone.
+        key = (self._id, ref(pieces), state.place, last)
         found = _recent.get(key)
         if found is None:
             found = Found(np.zeros(size, dtype=bool))

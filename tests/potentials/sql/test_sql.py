@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import importlib.util
 import math
@@ -10,6 +11,7 @@ import pickle
 import re
 import shutil
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +25,7 @@ from hypothesis import strategies as st
 from awrs_ppl._recent import Recent
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials.sql import Sql, database, masks, place, reader, walk
+from awrs_ppl.potentials.sql.pieces import pieces_of
 from awrs_ppl.potentials.sql.scan import Scanned
 from awrs_ppl.testing import assert_prefix_closed
 from awrs_ppl.tokens.vocabulary import Vocabulary
@@ -730,3 +733,14 @@ def test_query_written_by_a_model_runs():
     assert alive
     for text in alive:
         CONCERTS.rows(text)
+
+
+def test_masks_of_a_vocabulary_that_is_gone_do_not_keep_its_tokens() -> None:
+    def read() -> weakref.ref[Any]:
+        vocabulary = Vocabulary([b"SELECT", b" name", b" ", b"FROM"], ends=())
+        CONCERTS.mask(CONCERTS.advance(CONCERTS.start(), b"SELECT "), vocabulary)
+        return weakref.ref(pieces_of(vocabulary))
+
+    gone = read()
+    gc.collect()
+    assert gone() is None
