@@ -16,9 +16,9 @@ from awrs_ppl._messages import quoted
 from awrs_ppl._recent import Recent
 from awrs_ppl._values import whole
 from awrs_ppl.constraints.factor import ByteFactor
-from awrs_ppl.constraints.genlm_factor import TokenFactor
+from awrs_ppl.constraints.genlm_factor import TokenFactor, common_alphabet
 from awrs_ppl.constraints.potential import BooleanPotential
-from awrs_ppl.constraints.product import Target, common_alphabet, start
+from awrs_ppl.constraints.target import Target, start
 from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.proposals import AWRS, Proposal, is_proposal
 from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh

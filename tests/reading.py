@@ -27,8 +27,12 @@ from awrs_ppl import Context, ToyLM, infer, predicate
 
 PACKAGE = Path(awrs_ppl.__file__).parent
 FOLDERS = ("program", "inference", "proposals", "constraints", "tokens")
-RECORDS = {"inference": ("_progress", "losses", "recorder", "failures", "check_replay")}
+RECORDS = {
+    "program": ("trace",),
+    "inference": ("_progress", "losses", "recorder", "failures", "check_replay"),
+}
 REFINEMENTS = {
+    "program": ("arguments", "text_arguments", "misuse", "replay"),
     "proposals": ("paper", "prior", "masked"),
     "constraints": (
         *("arguments", "checks_ahead", "dead_ends", "function_key", "genlm_factor"),

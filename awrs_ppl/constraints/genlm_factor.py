@@ -20,13 +20,13 @@ from genlm.control.potential.built_in.json import FullValidatorJsonSchema, Parse
 from genlm.control.potential.coerce import Coerced
 from genlm.control.potential.product import Product as GenlmProduct
 
-from awrs_ppl._messages import quoted, show
+from awrs_ppl._messages import listed, quoted, show
 from awrs_ppl.constraints.potential import BooleanPotential, Multiplicative, State, checked_weight
 from awrs_ppl.errors import PotentialError, VocabularyError
 from awrs_ppl.tokens.text import Text, continuing, decode
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
-__all__ = ["Alphabet", "TokenFactor", "boolean", "is_boolean"]
+__all__ = ["Alphabet", "TokenFactor", "boolean", "common_alphabet", "is_boolean"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,42 @@ class Alphabet:
             return decode(text.data)[1] == b""
         except UnicodeDecodeError:
             return False
+
+
+def common_alphabet(
+    factor: Potential, vocabulary: Vocabulary | None, stops: tuple[bytes, ...]
+) -> Alphabet:
+    """How a factor reads texts of the LM. Raises `VocabularyError` if it can read none."""
+    alphabet = Alphabet(factor, vocabulary)
+    if alphabet.kind == "tokens":
+        if vocabulary is None:
+            raise VocabularyError(
+                f"{factor!r} is over tokens: it needs a language model in the product"
+            )
+        if stops:
+            raise VocabularyError(
+                f"{factor!r} is over tokens and cannot see a text that ends at a stop inside "
+                f"one: leave out stop={[s.decode('utf-8', 'replace') for s in stops]!r}"
+            )
+    if vocabulary is not None and not _spells(factor, alphabet.kind, vocabulary):
+        shown = listed(factor.vocab, 5)
+        raise VocabularyError(
+            f"{factor!r} has no token in common with the language model, or means others by "
+            f"the same ids: it is over {len(factor.vocab)} symbols ({shown})"
+        )
+    return alphabet
+
+
+def _spells(factor: Potential, kind: str, vocabulary: Vocabulary) -> bool:
+    """Whether at least one text token can be read by a potential of genlm-control."""
+    if kind == "tokens":
+        # Tokens are equal by their ids alone, so those of another tokenizer look alike.
+        return vocabulary.agrees(factor)
+    if kind == "characters":
+        spelled = {byte for symbol in factor.vocab for byte in symbol.encode("utf-8", "replace")}
+    else:
+        spelled = {symbol if isinstance(symbol, int) else symbol[0] for symbol in factor.vocab}
+    return any(spelled.issuperset(token) for token in vocabulary.text_tokens)
 
 
 _BOOLEAN = (BoolFSA, BoolCFG, CanonicalTokenization, FullValidatorJsonSchema, ParserPotential)

@@ -16,7 +16,7 @@ from awrs_ppl.constraints.dead_ends import leads_to_dead_end, tokens_to_dead_end
 from awrs_ppl.constraints.ends import check_end, known_ends
 from awrs_ppl.constraints.factor import evaluate
 from awrs_ppl.constraints.potential import State
-from awrs_ppl.constraints.product import Target
+from awrs_ppl.constraints.target import Target
 from awrs_ppl.constraints.undecided_utf8 import Undecided
 from awrs_ppl.constraints.verdict_cache import StateVerdicts, TailDraws, VerdictCache
 from awrs_ppl.errors import PotentialError

@@ -9,8 +9,8 @@ import numpy as np
 from awrs_ppl._messages import show
 from awrs_ppl.constraints.factor import ByteFactor, evaluate
 from awrs_ppl.errors import PotentialError
+from awrs_ppl.program.log import Record
 from awrs_ppl.program.text_statements import Generate
-from awrs_ppl.program.trace import Record
 from awrs_ppl.tokens.prefix_index import boundaries
 from awrs_ppl.tokens.text import Text
 

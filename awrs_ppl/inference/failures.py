@@ -8,9 +8,9 @@ from pathlib import Path
 
 from awrs_ppl._messages import show
 from awrs_ppl.inference.population import Particle
+from awrs_ppl.program.log import Log
 from awrs_ppl.program.statements import Sample
 from awrs_ppl.program.text_statements import Generate
-from awrs_ppl.program.trace import Log
 
 __all__ = ["report"]
 

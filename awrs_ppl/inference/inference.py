@@ -30,8 +30,8 @@ from awrs_ppl.inference.step import make_step
 from awrs_ppl.log_weights import ess, log_sum, normalize
 from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.program.execution import Model, Run, require_model
+from awrs_ppl.program.log import Log
 from awrs_ppl.program.text_statements import Generate
-from awrs_ppl.program.trace import Log
 from awrs_ppl.rng import Purpose, RandomStreams
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import numpy as np
 
 from awrs_ppl.log_weights import log_mean
 from awrs_ppl.program.execution import Run
+from awrs_ppl.program.log import Log, Record, copied
 from awrs_ppl.program.statements import Statement
-from awrs_ppl.program.trace import Log, Record, Trace, copied
+from awrs_ppl.program.trace import Trace
 from awrs_ppl.proposals.token_step import Progress
 
 __all__ = ["Particle", "continued"]

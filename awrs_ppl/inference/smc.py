@@ -14,8 +14,9 @@ from awrs_ppl.errors import ModelError, ReplayError
 from awrs_ppl.inference.check_replay import recheck
 from awrs_ppl.inference.inference import Inference
 from awrs_ppl.posterior.posterior import Posterior
-from awrs_ppl.program.execution import Model, Run, alike
-from awrs_ppl.program.trace import Log
+from awrs_ppl.program.execution import Model, Run
+from awrs_ppl.program.log import Log
+from awrs_ppl.program.replay import alike
 from awrs_ppl.rng import RandomStreams
 
 __all__ = ["check_replay", "infer", "run"]

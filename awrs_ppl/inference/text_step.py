@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from awrs_ppl._concurrency import together
-from awrs_ppl.constraints.product import start
+from awrs_ppl.constraints.target import start
 from awrs_ppl.constraints.weighing import require_weights, weigh_texts
 from awrs_ppl.errors import ContextLengthError
 from awrs_ppl.inference.change import Change, Shared

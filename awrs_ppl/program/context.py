@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from awrs_ppl.distributions import Distribution
-from awrs_ppl.errors import ModelError
 from awrs_ppl.foreign import Foreign
+from awrs_ppl.program.arguments import name_of
 from awrs_ppl.program.statements import Call, Condition, Factor, Sample, Statement
 
 if TYPE_CHECKING:
     from genlm.control.potential.base import Potential
 
+    from awrs_ppl.program.execution import Run
     from awrs_ppl.proposals import Proposal
 
 __all__ = ["Context", "Pending"]
@@ -21,25 +22,13 @@ __all__ = ["Context", "Pending"]
 T = TypeVar("T")
 
 
-class Runner(Protocol):
-    """What serves the statements of one execution; see `execution.Run`."""
-
-    def made(self, pending: Pending[Any]) -> None:
-        """A statement was made: it must be awaited before the next one."""
-        ...
-
-    def perform(self, pending: Pending[Any]) -> Generator[Any, Any, Any]:
-        """A statement is awaited: give its value."""
-        ...
-
-
 class Pending(Awaitable[T], Generic[T]):
     """A statement that was made; `await` it to have it done."""
 
-    __slots__ = ("_file", "_line", "_runner", "statement")
+    __slots__ = ("_file", "_line", "_run", "statement")
 
-    def __init__(self, runner: Runner, statement: Statement, file: str, line: int) -> None:
-        self._runner = runner
+    def __init__(self, run: Run, statement: Statement, file: str, line: int) -> None:
+        self._run = run
         self.statement = statement
         self._file, self._line = file, line
 
@@ -49,7 +38,7 @@ class Pending(Awaitable[T], Generic[T]):
         return f"{self._file}:{self._line}"
 
     def __await__(self) -> Generator[Any, Any, T]:
-        return self._runner.perform(self)
+        return self._run.perform(self)
 
     def __repr__(self) -> str:
         return f"<statement {self.statement.name!r} made at {self.line}: await it>"
@@ -74,8 +63,8 @@ class Context:
     False
     """
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self._statements = 0
         self._names: dict[str, int] = {}
 
@@ -157,8 +146,7 @@ class Context:
         return self._make(Call, name, function, args)
 
     def _make(self, kind: type[Statement], name: str | None, *arguments: Any) -> Pending[Any]:
-        if name is not None and not isinstance(name, str):
-            raise ModelError(f"ctx.{kind.kind} got name={name!r}: a name is a str")
+        name = name_of(kind.kind, name)
         base = f"{kind.kind} {self._statements + 1}" if name is None else name
         unique, number = base, self._names.get(base, 0)
         while unique in self._names:
@@ -170,6 +158,6 @@ class Context:
             self._names[base] = number
         self._names[unique] = 1
         frame = sys._getframe(2)
-        pending = Pending(self._runner, statement, frame.f_code.co_filename, frame.f_lineno)
-        self._runner.made(pending)
+        pending = Pending(self._run, statement, frame.f_code.co_filename, frame.f_lineno)
+        self._run.made(pending)
         return pending

@@ -5,24 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from awrs_ppl.distributions import Bernoulli, Categorical, Uniform
-from awrs_ppl.errors import ModelError, ReplayError
+from awrs_ppl.errors import ModelError
+from awrs_ppl.program import misuse, replay
 from awrs_ppl.program.context import Context, Pending
+from awrs_ppl.program.log import Record, copied
 from awrs_ppl.program.statements import Statement
-from awrs_ppl.program.trace import Record, copied
 
-__all__ = ["Model", "Run", "alike", "require_model"]
+__all__ = ["Model", "Run", "require_model"]
 
 Model = Callable[..., Any]
-
-_USUAL_CAUSES = (
-    "a model must do the same again with the same values. The usual causes: `random` or the time "
-    "outside ctx.sample or ctx.call, the order of a set, a global that changed"
-)
 
 
 def require_model(model: Any) -> None:
@@ -71,27 +65,18 @@ class Run:
     async def _main(self, args: Sequence[Any]) -> Any:
         coroutine = self._model(Context(self), *args)
         if not hasattr(coroutine, "__await__"):
-            raise ModelError(
-                f"the model {_named(self._model)} gave {coroutine!r}, not a coroutine: define it "
-                "with `async def`"
-            )
+            raise misuse.no_coroutine(self._model, coroutine)
         try:
             value = await coroutine
         except Exception as error:
             if self._made is not None:
                 # `word = ctx.generate(...)` and then `word.strip()`: the commonest mistake.
-                raise self._faulty(ModelError(_not_awaited(self._made))) from error
+                raise self._faulty(misuse.not_awaited(self._made)) from error
             raise
         if self._made is not None:
-            raise self._faulty(ModelError(_not_awaited(self._made) + " before the model ended"))
+            raise self._faulty(misuse.not_awaited(self._made, " before the model ended"))
         if self._replayed < len(self._records):
-            missing = self._records[self._replayed].statement
-            raise self._faulty(
-                ReplayError(
-                    f"run again, the model ended where it had made {missing.shows()}: "
-                    + _USUAL_CAUSES
-                )
-            )
+            raise self._faulty(replay.ended_early(self._records[self._replayed].statement))
         return value
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
@@ -114,7 +99,7 @@ class Run:
         if not self._task.done():
             return None
         if self._task.cancelled():
-            return ModelError("the model was cancelled from inside: it let a CancelledError out")
+            return misuse.cancelled_inside()
         return self._task.exception()
 
     @property
@@ -153,44 +138,29 @@ class Run:
             self._unwind()
         before, self._made = self._made, pending
         if before is not None:
-            raise self._faulty(
-                ModelError(
-                    f"{_not_awaited(before)} before ctx.{pending.statement.kind}(...) at "
-                    f"{pending.line}: statements run one after the other, so await each in "
-                    "turn, and make no asyncio.gather or TaskGroup of them; for many texts at "
-                    "once raise n_particles"
-                )
-            )
+            raise self._faulty(misuse.overtaken(before, pending))
 
     def perform(self, pending: Pending[Any]) -> Generator[Any, Any, Any]:
         """Serve an awaited statement: from the record, or by blocking until the engine does."""
         if self._dropped:
             self._unwind()
-        statement = pending.statement
         if self._replayed < len(self._records) and self._made is pending:
             # The rules below were kept the first time, or there would be no record.
             self._made = None
             record = self._records[self._replayed]
             self._replayed += 1
-            self._check(record.statement, statement)
+            error = replay.difference(record.statement, pending.statement, self._strict)
+            if error is not None:
+                raise self._faulty(error)
             if record.error is not None:
                 raise record.error
             return copied(record.value)
         if asyncio.current_task() is not self._task or self._future is not None:
-            raise self._faulty(
-                ModelError(
-                    f"ctx.{statement.kind}(...) at {pending.line} was awaited in another task: "
-                    "statements of one particle cannot run side by side. Instead of "
-                    "asyncio.gather, TaskGroup or wait_for, await them in turn, and leave an "
-                    "async generator by contextlib.aclosing"
-                )
-            )
+            raise self._faulty(misuse.another_task(pending))
         if self._made is not pending:
-            raise self._faulty(
-                ModelError(f"ctx.{statement.kind}(...) at {pending.line} was awaited twice")
-            )
+            raise self._faulty(misuse.awaited_twice(pending))
         self._made = None
-        self.statement = statement
+        self.statement = pending.statement
         self._future = asyncio.get_running_loop().create_future()
         self._notify()
         try:
@@ -199,60 +169,13 @@ class Run:
             # Something inside a `ctx.call` may have been cancelled: that is the call's result.
             if self._dropped or error is self._given:
                 raise
-            raise self._faulty(
-                ModelError(
-                    f"a cancellation reached ctx.{statement.kind}(...) at {pending.line}: "
-                    "asyncio.timeout, TaskGroup and wait_for must not span a statement; give "
-                    "`infer` a timeout, or put what is slow into ctx.call"
-                )
-            ) from None
+            raise self._faulty(misuse.reached_by_cancellation(pending)) from None
 
     def _unwind(self) -> None:
         # A generator that asyncio finalizes lives in another task: nothing catches it there.
         own = asyncio.current_task() is self._task
         raise _Dropped if own else asyncio.CancelledError
 
-    def _check(self, recorded: Statement, made: Statement) -> None:
-        same = (
-            recorded.name == made.name
-            and type(recorded) is type(made)
-            and recorded.fingerprint == made.fingerprint
-        )
-        if same and self._strict:
-            same = alike(recorded.compared, made.compared)
-        if not same:
-            raise self._faulty(
-                ReplayError(
-                    "run again, the model made another request.\n"
-                    f"  first: {recorded.shows(self._strict)}\n"
-                    f"  now:   {made.shows(self._strict)}\n{_USUAL_CAUSES}"
-                )
-            )
-
     def _faulty(self, error: ModelError) -> ModelError:
         self._fault = self._fault or error
         return error
-
-
-def alike(first: Any, second: Any) -> bool:
-    """Whether two values are the same, as far as they can be compared."""
-    if isinstance(first, float) and isinstance(second, float):
-        return first == second or math.isclose(first, second, rel_tol=1e-6)
-    if isinstance(first, tuple) and isinstance(second, tuple):
-        return len(first) == len(second) and all(map(alike, first, second))
-    if isinstance(first, Bernoulli | Categorical | Uniform):
-        return repr(first) == repr(second)
-    # Of distributions of torch and scipy: their parameters.
-    if (compared := getattr(first, "compared", None)) is not None:
-        return alike(compared, getattr(second, "compared", None))
-    plain = str | bytes | int | float | bool | list | dict | set | frozenset
-    return first == second if isinstance(first, plain) else True
-
-
-def _named(model: Model) -> str:
-    return getattr(model, "__qualname__", repr(model))
-
-
-def _not_awaited(pending: Pending[Any]) -> str:
-    call = f"ctx.{pending.statement.kind}(...)"
-    return f"{call} at {pending.line} was made and not awaited: write `await {call}`"

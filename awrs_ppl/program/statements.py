@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from awrs_ppl._concurrency import resolve
-from awrs_ppl._messages import quoted
-from awrs_ppl.distributions import Distribution, as_number
 from awrs_ppl.errors import ModelError
-from awrs_ppl.foreign import adapted, kind_of
+from awrs_ppl.foreign import kind_of
+from awrs_ppl.program.arguments import (
+    distribution_of,
+    function_of,
+    log_prob,
+    log_weight_of,
+    truth_of,
+)
 
-__all__ = ["Call", "Condition", "Factor", "Sample", "Statement", "log_prob"]
+__all__ = ["Call", "Condition", "Factor", "Sample", "Statement"]
 
 Rng = Callable[[], np.random.Generator]
 
@@ -28,44 +32,26 @@ Rng = Callable[[], np.random.Generator]
 class Statement:
     """What one statement of a model requests: immutable, so that clones share it.
 
-    A statement that `is_weighted` changes the weight, and particles are synchronized after it.
-    One that `gives` a value is in the repr of a trace. `fingerprint` is what a replay
-    compares beside the class and the name, `compared` what a strict replay compares, too.
+    A statement that `is_weighted` changes the weight, and particles are synchronized after it; one
+    that `filters` only lets through or stops. One that `gives` a value is in the repr of a trace.
+    `fingerprint` is what a replay compares beside the class and the name, `compared` what a strict
+    replay compares, too. `lms` are the language models that it uses. Of what serving it raises,
+    `errors` are raised in the model; the rest ends the inference.
     """
 
     __slots__ = ("name",)
 
     kind: ClassVar[str]
     gives: ClassVar[bool] = False
+    is_weighted: bool = True
+    filters: bool = False
     fingerprint: tuple[str, ...] = ()
+    compared: tuple[Any, ...] = ()
+    lms: tuple[Any, ...] = ()
+    errors: type[Exception] | tuple[type[Exception], ...] = ()
 
     def __init__(self, name: str) -> None:
         self.name = name
-
-    @property
-    def is_weighted(self) -> bool:
-        """Whether it changes the weight."""
-        return True
-
-    @property
-    def filters(self) -> bool:
-        """Whether it only lets through or stops."""
-        return False
-
-    @property
-    def compared(self) -> tuple[Any, ...]:
-        """What `check_replay` compares of two of a kind."""
-        return ()
-
-    @property
-    def lms(self) -> tuple[Any, ...]:
-        """The language models that it uses."""
-        return ()
-
-    @property
-    def errors(self) -> type[Exception] | tuple[type[Exception], ...]:
-        """What is raised in the model if serving raises it; the rest ends the inference."""
-        return ()
 
     async def answer(self, rng: Rng, context: contextvars.Context) -> Any:
         """The value of a statement that is not weighted. `context` is that of the model."""
@@ -86,27 +72,18 @@ class Statement:
 class Sample(Statement):
     """`ctx.sample`: a draw from a distribution, or from `proposal` with a weight."""
 
-    __slots__ = ("distribution", "fingerprint", "proposal")
+    __slots__ = ("compared", "distribution", "fingerprint", "is_weighted", "proposal")
     kind = "sample"
     gives = True
+    errors = Exception
 
     def __init__(self, name: str, distribution: Any, proposal: Any = None) -> None:
         super().__init__(name)
-        self.distribution = _distribution(distribution)
-        self.proposal = None if proposal is None else _distribution(proposal)
+        self.distribution = distribution_of(distribution)
+        self.proposal = None if proposal is None else distribution_of(proposal)
+        self.is_weighted = proposal is not None
         self.fingerprint = (kind_of(self.distribution),)
-
-    @property
-    def is_weighted(self) -> bool:
-        return self.proposal is not None
-
-    @property
-    def compared(self) -> tuple[Any, ...]:
-        return (self.distribution, self.proposal)
-
-    @property
-    def errors(self) -> type[Exception]:
-        return Exception
+        self.compared = (self.distribution, self.proposal)
 
     async def answer(self, rng: Rng, context: contextvars.Context) -> Any:
         return self.distribution.sample(rng())
@@ -125,22 +102,13 @@ class Sample(Statement):
 class Factor(Statement):
     """`ctx.factor`: the weight times exp(`log_weight`)."""
 
-    __slots__ = ("log_weight",)
+    __slots__ = ("compared", "log_weight")
     kind = "factor"
 
     def __init__(self, name: str, log_weight: Any) -> None:
         super().__init__(name)
-        number = as_number(log_weight)
-        if isinstance(log_weight, bool | np.bool_) or math.isnan(number) or number == math.inf:
-            raise ModelError(
-                f"ctx.factor got {quoted(log_weight)}: a log-weight is a number or -inf; "
-                + (_slip(log_weight) or "for a probability p write ctx.factor(math.log(p))")
-            )
-        self.log_weight = number
-
-    @property
-    def compared(self) -> tuple[Any, ...]:
-        return (self.log_weight,)
+        self.log_weight = log_weight_of(log_weight)
+        self.compared = (self.log_weight,)
 
     async def weigh(self, rng: Rng) -> tuple[None, float]:
         return None, self.log_weight
@@ -149,20 +117,14 @@ class Factor(Statement):
 class Condition(Statement):
     """`ctx.condition`: the weight times 1 or 0."""
 
-    __slots__ = ("ok",)
+    __slots__ = ("compared", "ok")
     kind = "condition"
+    filters = True
 
     def __init__(self, name: str, ok: Any) -> None:
         super().__init__(name)
-        self.ok = _truth(ok)
-
-    @property
-    def filters(self) -> bool:
-        return True
-
-    @property
-    def compared(self) -> tuple[Any, ...]:
-        return (self.ok,)
+        self.ok = truth_of(ok)
+        self.compared = (self.ok,)
 
     async def weigh(self, rng: Rng) -> tuple[None, float]:
         return None, 0.0 if self.ok else -math.inf
@@ -171,24 +133,16 @@ class Condition(Statement):
 class Call(Statement):
     """`ctx.call`: a function outside the library, called once."""
 
-    __slots__ = ("args", "fingerprint", "function")
+    __slots__ = ("args", "compared", "fingerprint", "function")
     kind = "call"
     gives = True
+    is_weighted = False
 
     def __init__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         super().__init__(name)
-        if not callable(function):
-            raise ModelError(f"ctx.call got {function!r}: write ctx.call(function, *args)")
-        self.function, self.args = function, args
+        self.function, self.args = function_of(function), args
         self.fingerprint = (getattr(function, "__qualname__", type(function).__qualname__),)
-
-    @property
-    def is_weighted(self) -> bool:
-        return False
-
-    @property
-    def compared(self) -> tuple[Any, ...]:
-        return (self.function, self.args)
+        self.compared = (function, args)
 
     async def answer(self, rng: Rng, context: contextvars.Context) -> Any:
         """Call the function where the model's context variables are seen."""
@@ -196,71 +150,3 @@ class Call(Statement):
         if asyncio.iscoroutine(value):
             value = asyncio.get_running_loop().create_task(value, context=context)
         return await resolve(value)
-
-
-def log_prob(distribution: Distribution, value: Any) -> float:
-    """The checked log-probability of a value. Raises `ModelError` on NaN and +inf."""
-    found = distribution.log_prob(value)
-    number = as_number(found)
-    if math.isnan(number) or number == math.inf:
-        raise ModelError(
-            f"{distribution!r}.log_prob({value!r}) is {quoted(found)}: it must be a number or -inf"
-        )
-    return number
-
-
-def _distribution(given: Any) -> Any:
-    """What `ctx.sample` draws from. Raises `ModelError`."""
-    found = adapted(given)
-    if isinstance(found, type) or not isinstance(found, Distribution):
-        raise ModelError(
-            f"ctx.sample got {quoted(given)}: it needs an object with sample(rng), rng a numpy "
-            "Generator, and log_prob(x), such as Categorical(['a', 'b']), or a distribution of "
-            "torch or scipy, such as scipy.stats.norm(0, 1)"
-        )
-    return found
-
-
-def _truth(ok: Any) -> bool:
-    """What a condition says. Raises `ModelError` where that is hardly what is meant."""
-    slip = _slip(ok)
-    if slip is None and isinstance(ok, str | bytes):
-        slip = "a text is true unless it is empty: compare it, as in text == 'yes'"
-    if slip is None and isinstance(ok, list | tuple | set | frozenset | dict) and _is_several(ok):
-        slip = "it is true unless it is empty: put all(...) or any(...) around it"
-    if slip is None and not (hasattr(type(ok), "__bool__") or hasattr(type(ok), "__len__")):
-        slip = "it is always true: write a comparison, such as ... is not None"
-    if slip is not None:
-        raise ModelError(f"ctx.condition got {quoted(ok)}; {slip}")
-    try:
-        if ok != ok:
-            raise ModelError(
-                f"ctx.condition got {quoted(ok)}, which is neither true nor false: compare what "
-                "it was computed from"
-            )
-        return bool(ok)
-    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
-        # Of torch, numpy, pandas and decimal.
-        raise ModelError(
-            f"ctx.condition got {quoted(ok)}, which is neither true nor false: {error}"
-        ) from error
-
-
-def _is_several(values: Any) -> bool:
-    return len(values) > 0 and all(isinstance(value, bool | np.bool_) for value in values)
-
-
-def _slip(value: Any) -> str | None:
-    """The mistake that most often brings such a value, and what to write instead."""
-    if value is None:
-        return "a function that ends without `return` gives None: does one lack it?"
-    if inspect.isawaitable(value):
-        if inspect.iscoroutine(value):
-            value.close()  # or Python warns that it was never awaited
-        return "it is always true: await it first"
-    if inspect.isasyncgen(value) or isinstance(value, Iterator):
-        return "it is always true: put all(...) or any(...) around it"
-    if callable(value):
-        shown = getattr(value, "__name__", "f").replace("<lambda>", "f")
-        return f"a function is always true: call it, as in {shown}(...)"
-    return None

@@ -19,7 +19,7 @@ import torch
 from awrs_ppl.constraints.dead_ends import is_dead_end, joint_state
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.potential import State
-from awrs_ppl.constraints.product import Target
+from awrs_ppl.constraints.target import Target
 from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.proposals import DEAD, Draw, Proposal
 from awrs_ppl.tokens.next_token import NOTHING, Outcomes, Restriction, weigh_outcomes

@@ -19,13 +19,13 @@ import torch
 from arsenal.maths import logsumexp
 
 from awrs_ppl._values import key
-from awrs_ppl.constraints.product import Target
+from awrs_ppl.constraints.target import Target
 from awrs_ppl.distributions import Bernoulli, Categorical
 from awrs_ppl.errors import ModelError
 from awrs_ppl.program.execution import Model, Run, require_model
+from awrs_ppl.program.log import Record, copied
 from awrs_ppl.program.statements import Call, Condition, Factor, Sample, Statement
 from awrs_ppl.program.text_statements import Generate, Observe
-from awrs_ppl.program.trace import Record, copied
 from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.vocabulary import first_stop
 
@@ -123,10 +123,9 @@ async def _choices(statement: Statement) -> list[tuple[Any, float]]:
 
 async def _observed(observation: Observe) -> float:
     """The log-probability of a value, token by token and apart from the library's own scoring."""
-    if observation.distribution is not None:
-        return observation.distribution.log_prob(observation.value)
-    target = observation.target
-    assert target is not None
+    target = observation.source
+    if not isinstance(target, Target):
+        return target.log_prob(observation.value)
     data = observation.value.encode("utf-8", "surrogateescape")
     ids = target.dense[0].encode(observation.value) if target.dense else ()
     if target.vocabulary is not None and max(ids, default=0) >= len(target.vocabulary.tokens):

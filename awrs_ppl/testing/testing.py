@@ -15,12 +15,12 @@ from awrs_ppl._messages import quoted
 from awrs_ppl._values import is_number, whole
 from awrs_ppl.constraints.genlm_factor import Alphabet
 from awrs_ppl.constraints.potential import BooleanPotential
-from awrs_ppl.constraints.product import start
+from awrs_ppl.constraints.product import target_of
+from awrs_ppl.constraints.target import start
 from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.constraints.weighing import Weigher
 from awrs_ppl.inference.smc import infer
 from awrs_ppl.program.execution import Model
-from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.proposals import Proposal, is_proposal
 from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
 from awrs_ppl.testing.enumeration import continuations, enumerate_posterior, is_allowed

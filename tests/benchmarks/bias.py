@@ -26,7 +26,7 @@ from arsenal.maths import compare, norm
 from tqdm import tqdm
 
 from awrs_ppl import LM, Context, infer
-from awrs_ppl.constraints.product import Target
+from awrs_ppl.constraints.target import Target
 from awrs_ppl.models import goal_inference, json_schema, molecules, pattern_matching, text_to_sql
 from awrs_ppl.potentials import OneOf
 from awrs_ppl.testing.enumeration import continuations

@@ -15,10 +15,9 @@ from genlm.control.potential.base import Potential
 
 from awrs_ppl import Context, ToyLM, predicate, product
 from awrs_ppl.constraints.function_key import function_key
-from awrs_ppl.constraints.genlm_factor import TokenFactor, boolean
-from awrs_ppl.constraints.product import common_alphabet
+from awrs_ppl.constraints.genlm_factor import TokenFactor, boolean, common_alphabet
+from awrs_ppl.constraints.product import target_of
 from awrs_ppl.errors import PotentialError, VocabularyError
-from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.testing import assert_unbiased, enumerate_posterior
 from awrs_ppl.testing.enumeration import Exact
 from awrs_ppl.tokens.text import Text

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from awrs_ppl import ToyLM, infer
-from awrs_ppl.constraints.product import Target
+from awrs_ppl.constraints.target import Target
 from awrs_ppl.potentials import (
     BooleanPotential,
     Contains,

@@ -19,11 +19,11 @@ from awrs_ppl import AWRS, LM, BooleanPotential, Categorical, Context, ToyLM, in
 from awrs_ppl.constraints import prefix_propagation, verdict_cache
 from awrs_ppl.constraints.dead_ends import is_dead_end
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
-from awrs_ppl.constraints.product import start
+from awrs_ppl.constraints.product import target_of
+from awrs_ppl.constraints.target import start
 from awrs_ppl.constraints.verdict_cache import StateVerdicts, VerdictCache
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import Predicate, Regex, predicates
-from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.proposals import awrs
 from awrs_ppl.proposals.head import Head
 from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from awrs_ppl import AWRS, ToyLM, predicate
-from awrs_ppl.constraints.product import start
+from awrs_ppl.constraints.product import target_of
+from awrs_ppl.constraints.target import start
 from awrs_ppl.constraints.verdict_cache import TailDraws, VerdictCache, size_of
-from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
 from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.vocabulary import Vocabulary

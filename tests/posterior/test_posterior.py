@@ -37,8 +37,8 @@ from awrs_ppl.posterior._svg import genealogy_svg
 from awrs_ppl.posterior.posterior import Posterior, Stats
 from awrs_ppl.posterior.records import Sync
 from awrs_ppl.potentials import Regex, Soft
+from awrs_ppl.program.log import Record
 from awrs_ppl.program.statements import Factor, Sample
-from awrs_ppl.program.trace import Record
 
 DEAD = -math.inf
 STATS = Stats(

@@ -28,8 +28,8 @@ from awrs_ppl import (
     run,
 )
 from awrs_ppl.program.execution import Run
+from awrs_ppl.program.log import Record
 from awrs_ppl.program.statements import Sample
-from awrs_ppl.program.trace import Record
 
 LM = ToyLM(["a", "b", "ab", "."], seed=4)
 ABC = Categorical(["a", "b", "c"])

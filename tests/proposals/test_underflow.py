@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from awrs_ppl import AWRS, Context, PaperAWRS, Prior, ToyLM, infer, predicate
-from awrs_ppl.constraints.product import start
+from awrs_ppl.constraints.product import target_of
+from awrs_ppl.constraints.target import start
 from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.potentials import Regex
-from awrs_ppl.program.text_statements import target_of
 from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
 from awrs_ppl.tokens.text import Text
 

@@ -16,16 +16,16 @@ from awrs_ppl import AWRS, ToyLM
 from awrs_ppl.constraints import prefix_propagation, weighing
 from awrs_ppl.constraints.dead_ends import tokens_to_dead_ends
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
-from awrs_ppl.constraints.product import Target
+from awrs_ppl.constraints.target import Target
 from awrs_ppl.inference import inference, text_step
 from awrs_ppl.inference.inference import Inference
 from awrs_ppl.inference.population import Particle, continued
 from awrs_ppl.lm.prompted import PromptedLM
 from awrs_ppl.log_weights import log_mean
 from awrs_ppl.potentials.predicates import Predicate
+from awrs_ppl.program.log import Log
 from awrs_ppl.program.statements import Condition
 from awrs_ppl.program.text_statements import Generate
-from awrs_ppl.program.trace import Log
 from awrs_ppl.proposals import DEAD, Draw, paper
 from awrs_ppl.tokens.urn import pick
 

@@ -20,7 +20,7 @@ from random_programs import Program
 from awrs_ppl import AWRS, Bernoulli, Categorical, Context, PaperAWRS, ToyLM, predicate, product
 from awrs_ppl.constraints import ends, prefix_propagation
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
-from awrs_ppl.constraints.product import Target
+from awrs_ppl.constraints.target import Target
 from awrs_ppl.inference import population, smc, step, text_step
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.inference.resampling import SCHEMES
