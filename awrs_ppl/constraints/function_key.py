@@ -9,10 +9,11 @@ from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
+from weakref import WeakValueDictionary
 
 from awrs_ppl._recent import Recent
 
-__all__ = ["function_key"]
+__all__ = ["FunctionKey", "function_key"]
 
 # Tuples and frozensets of this many items are read once, not at each call.
 LONG = 64
@@ -20,8 +21,17 @@ LONG = 64
 LOOKED_THROUGH = 1024
 
 
-def function_key(function: Callable[..., Any] | None) -> Hashable:
-    """A key that is equal for functions that surely give the same verdicts.
+class FunctionKey:
+    """What is compared of a function; equal ones are one object, so that to look one up is fast."""
+
+    __slots__ = ("__weakref__", "parts")
+
+    def __init__(self, parts: Hashable) -> None:
+        self.parts = parts
+
+
+def function_key(function: Callable[..., Any] | None) -> FunctionKey:
+    """A key that is the same for functions that surely give the same verdicts.
 
     Compared are the code, but not its file and lines; the defaults; the attributes; and the values
     of the closed-over and global names that the code loads, the functions among them in the same
@@ -42,7 +52,16 @@ def function_key(function: Callable[..., Any] | None) -> Hashable:
     >>> function_key(above(3)) == function_key(above(3.0))
     False
     """
-    return _Walk().key(function)
+    parts = _Walk().key(function)
+    number = hash(parts)
+    found = _keys.get(number)
+    if found is None or found.parts != parts:
+        found = _keys[number] = FunctionKey(parts)
+    return found
+
+
+# By hash and not by what is compared, which would be held for good where it holds its own key.
+_keys: WeakValueDictionary[int, FunctionKey] = WeakValueDictionary()
 
 
 class _Same:
