@@ -10,9 +10,9 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from awrs_ppl._messages import show
-from awrs_ppl.constraints.arguments import function, hidden
+from awrs_ppl.constraints.arguments import check_workers, function, hidden, is_async
 from awrs_ppl.constraints.function_key import function_key
-from awrs_ppl.constraints.potential import BooleanPotential, check_workers, is_async
+from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.tokens.text import continuing, decode
 

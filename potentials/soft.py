@@ -7,15 +7,10 @@ from typing import Any
 
 from awrs_ppl._concurrency import resolve
 from awrs_ppl._messages import show
-from awrs_ppl.constraints.arguments import function, hidden
+from awrs_ppl.constraints.arguments import check_workers, function, hidden
 from awrs_ppl.constraints.function_key import function_key
-from awrs_ppl.constraints.potential import (
-    BYTE_TABLES,
-    BYTES,
-    Multiplicative,
-    check_workers,
-    checked_weight,
-)
+from awrs_ppl.constraints.genlm_factor import checked_weight
+from awrs_ppl.constraints.potential import BYTE_TABLES, BYTES, Multiplicative
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.tokens.text import decode
 

@@ -21,12 +21,12 @@ from genlm.control.potential.coerce import Coerced
 from genlm.control.potential.product import Product as GenlmProduct
 
 from awrs_ppl._messages import listed, quoted, show
-from awrs_ppl.constraints.potential import BooleanPotential, Multiplicative, State, checked_weight
+from awrs_ppl.constraints.potential import BooleanPotential, Multiplicative, State
 from awrs_ppl.errors import PotentialError, VocabularyError
 from awrs_ppl.tokens.text import Text, continuing, decode
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
-__all__ = ["Alphabet", "TokenFactor", "boolean", "common_alphabet", "is_boolean"]
+__all__ = ["Alphabet", "TokenFactor", "boolean", "checked_weight", "common_alphabet", "is_boolean"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class TokenFactor:
     async def begin(self, text: Text) -> State | None:
         return await self._reach(text)
 
-    async def advance(self, state: Text, token: int | None, data: bytes) -> State | None:
+    async def advance(self, state: Any, token: int | None, data: bytes) -> State | None:
         # Without a token the potential is not over tokens, or the text would not be spelled.
         return await self._reach(
             state.then(token, data) if token is not None else Text(state.data + data, state.tokens)
@@ -56,7 +56,7 @@ class TokenFactor:
             return None
         return text
 
-    async def accepts(self, state: Text) -> bool:
+    async def accepts(self, state: Any) -> bool:
         if not self.alphabet.is_whole(state):
             return False
         context = self.alphabet.context(state)
@@ -65,7 +65,7 @@ class TokenFactor:
     def mask(self, state: Any, vocabulary: Vocabulary) -> np.ndarray | None:
         return None
 
-    def next_bytes(self, state: Text) -> range | None:
+    def next_bytes(self, state: Any) -> range | None:
         return None if self.alphabet.is_whole(state) else continuing(state.data)
 
     async def _holds(self, weight: Any, text: Text) -> bool:
@@ -76,6 +76,20 @@ class TokenFactor:
                 f"the log-weight {value}: leave out `boolean(...)` to have it weigh"
             )
         return value == 0.0
+
+
+def checked_weight(weight: Any, potential: Potential, text: bytes) -> float:
+    """A log-weight as a float; `PotentialError` on NaN and +inf."""
+    try:
+        weight = float(weight)
+    except (TypeError, ValueError):
+        weight = repr(weight)
+    if not isinstance(weight, float) or math.isnan(weight) or weight == math.inf:
+        raise PotentialError(
+            f"{potential!r} gave the log-weight {weight} to {show(text)}: "
+            "a log-weight must be a number or -inf"
+        )
+    return weight
 
 
 class Alphabet:

@@ -11,8 +11,7 @@ from typing import Any
 from genlm.control.potential.base import Potential
 
 from awrs_ppl._concurrency import together
-from awrs_ppl.constraints.genlm_factor import Alphabet
-from awrs_ppl.constraints.potential import checked_weight
+from awrs_ppl.constraints.genlm_factor import Alphabet, checked_weight
 from awrs_ppl.errors import ContextLengthError
 from awrs_ppl.tokens.text import Text
 
