@@ -94,7 +94,7 @@ def many(count: int) -> tuple[dict[str, Any], list[str]]:
         seconds[WARM : WARM + quarter]
     )
     used = cached(lm)
-    verdicts = REMEMBERED.cost(no_z.key)
+    verdicts = REMEMBERED.constraint(no_z.key).cost
     figures = {
         "inferences": count,
         "MiB after the first hundred": warm / 2**20,
@@ -140,7 +140,7 @@ def states(count: int) -> tuple[dict[str, Any], list[str]]:
         )
         seen += posterior.stats.tokens
         seconds.append(posterior.stats.seconds["proposal"] / posterior.stats.tokens)
-        most = max(most, REMEMBERED.cost(constraint.key))
+        most = max(most, REMEMBERED.constraint(constraint.key).cost)
     quarter = len(seconds) // 4
     slower = statistics.median(seconds[-quarter:]) / statistics.median(seconds[:quarter])
     figures = {

@@ -6,44 +6,36 @@ was checked ahead and not needed is not learned, so that a result does not depen
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Generic, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from awrs_ppl._concurrency import together
 
+if TYPE_CHECKING:
+    from awrs_ppl.constraints.next_verdicts import Answer, NextVerdicts
+
 __all__ = ["ChecksAhead"]
 
-T = TypeVar("T")
 
-
-class ChecksAhead(Generic[T]):
-    """The verdicts at one context that were not needed yet; `speculation` are fetched at once."""
-
-    __slots__ = ("_answers", "speculation")
+class ChecksAhead:
+    """What checks at one context gave and was not needed yet."""
 
     def __init__(self) -> None:
-        self.speculation = 1
-        self._answers: dict[int, T] = {}
+        self._answers: dict[int, Answer] = {}
 
-    async def fetch(
-        self,
-        outcomes: Iterable[int],
-        is_open: Callable[[int], bool],
-        check: Callable[[int], Awaitable[T]],
-    ) -> None:
-        """Check all outcomes that are open at once, if `speculation` is above 1."""
-        if self.speculation == 1:
-            return
-        wanted = [o for o in dict.fromkeys(outcomes) if o not in self._answers and is_open(o)]
-
-        async def one(outcome: int) -> T:
-            return await check(outcome)
-
-        answers = await together(map(one, wanted))
+    async def fetch(self, verdicts: NextVerdicts, outcomes: Iterable[int]) -> None:
+        """Check all tokens at once whose verdict depends on a check."""
+        size = verdicts.vocabulary.size
+        wanted = [
+            outcome
+            for outcome in dict.fromkeys(outcomes)
+            if outcome not in self._answers and outcome < size and verdicts.verdict(outcome) is None
+        ]
+        answers = await together(map(verdicts.check_token, wanted))
         self._answers.update(zip(wanted, answers, strict=True))
 
-    def take(self, outcome: int) -> T | None:
-        """The verdict on an outcome, if it was fetched."""
+    def take(self, outcome: int) -> Answer | None:
+        """What the check of an outcome gave, if it was fetched."""
         return self._answers.pop(outcome, None)
 
     def drop(self) -> None:

@@ -19,20 +19,23 @@ from awrs_ppl.tokens.vocabulary import stop_prefix
 if TYPE_CHECKING:
     from awrs_ppl.constraints.next_verdicts import NextVerdicts
 
-__all__ = ["DeadEnds", "is_dead_end", "joint_state", "leads_to_dead_end", "tokens_to_dead_ends"]
+__all__ = [
+    "DeadEnds",
+    "is_dead_end",
+    "joint_state",
+    "leads_to_dead_end",
+    "note_dead_end",
+    "tokens_to_dead_ends",
+]
 
 _MOST = 65_536
 
 
 class DeadEnds:
-    """The dead ends that were met, and the tokens that lead to them, each up to a limit; true
-    if there is any."""
+    """The dead ends that were met, and the tokens that lead to them, each up to a limit."""
 
     def __init__(self) -> None:
         self._states, self._tokens = Recent(_MOST), Recent(_MOST)
-
-    def __bool__(self) -> bool:
-        return len(self._states) > 0
 
     def __contains__(self, joint: Hashable) -> bool:
         return self._states.get(joint) is not None
@@ -73,27 +76,36 @@ def is_dead_end(verdicts: NextVerdicts) -> bool:
     """Whether every token and every end is known to be rejected, whatever its weight."""
     size, closings = verdicts.vocabulary.size, verdicts.closings
     ends = (j for j, ids in enumerate(closings.ids) if len(ids))
-    if any(end_verdict(verdicts, j) is not False for j in ends):
+    if any(end_verdict(verdicts, size + j) is not False for j in ends):
         return False
     is_text = verdicts.vocabulary.is_text
     left = is_text if verdicts.allowed is None else verdicts.allowed
     left = left & is_text
     left[closings.tokens] = False
-    rejected = verdicts.rejected()
+    _, rejected = verdicts.known_outcomes()
     left[rejected[rejected < size]] = False
     return not left.any()
+
+
+def note_dead_end(verdicts: NextVerdicts, origin: tuple[Hashable, int] | None) -> None:
+    """Where nothing is allowed, remember it; `origin` is the joint state before and the token
+    between."""
+    if is_dead_end(verdicts):
+        if verdicts.cache.dead_ends is None:
+            verdicts.cache.dead_ends = DeadEnds()
+        verdicts.cache.dead_ends.add(joint_state(verdicts), origin)
 
 
 def tokens_to_dead_ends(verdicts: NextVerdicts) -> set[int]:
     """The tokens that are known to lead from here to a dead end."""
     dead_ends = verdicts.cache.dead_ends
-    return dead_ends.tokens(joint_state(verdicts)) if dead_ends else set()
+    return set() if dead_ends is None else dead_ends.tokens(joint_state(verdicts))
 
 
 async def leads_to_dead_end(verdicts: NextVerdicts, token: int) -> bool:
     """Whether an allowed token is known to lead to a dead end."""
     dead_ends = verdicts.cache.dead_ends
-    if not dead_ends:
+    if dead_ends is None:
         return False
     here = joint_state(verdicts)
     if token in dead_ends.tokens(here):

@@ -14,53 +14,42 @@ from awrs_ppl.tokens.text import Text
 
 if TYPE_CHECKING:
     from awrs_ppl.constraints.next_verdicts import NextVerdicts
-    from awrs_ppl.tokens.urn import Urn
     from awrs_ppl.tokens.vocabulary import Closing
 
-__all__ = ["check_end", "decide_ends", "end_verdict", "known_ends"]
+__all__ = ["check_end", "end_verdict", "known_ends"]
 
 
-def known_ends(verdicts: NextVerdicts, verdict: bool) -> list[int]:
-    """The ways to end whose verdict is known and is this one."""
-    return [
-        verdicts.vocabulary.size + j
-        for j in range(len(verdicts.closings.ends))
-        if end_verdict(verdicts, j) is verdict
-    ]
+def known_ends(verdicts: NextVerdicts) -> tuple[list[int], list[int]]:
+    """The ways to end that are known to be allowed, and those known to be rejected."""
+    size, accepted, rejected = verdicts.vocabulary.size, [], []
+    for outcome in range(size, size + len(verdicts.closings.ends)):
+        verdict = end_verdict(verdicts, outcome)
+        if verdict is not None:
+            (accepted if verdict else rejected).append(outcome)
+    return accepted, rejected
 
 
-def end_verdict(verdicts: NextVerdicts, j: int) -> bool | None:
+def end_verdict(verdicts: NextVerdicts, outcome: int) -> bool | None:
     """The verdict on a way to end by all factors, masked ones too; None if it is not known."""
-    end = verdicts.closings.ends[j]
-    found = verdicts.ends.get(verdicts.vocabulary.size + j)
+    end = verdicts.closings.ends[outcome - verdicts.vocabulary.size]
+    found = verdicts.ends.get(outcome)
     if found is None and not end.drop and verdicts.known:
         answers = [known.ends.get(end.keep) for known in verdicts.known.values()]
         if False in answers:
             return False
-        if not verdicts.masked and all(answers):
+        if all(answers) and len(answers) == len(verdicts.target.boolean):
             return True
     return found
 
 
 async def check_end(verdicts: NextVerdicts, outcome: int) -> bool:
     """Whether the text may end in this way; remembered."""
-    j = outcome - verdicts.vocabulary.size
-    verdict = end_verdict(verdicts, j)
+    verdict = end_verdict(verdicts, outcome)
     if verdict is None:
-        verdict = await _evaluate(verdicts, verdicts.closings.ends[j])
+        end = verdicts.closings.ends[outcome - verdicts.vocabulary.size]
+        verdict = await _evaluate(verdicts, end)
     verdicts.ends[outcome] = verdict
     return verdict
-
-
-async def decide_ends(verdicts: NextVerdicts, urn: Urn) -> None:
-    """Decide every way to end that has mass, and take out the others.
-
-    With masks alone this leaves nothing unknown: what is left in `urn` is allowed.
-    """
-    for j in range(len(verdicts.closings.ends)):
-        outcome = verdicts.vocabulary.size + j
-        if urn.weight(outcome) > 0.0 and not await verdicts.check(outcome):
-            urn.remove(outcome)
 
 
 async def _evaluate(verdicts: NextVerdicts, end: Closing) -> bool:

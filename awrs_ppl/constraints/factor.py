@@ -8,53 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Hashable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from genlm.control.potential.base import Potential
 
-from awrs_ppl._concurrency import resolve
 from awrs_ppl._messages import show
 from awrs_ppl.constraints.potential import BooleanPotential, State
 from awrs_ppl.errors import AwrsError, PotentialError
 from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from awrs_ppl.constraints.genlm_factor import TokenFactor
+
 __all__ = ["ByteFactor", "Factor", "evaluate"]
 
-
-class Factor(Protocol):
-    """A Boolean factor of a product, evaluated on tokens."""
-
-    @property
-    def potential(self) -> Potential:
-        """The factor itself."""
-        ...
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for factors that say the same of every text."""
-        ...
-
-    async def begin(self, text: Text) -> State | None:
-        """The state after a whole text; None if no allowed text has this prefix."""
-        ...
-
-    async def advance(self, state: Any, token: int | None, data: bytes) -> State | None:
-        """The state after a token, or after bytes that are no token; None if not allowed."""
-        ...
-
-    async def accepts(self, state: Any) -> bool:
-        """Whether a text may end here."""
-        ...
-
-    def mask(self, state: Any, vocabulary: Vocabulary) -> np.ndarray | None:
-        """All verdicts at once, shape `[vocabulary.size]`, or None if the factor has no mask."""
-        ...
-
-    def next_bytes(self, state: Any) -> range | None:
-        """The bytes that can continue the text, where they are known; else None."""
-        ...
+Factor: TypeAlias = "ByteFactor | TokenFactor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +35,29 @@ class ByteFactor:
 
     @property
     def key(self) -> Hashable:
+        """Equal for factors that say the same of every text."""
         return self.potential.key
 
     async def begin(self, text: Text) -> State | None:
-        return await resolve(self.potential.advance(self.potential.start(), text.data))
+        """The state after a whole text; None if no allowed text has this prefix."""
+        return await self.advance(self.potential.start(), None, text.data)
 
     async def advance(self, state: Any, token: int | None, data: bytes) -> State | None:
-        return await resolve(self.potential.advance(state, data))
+        """The state after a token, or after bytes that are no token; None if not allowed."""
+        after = self.potential.advance(state, data)
+        return await after if isawaitable(after) else after
 
     async def accepts(self, state: Any) -> bool:
-        verdict = await resolve(self.potential.accepts(state))
+        """Whether a text may end here."""
+        verdict = self.potential.accepts(state)
+        if isawaitable(verdict):
+            verdict = await verdict
         if verdict is not True and verdict is not False and not isinstance(verdict, np.bool_):
             raise PotentialError(f"{self.potential!r}.accepts returned {verdict!r}, not a bool")
         return bool(verdict)
 
     def mask(self, state: Any, vocabulary: Vocabulary) -> np.ndarray | None:
+        """All verdicts at once, shape `[vocabulary.size]`, or None if the factor has no mask."""
         if self.potential.mask is None:
             return None
         mask = np.asarray(self.potential.mask(state, vocabulary))
@@ -91,6 +69,7 @@ class ByteFactor:
         return mask
 
     def next_bytes(self, state: Any) -> range | None:
+        """The bytes that can continue the text, where they are known; else None."""
         return self.potential.next_bytes(state)
 
 

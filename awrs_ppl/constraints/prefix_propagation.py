@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from awrs_ppl.constraints.factor import ByteFactor
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
+from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.verdict_cache import StateVerdicts
 from awrs_ppl.tokens.prefix_index import PrefixIndex, boundaries
 from awrs_ppl.tokens.urn import Urn
 
-__all__ = ["propagate"]
+__all__ = ["check_prefix", "propagate"]
 
 _FEW = 32  # up to this many tokens are cheaper kept one by one than as a range
 
@@ -44,10 +45,11 @@ def _accept_prefixes(
 ) -> list[int]:
     """Learn that `factors` accept all tokens that are prefixes of what they have accepted."""
     vocabulary = verdicts.vocabulary
+    accepting = [verdicts.known[i] for i in factors]
     found = []
     for token in vocabulary.prefix_index.within(data) if factors else ():
-        for known in (verdicts.known[i] for i in factors):
-            if known.verdict(token, vocabulary) is None:
+        for known in accepting:
+            if token not in known.accepted and known.verdict(token, vocabulary) is None:
                 known.accept(token, None)
         if urn.weight(token) > 0.0 and verdicts.is_accepted(token):
             found.append(token)
@@ -70,7 +72,7 @@ async def _reject_by_prefix(
         if False not in answers:
             if urn.mass_of(prefix_index.ids[first:last]) < threshold:
                 break
-            state = await verdicts.check_prefix(i, prefix)
+            state = await check_prefix(verdicts, i, prefix)
             if state is not None:
                 known.accept_prefix(prefix)
                 for token in spelled:
@@ -82,6 +84,16 @@ async def _reject_by_prefix(
         return found
     _reject_range(known, prefix_index, prefix_index.range(data), urn)
     return found
+
+
+async def check_prefix(verdicts: NextVerdicts, i: int, prefix: bytes) -> State | None:
+    """The state of a factor after a prefix of tokens, None if it rejects it."""
+    verdicts.checks[i] += 1
+    verdicts.prefix_checks += 1
+    state = await verdicts.advance(i, None, prefix)
+    if state is None:  # a count of 0 would be blamed, too
+        verdicts.rejections[i] += 1
+    return state
 
 
 def _reject_range(

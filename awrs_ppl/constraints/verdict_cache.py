@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from awrs_ppl._recent import Recent
-from awrs_ppl.constraints.dead_ends import DeadEnds
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
-__all__ = ["REMEMBERED", "StateVerdicts", "VerdictCache"]
+if TYPE_CHECKING:
+    from awrs_ppl.constraints.dead_ends import DeadEnds
+
+__all__ = ["REMEMBERED", "ConstraintVerdicts", "StateVerdicts", "TailDraws", "VerdictCache"]
 
 LIMIT = 64 * 2**20
 # What one entry takes, in bytes: measured, dictionaries' room to grow included.
@@ -27,19 +28,19 @@ _CONSTRAINTS = 64
 class TailDraws:
     """How many outcomes of unknown verdict were drawn, and how many of them were allowed."""
 
-    drawn: int = 0
-    allowed: int = 0
+    drawn: float = 0
+    allowed: float = 0
 
     def __add__(self, other: TailDraws) -> TailDraws:
         return TailDraws(self.drawn + other.drawn, self.allowed + other.allowed)
 
-    def share(self, before: float, most: float = math.inf) -> float:
-        """What share of them is allowed, if the guess was `before`; they count for `most` draws
-        at most, and the guess for one."""
+    def at_most(self, most: int) -> TailDraws:
+        """Draws of which the same share was allowed, of this number at most."""
         weight = min(1.0, most / self.drawn) if self.drawn else 0.0
-        return (weight * self.allowed + before) / (weight * self.drawn + 1.0)
+        return TailDraws(weight * self.drawn, weight * self.allowed)
 
 
+@dataclass(slots=True, eq=False)
 class StateVerdicts:
     """What is known of the next tokens at one state of one constraint.
 
@@ -51,30 +52,16 @@ class StateVerdicts:
     were learned, `tail` counts the draws from the tokens and ends that were not known.
     """
 
-    __slots__ = (
-        "_arrays",
-        "accepted",
-        "cost",
-        "ends",
-        "journal",
-        "prefixes",
-        "ranges",
-        "rejected",
-        "tail",
-        "waiting",
-    )
-
-    def __init__(self) -> None:
-        self.accepted: dict[int, State | None] = {}
-        self.waiting: set[int] = set()
-        self.rejected: set[int] = set()
-        self.ranges: list[tuple[int, int]] = []
-        self.prefixes: set[bytes] = set()
-        self.ends: dict[bytes, bool] = {}
-        self.journal: list[int | tuple[int, int]] = []
-        self.tail = TailDraws()
-        self.cost = _TABLE
-        self._arrays: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
+    accepted: dict[int, State | None] = field(default_factory=dict)
+    waiting: dict[int, None] = field(default_factory=dict)
+    rejected: set[int] = field(default_factory=set)
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    prefixes: set[bytes] = field(default_factory=set)
+    ends: dict[bytes, bool] = field(default_factory=dict)
+    journal: list[int | tuple[int, int]] = field(default_factory=list)
+    tail: TailDraws = field(default_factory=TailDraws)
+    cost: int = _TABLE
+    _arrays: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def verdict(self, token: int, vocabulary: Vocabulary) -> bool | None:
         """Whether a token is allowed; None if that is not known."""
@@ -98,7 +85,7 @@ class StateVerdicts:
 
     def wait(self, token: int) -> None:
         """Learn that an accepted token ends in a multi-byte character."""
-        self.waiting.add(token)
+        self.waiting[token] = None
         self.cost += _WAITING
 
     def reject(self, token: int) -> None:
@@ -150,11 +137,44 @@ class StateVerdicts:
         self._arrays.clear()
 
 
-class VerdictCache:
-    """Verdicts of the `constraints` used last, by their keys, each within `limit` bytes; the
-    least recently used states go first. One that `lasts` is used by later runs too.
+class ConstraintVerdicts:
+    """The verdicts of one constraint, by its state and the vocabulary, within `limit` bytes: the
+    least recently used states go first. `tail` counts the draws at all of them."""
 
-    Its `dead_ends` are kept apart from the verdicts.
+    def __init__(self, limit: int) -> None:
+        self._states = Recent(limit)
+        self.tail = TailDraws()
+
+    def at(self, state: State, vocabulary: Vocabulary) -> StateVerdicts:
+        """What is known at a state."""
+        known: StateVerdicts | None = self._states.get((state, vocabulary))
+        if known is None:
+            known = StateVerdicts()
+            self._states.put((state, vocabulary), known, 0)
+            known.cost += size_of(state)
+        return known
+
+    def charge(self, state: State, vocabulary: Vocabulary, tail: TailDraws) -> None:
+        """Charge for what was learned at a state, and forget others if it is too much; count
+        the draws from its `tail`."""
+        self.tail += tail
+        known: StateVerdicts | None = self._states.get((state, vocabulary))
+        if known is not None:
+            known.tail += tail
+            known.forget_arrays()
+            self._states.put((state, vocabulary), known, known.cost)
+
+    @property
+    def cost(self) -> int:
+        """About how many bytes all of them take."""
+        return self._states.cost
+
+
+class VerdictCache:
+    """The verdicts of the `constraints` used last, by their keys, each within `limit` bytes. A
+    cache that `lasts` is used by later runs too.
+
+    `dead_ends`, once any was met, are kept apart from the verdicts.
     """
 
     def __init__(
@@ -162,56 +182,15 @@ class VerdictCache:
     ) -> None:
         self._limit, self.lasts = limit, lasts
         self._constraints = Recent(constraints)
-        self.dead_ends = DeadEnds()
+        self.dead_ends: DeadEnds | None = None
 
-    def verdicts(self, key: Hashable, state: State, vocabulary: Vocabulary) -> StateVerdicts:
-        """What is known at a state of the constraint with this key."""
-        constraint: _Constraint | None = self._constraints.get(key)
-        if constraint is None:
-            constraint = _Constraint(self._limit)
-            self._constraints.put(key, constraint)
-        known: StateVerdicts | None = constraint.states.get((state, vocabulary))
-        if known is None:
-            known = StateVerdicts()
-            known.cost += size_of(state)
-            constraint.states.put((state, vocabulary), known, 0)
-        return known
-
-    def tail(self, key: Hashable) -> TailDraws:
-        """The draws at all states of a constraint together."""
-        constraint: _Constraint | None = self._constraints.get(key)
-        return TailDraws() if constraint is None else constraint.tail
-
-    def charge(
-        self, key: Hashable, state: State, vocabulary: Vocabulary, tail: TailDraws | None = None
-    ) -> None:
-        """Charge for what was learned at a state, and forget others if it is too much; count
-        the draws from its `tail`."""
-        constraint: _Constraint | None = self._constraints.get(key)
-        if constraint is None:
-            return
-        tail = tail or TailDraws()
-        constraint.tail += tail
-        known: StateVerdicts | None = constraint.states.get((state, vocabulary))
-        if known is not None:
-            known.tail += tail
-            known.forget_arrays()
-            constraint.states.put((state, vocabulary), known, known.cost)
-
-    def cost(self, key: Hashable) -> int:
-        """About how many bytes the verdicts of a constraint take."""
-        constraint: _Constraint | None = self._constraints.get(key)
-        return 0 if constraint is None else constraint.states.cost
-
-
-class _Constraint:
-    """The verdicts of one constraint, by state and vocabulary, and its draws from the tail."""
-
-    __slots__ = ("states", "tail")
-
-    def __init__(self, limit: int) -> None:
-        self.states = Recent(limit)
-        self.tail = TailDraws()
+    def constraint(self, key: Hashable) -> ConstraintVerdicts:
+        """The verdicts of the constraint with this key."""
+        found: ConstraintVerdicts | None = self._constraints.get(key)
+        if found is None:
+            found = ConstraintVerdicts(self._limit)
+            self._constraints.put(key, found)
+        return found
 
 
 def size_of(state: Any) -> int:

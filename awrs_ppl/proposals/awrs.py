@@ -131,7 +131,8 @@ class AWRS:
             return await self._draw(head, outcomes, verdicts, rngs)
         finally:
             # Results must not depend on how much was checked ahead.
-            verdicts.ahead.drop()
+            if verdicts.ahead is not None:
+                verdicts.ahead.drop()
 
     async def _learn(self, outcomes: Outcomes, verdicts: NextVerdicts, members: int) -> Head:
         """Check the likeliest outcomes while it pays. No random number is used here."""
@@ -146,7 +147,7 @@ class AWRS:
         else:
             for token in rejected:
                 unknown.remove(token)
-        learned, before, speculation = 0, verdicts.prefix_checks, verdicts.ahead.speculation
+        learned, before, speculation = 0, verdicts.prefix_checks, verdicts.speculation
         ranked = unknown.ranked()
         ahead: list[int] = []
         while learned + verdicts.prefix_checks - before < self._max_checks:
@@ -229,7 +230,7 @@ class AWRS:
             answers = await verdicts.check_all(tail)
             # Repeated draws count again: merging them would halve the weight of their sum.
             found = [outcome for outcome, allowed in zip(tail, answers, strict=True) if allowed]
-            waiting = list(map(verdicts.undecided.is_waiting, found))
+            waiting = [outcome in verdicts.waiting for outcome in found]
             verdicts.note_drawn(len(tail), len(found) - sum(waiting))
             weights = np.concatenate([weights, [weight] * len(found)])
             twists = np.concatenate([twists, np.where(waiting, twist, 1.0)])

@@ -28,7 +28,7 @@ class Head:
         self._accepted, self._weights = outcomes.accepted, outcomes.accepted_weights
         self._more: list[int] = []
         self._more_weights: list[float] = []
-        self._waits = np.isin(self._accepted, verdicts.undecided.waiting())
+        self._waits = np.isin(self._accepted, list(verdicts.waiting))
         self._more_waits: list[bool] = []
         self._waiting = float(self._weights[self._waits].sum())
         self._whole = max(float(self._weights.sum()) - self._waiting, 0.0)
@@ -47,7 +47,7 @@ class Head:
     def twist(self) -> float:
         """What part of their weight those that wait are drawn by: a guess of their verdicts, by
         the others here. In a multi-byte character nothing new is known of it."""
-        log_twist = self._verdicts.undecided.log_twist
+        log_twist = self._verdicts.log_twist
         return max(self._allowed(), _LEAST_TWIST) if log_twist is None else math.exp(log_twist)
 
     def allowed_share(self) -> float:
@@ -70,7 +70,7 @@ class Head:
         weight = self.unknown.remove(outcome)
         self._more.append(outcome)
         self._more_weights.append(weight)
-        waits = self._verdicts.undecided.is_waiting(outcome)
+        waits = outcome in self._verdicts.waiting
         self._more_waits.append(waits)
         if waits:
             self._waiting += weight

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from awrs_ppl.constraints.ends import decide_ends
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.proposals.proposal import Draw
 from awrs_ppl.tokens.next_token import Outcomes
@@ -22,7 +21,11 @@ async def draw_masked(
 ) -> list[Draw]:
     """One draw for each generator, by weight among what is allowed."""
     urn = outcomes.urn()
-    await decide_ends(verdicts, urn)
+    # Ends are in no mask; with their verdicts nothing is unknown.
+    size = verdicts.vocabulary.size
+    for outcome in range(size, size + len(verdicts.closings.ends)):
+        if urn.weight(outcome) > 0.0 and not await verdicts.check(outcome):
+            urn.remove(outcome)
     mass = urn.mass
     require_digits(mass)
     log_weight = outcomes.log_scale + math.log(mass)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from awrs_ppl.constraints.dead_ends import is_dead_end, joint_state
+from awrs_ppl.constraints.dead_ends import joint_state, note_dead_end
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.target import Target
@@ -82,7 +82,8 @@ class TokenStep:
         verdicts = NextVerdicts.at(
             target, text, progress.states, closings, cache, keys, progress.twist
         )
-        verdicts.undecided.uses_twists = twisted
+        if not twisted:
+            verdicts.waiting = {}
         return cls(progress, proposal, verdicts, forced)
 
     def restriction(self, share: float = 1.0) -> Restriction:
@@ -93,12 +94,9 @@ class TokenStep:
         restriction = Restriction(verdicts.closings, allowed, self.forced, share=share)
         if not self.proposal.uses_verdicts:
             return restriction
-        return replace(
-            restriction,
-            accepted=verdicts.accepted(),
-            rejected=verdicts.rejected(),
-            version=verdicts.version,
-        )
+        accepted, rejected = verdicts.known_outcomes()
+        version = verdicts.version
+        return replace(restriction, accepted=accepted, rejected=rejected, version=version)
 
     async def draw(self, rngs: Sequence[np.random.Generator]) -> list[Draw]:
         """One draw for each generator; the outcomes must have been weighed."""
@@ -108,7 +106,8 @@ class TokenStep:
                 return await self.proposal.draw(outcomes, self.verdicts, rngs)
             except Underflow:
                 # What looks at the constraint draws no more from what it rejects.
-                rejected = self.verdicts.rejected() if self.proposal.uses_masks else NOTHING
+                uses_masks = self.proposal.uses_masks
+                rejected = self.verdicts.known_outcomes()[1] if uses_masks else NOTHING
                 outcomes = rescaled(outcomes, rejected)
         return [DEAD] * len(rngs)
 
@@ -117,8 +116,8 @@ class TokenStep:
         verdicts = self.verdicts
         after = [await self._after(draw) for draw in draws]
         # Now and not before: what others find must not depend on who is done first.
-        if None in after and not self.forced and is_dead_end(verdicts):
-            verdicts.cache.dead_ends.add(joint_state(verdicts), self.progress.origin)
+        if None in after and not self.forced:
+            note_dead_end(verdicts, self.progress.origin)
         verdicts.charge()
         return after
 

@@ -35,8 +35,8 @@ class Restriction:
     closings: Closings
     allowed: np.ndarray | None = None
     forced: bool = False
-    accepted: np.ndarray = field(default_factory=lambda: NOTHING)
-    rejected: np.ndarray = field(default_factory=lambda: NOTHING)
+    accepted: np.ndarray = field(default_factory=NOTHING.copy)
+    rejected: np.ndarray = field(default_factory=NOTHING.copy)
     share: float = 1.0
     version: tuple[int, ...] = ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 
-__all__ = ["EMPTY", "Text", "continuing", "decode", "is_in_character"]
+__all__ = ["EMPTY", "Text", "continuing", "decode"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,3 @@ def continuing(data: bytes) -> range | None:
     if not pending:
         return None
     return range(*_SECOND.get(pending[0] if len(pending) == 1 else 0, (0x80, 0xC0)))
-
-
-def is_in_character(next_bytes: range | None) -> bool:
-    """Whether these are next bytes in a multi-byte character, which is judged when it is whole."""
-    return bool(next_bytes) and next_bytes[0] >= 0x80 and next_bytes[-1] < 0xC0

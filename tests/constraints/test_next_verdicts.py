@@ -21,7 +21,12 @@ from awrs_ppl.constraints.dead_ends import is_dead_end
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.product import target_of
 from awrs_ppl.constraints.target import start
-from awrs_ppl.constraints.verdict_cache import StateVerdicts, VerdictCache
+from awrs_ppl.constraints.verdict_cache import (
+    ConstraintVerdicts,
+    StateVerdicts,
+    TailDraws,
+    VerdictCache,
+)
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import Predicate, Regex, predicates
 from awrs_ppl.proposals import awrs
@@ -219,11 +224,9 @@ async def test_accepted_token_accepts_its_prefixes() -> None:
 
 def stale(patch: pytest.MonkeyPatch) -> None:
     """Use the verdicts of one state for all others."""
-    right = VerdictCache.verdicts
+    right = ConstraintVerdicts.at
     patch.setattr(
-        VerdictCache,
-        "verdicts",
-        lambda self, key, state, vocabulary: right(self, key, 0, vocabulary),
+        ConstraintVerdicts, "at", lambda self, state, vocabulary: right(self, 0, vocabulary)
     )
 
 
@@ -244,7 +247,7 @@ async def test_wrong_prefix_propagation_is_caught(
 
 async def test_accepted_prefix_is_not_counted_as_a_rejection() -> None:
     found = await learned(ToyLM(["ab", "b"])("a") * predicate(str.isascii), b"", AWRS(), 0)
-    assert await found.check_prefix(0, b"a") is not None
+    assert await prefix_propagation.check_prefix(found, 0, b"a") is not None
     assert not found.rejections
 
 
@@ -497,7 +500,7 @@ async def test_dead_end_taken_for_a_rejected_prefix_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # All tokens with the prefix that led to the dead end are rejected.
-    monkeypatch.setattr(NextVerdicts, "accepted", dead_prefix)
+    monkeypatch.setattr(NextVerdicts, "known_outcomes", dead_prefix)
     with pytest.raises(AssertionError, match="mean over"):
         await assert_unbiased(narrow, runs=150, n_particles=8)
 
@@ -743,16 +746,16 @@ def test_verdict_cache_after_many_states_stays_within_its_limit() -> None:
     kept = VerdictCache(limit)
     for number in range(10_000):
         state = b"state %d" % number
-        verdicts = kept.verdicts("constraint", state, vocabulary)
+        verdicts = kept.constraint("constraint").at(state, vocabulary)
         for token in range(20):
             verdicts.accept(token, state + b"x")
             verdicts.reject(1000 + token)
         verdicts.reject_range(5000, 200_000)
         verdicts.arrays(vocabulary)
-        kept.charge("constraint", state, vocabulary)
-        assert kept.cost("constraint") <= limit
-    assert kept.verdicts("constraint", b"state 9999", vocabulary).accepted
-    assert not kept.verdicts("constraint", b"state 0", vocabulary).accepted
+        kept.constraint("constraint").charge(state, vocabulary, TailDraws())
+        assert kept.constraint("constraint").cost <= limit
+    assert kept.constraint("constraint").at(b"state 9999", vocabulary).accepted
+    assert not kept.constraint("constraint").at(b"state 0", vocabulary).accepted
 
 
 def test_cost_of_verdicts_is_about_the_memory_they_take() -> None:

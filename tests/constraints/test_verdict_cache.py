@@ -21,17 +21,17 @@ VOCABULARY = Vocabulary([b"a", b"b"], ends=())
 def test_draws_from_the_tail_add_up_by_state_and_by_constraint() -> None:
     cache = VerdictCache()
     for state, draws in (("s", (5, 2)), ("t", (7, 7)), ("s", (1, 0))):
-        cache.verdicts("key", state, VOCABULARY)
-        cache.charge("key", state, VOCABULARY, TailDraws(*draws))
-    assert cache.verdicts("key", "s", VOCABULARY).tail == TailDraws(6, 2)
-    assert cache.verdicts("key", "t", VOCABULARY).tail == TailDraws(7, 7)
-    assert cache.tail("key") == TailDraws(13, 9)
-    assert cache.tail("another") == TailDraws()
+        cache.constraint("key").at(state, VOCABULARY)
+        cache.constraint("key").charge(state, VOCABULARY, TailDraws(*draws))
+    assert cache.constraint("key").at("s", VOCABULARY).tail == TailDraws(6, 2)
+    assert cache.constraint("key").at("t", VOCABULARY).tail == TailDraws(7, 7)
+    assert cache.constraint("key").tail == TailDraws(13, 9)
+    assert cache.constraint("another").tail == TailDraws()
 
 
 def test_cost_of_a_state_is_charged_once_however_often() -> None:
-    cache = VerdictCache()
-    known = cache.verdicts("key", "s", VOCABULARY)
+    constraint = VerdictCache().constraint("key")
+    known = constraint.at("s", VOCABULARY)
     costs = [known.cost]
     for token, state in ((0, "after"), (1, "after" * 100)):
         known.accept(token, state)
@@ -40,12 +40,12 @@ def test_cost_of_a_state_is_charged_once_however_often() -> None:
     assert costs[1] - costs[0] > size_of("after")
     assert costs[2] - costs[1] > size_of("after" * 100)
     for _ in range(3):
-        cache.charge("key", "s", VOCABULARY)
-    assert cache.cost("key") == known.cost > 0
+        constraint.charge("s", VOCABULARY, TailDraws())
+    assert constraint.cost == known.cost > 0
     before = known.cost
     known.accept_prefix(b"ab")
-    cache.charge("key", "s", VOCABULARY)
-    assert cache.cost("key") == known.cost > before
+    constraint.charge("s", VOCABULARY, TailDraws())
+    assert constraint.cost == known.cost > before
 
 
 async def test_token_in_a_character_is_drawn_by_the_twist_with_which_it_was_begun() -> None:

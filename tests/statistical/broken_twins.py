@@ -159,10 +159,10 @@ def longer_accepted(verdicts: Any, factors: Any, data: bytes, urn: Any) -> list[
     return [token for token in longer if urn.weight(token) > 0.0]
 
 
-right_accepted = NextVerdicts.accepted
+right_outcomes = NextVerdicts.known_outcomes
 
 
-def dead_prefix(self: NextVerdicts) -> np.ndarray:
+def dead_prefix(self: NextVerdicts) -> tuple[np.ndarray, np.ndarray]:
     prefix_index = self.vocabulary.prefix_index
     for token in tokens_to_dead_ends(self):
         first, last = prefix_index.range(bytes(self.vocabulary.tokens[token]))
@@ -170,7 +170,7 @@ def dead_prefix(self: NextVerdicts) -> np.ndarray:
             for longer in prefix_index.ids[first:last].tolist():
                 verdicts.accepted.pop(longer, None)
             verdicts.reject_range(first, last)
-    return right_accepted(self)
+    return right_outcomes(self)
 
 
 right_state = Predicate._state

@@ -272,7 +272,9 @@ FAULTS = [
         text_of(lm(["ab", "a", "c"], 5, 2, 2, 1)("c") * no_b * no_a),
     ),
     Fault(
-        "dead end as rejected prefix", of(NextVerdicts, "accepted", wrong.dead_prefix), DEAD_ENDS
+        "dead end as rejected prefix",
+        of(NextVerdicts, "known_outcomes", wrong.dead_prefix),
+        DEAD_ENDS,
     ),
     Fault(
         "remembered with the same numbers",
