@@ -10,6 +10,7 @@ import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from genlm.backend.tokenization import Token
@@ -76,6 +77,24 @@ class TokenFactor:
                 f"the log-weight {value}: leave out `boolean(...)` to have it weigh"
             )
         return value == 0.0
+
+
+# By vocabulary and potential: whether they agree.
+_agreeing: WeakKeyDictionary[Vocabulary, WeakKeyDictionary[Potential, bool]] = WeakKeyDictionary()
+
+
+def _agrees(potential: Potential, vocabulary: Vocabulary) -> bool:
+    """Whether the tokens of a potential are those of a vocabulary."""
+    if potential.vocab is vocabulary.text_tokens:
+        return True
+    found = _agreeing.setdefault(vocabulary, WeakKeyDictionary())
+    if potential not in found:
+        known = len(vocabulary.tokens)
+        found[potential] = all(
+            token.token_id < known and bytes(vocabulary.tokens[token.token_id]) == bytes(token)
+            for token in potential.vocab
+        )
+    return found[potential]
 
 
 def checked_weight(weight: Any, potential: Potential, text: bytes) -> float:
@@ -169,7 +188,7 @@ def _spells(factor: Potential, kind: str, vocabulary: Vocabulary) -> bool:
     """Whether at least one text token can be read by a potential of genlm-control."""
     if kind == "tokens":
         # Tokens are equal by their ids alone, so those of another tokenizer look alike.
-        return vocabulary.agrees(factor)
+        return _agrees(factor, vocabulary)
     if kind == "characters":
         spelled = {byte for symbol in factor.vocab for byte in symbol.encode("utf-8", "replace")}
     else:

@@ -65,8 +65,8 @@ class NextVerdicts:
     # How many tokens are checked at once, and what is known of those not needed yet.
     speculation: int = 1
     ahead: ChecksAhead | None = None
-    # Draws from what is unknown: at all states and at this one before, and here now.
-    _tails: tuple[TailDraws, ...] = ()
+    # Draws from what is unknown up to the last step, at all states and at this one; and here now.
+    tails: tuple[TailDraws, ...] = ()
     _drawn: TailDraws = field(default_factory=TailDraws)
 
     @classmethod
@@ -99,7 +99,7 @@ class NextVerdicts:
             known = constraint.at(states[i], vocabulary)
             if not verdicts.known:
                 # All factors are checked together: their draws are kept with the first.
-                verdicts._tails = constraint.tail.at_most(_ELSEWHERE), known.tail
+                verdicts.tails = constraint.tail.at_most(_ELSEWHERE), known.tail
             verdicts.known[i] = known
             next_bytes = factor.next_bytes(states[i])
             if next_bytes is not None:
@@ -130,14 +130,6 @@ class NextVerdicts:
     def version(self) -> tuple[int, ...]:
         """How much is known by each factor that is checked: see `learned_since`."""
         return tuple([len(known.journal) for known in self.known.values()])
-
-    def allowed_share(self, before: float) -> float:
-        """What share of the unknown outcomes is allowed: by those that were drawn at this state,
-        and at others of the constraint, up to the last step. With nothing seen it is `before`,
-        which counts for one draw."""
-        for tail in self._tails:
-            before = (tail.allowed + before) / (tail.drawn + 1.0)
-        return before
 
     def note_drawn(self, drawn: int, allowed: int) -> None:
         """Count outcomes drawn from the unknown ones; that is seen from the next step on."""
@@ -213,14 +205,9 @@ class NextVerdicts:
 
     async def check_all(self, outcomes: Sequence[int]) -> list[bool]:
         """The verdicts on several outcomes; slow ones are checked at once."""
-        await self.fetch(outcomes)
-        return [await self.check(outcome) for outcome in outcomes]
-
-    async def fetch(self, outcomes: Sequence[int]) -> None:
-        """Check several outcomes at once, if that is faster; what is not needed in the end is not
-        learned."""
         if self.ahead is not None:
             await self.ahead.fetch(self, outcomes)
+        return [await self.check(outcome) for outcome in outcomes]
 
     async def check_token(self, token: int) -> Answer:
         """Check the factors that have no verdict, up to the first that rejects."""

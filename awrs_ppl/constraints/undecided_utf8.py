@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["enter", "note"]
 
+_WAITING = 80  # what an entry takes, in bytes, beside that among the accepted
+
 
 def enter(verdicts: NextVerdicts, known: StateVerdicts, next_bytes: range, twist: float) -> None:
     """Come to a state with these next bytes by a draw of this twist."""
     if _is_in_character(next_bytes):
         verdicts.log_twist = twist
     if not known.journal:
-        known.restrict_first_bytes(next_bytes, verdicts.vocabulary)
+        for ranks in verdicts.vocabulary.prefix_index.outside(next_bytes):
+            known.reject_range(*ranks)
 
 
 def note(known: StateVerdicts, token: int, next_bytes: range | None) -> None:
@@ -32,7 +35,8 @@ def note(known: StateVerdicts, token: int, next_bytes: range | None) -> None:
     continuation.
     """
     if token not in known.accepted and _is_in_character(next_bytes):
-        known.wait(token)
+        known.waiting[token] = None
+        known.cost += _WAITING
 
 
 def _is_in_character(next_bytes: range | None) -> bool:

@@ -20,7 +20,7 @@ __all__ = ["REMEMBERED", "ConstraintVerdicts", "StateVerdicts", "TailDraws", "Ve
 
 LIMIT = 64 * 2**20
 # What one entry takes, in bytes: measured, dictionaries' room to grow included.
-_TABLE, _TOKEN, _RANGE, _WAITING = 960, 130, 160, 80
+_TABLE, _TOKEN, _RANGE = 960, 130, 160
 _CONSTRAINTS = 64
 
 
@@ -83,11 +83,6 @@ class StateVerdicts:
             self.accepted[token] = state
             self.cost += size_of(state)
 
-    def wait(self, token: int) -> None:
-        """Learn that an accepted token ends in a multi-byte character."""
-        self.waiting[token] = None
-        self.cost += _WAITING
-
     def reject(self, token: int) -> None:
         """Learn that a token is not allowed."""
         if token not in self.rejected:
@@ -99,11 +94,6 @@ class StateVerdicts:
         self.ranges = [r for r in self.ranges if not (first <= r[0] and r[1] <= last)]
         self.ranges.append((first, last))
         self._learned((first, last), _RANGE)
-
-    def restrict_first_bytes(self, first_bytes: range, vocabulary: Vocabulary) -> None:
-        """Learn that no token is allowed whose first byte is none of these."""
-        for ranks in vocabulary.prefix_index.outside(first_bytes):
-            self.reject_range(*ranks)
 
     def accept_prefix(self, prefix: bytes) -> None:
         """Learn that a prefix of tokens is allowed."""
@@ -132,8 +122,10 @@ class StateVerdicts:
             self._arrays[key] = accepted, rejected
         return self._arrays[key]
 
-    def forget_arrays(self) -> None:
-        """Drop what is made again when it is needed: ranges may be large."""
+    def note_step(self, tail: TailDraws) -> None:
+        """Count the draws of a step, and drop arrays, which are made again when they are needed:
+        ranges may be large."""
+        self.tail += tail
         self._arrays.clear()
 
 
@@ -157,12 +149,11 @@ class ConstraintVerdicts:
     def charge(self, state: State, vocabulary: Vocabulary, tail: TailDraws) -> None:
         """Charge for what was learned at a state, and forget others if it is too much; count
         the draws from its `tail`."""
-        self.tail += tail
         known: StateVerdicts | None = self._states.get((state, vocabulary))
         if known is not None:
-            known.tail += tail
-            known.forget_arrays()
             self._states.put((state, vocabulary), known, known.cost)
+            known.note_step(tail)
+        self.tail += tail
 
     @property
     def cost(self) -> int:

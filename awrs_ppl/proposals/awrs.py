@@ -159,7 +159,8 @@ class AWRS:
             ahead = [outcome for outcome in ahead if unknown.weight(outcome) > 0.0]
             if len(ahead) <= 1:
                 ahead += islice(ranked, speculation - len(ahead))
-                await verdicts.fetch(ahead)
+                if verdicts.ahead is not None:
+                    await verdicts.ahead.fetch(verdicts, ahead)
             if not ahead:
                 break
             threshold = self._threshold(head, members)

@@ -51,8 +51,12 @@ class Head:
         return max(self._allowed(), _LEAST_TWIST) if log_twist is None else math.exp(log_twist)
 
     def allowed_share(self) -> float:
-        """What share of U is allowed: a guess, by the verdicts so far and by earlier draws."""
-        return max(self._verdicts.allowed_share(self._allowed()), _LEAST_SHARE)
+        """What share of U is allowed: a guess by the verdicts so far, which counts for one draw,
+        and by earlier draws."""
+        share = self._allowed()
+        for tail in self._verdicts.tails:
+            share = (tail.allowed + share) / (tail.drawn + 1.0)
+        return max(share, _LEAST_SHARE)
 
     def _allowed(self) -> float:
         """The allowed share of the mass that is not waiting, half of what is unknown."""

@@ -19,7 +19,7 @@ from awrs_ppl.tokens.prefix_index import PrefixIndex
 if TYPE_CHECKING:
     import torch
     from genlm.backend.tokenization import Token
-    from genlm.control.potential.base import Potential, VocabTables
+    from genlm.control.potential.base import VocabTables
 
 __all__ = ["Closing", "Closings", "Vocabulary"]
 
@@ -98,7 +98,6 @@ class Vocabulary:
         self._closings: dict[tuple[tuple[bytes, ...], bytes], Closings] = {}
         self._hidden: dict[str, torch.Tensor] = {}
         self._same: WeakKeyDictionary[Vocabulary, bool] = WeakKeyDictionary()
-        self._agreeing: WeakKeyDictionary[Potential, bool] = WeakKeyDictionary()
 
     def same_tokens(self, other: Vocabulary) -> bool:
         """Whether token `i` of the one is token `i` of the other, and the ends are the same."""
@@ -110,18 +109,6 @@ class Vocabulary:
                 and all(bytes(self.tokens[i]) == bytes(other.tokens[i]) for i in self.text_ids)
             )
         return self._same[other]
-
-    def agrees(self, potential: Potential) -> bool:
-        """Whether the tokens of a genlm-control potential are those of this vocabulary."""
-        if potential.vocab is self.text_tokens:
-            return True
-        if potential not in self._agreeing:
-            known = len(self.tokens)
-            self._agreeing[potential] = all(
-                token.token_id < known and bytes(self.tokens[token.token_id]) == bytes(token)
-                for token in potential.vocab
-            )
-        return self._agreeing[potential]
 
     @cached_property
     def text_ids(self) -> np.ndarray:
