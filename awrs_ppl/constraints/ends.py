@@ -56,23 +56,22 @@ async def _evaluate(verdicts: NextVerdicts, end: Closing) -> bool:
     text = end.apply(verdicts.text.data)
     for i, factor in enumerate(verdicts.target.boolean):
         known = verdicts.known.get(i)
-        if known is not None and not end.drop and end.keep in known.ends:
-            if known.ends[end.keep]:
-                continue
-            return False
-        if known is not None:
-            verdicts.checks[i] += 1
-        state: State | None = verdicts.states[i]
-        if end.drop:
-            # The stop began in tokens whose bytes the states have already read.
-            state = await verdicts.timed(i, factor.begin(Text(text)), text)
-        elif end.keep:
-            state = await verdicts.timed(i, factor.advance(state, None, end.keep), text)
-        verdict = state is not None and await verdicts.timed(i, factor.accepts(state), text)
-        if known is not None and not end.drop:
-            known.ends[end.keep] = verdict
-            known.cost += 100 + len(end.keep)
-        if not verdict:
-            verdicts.rejections[i] += 1
+        ends = {} if known is None or end.drop else known.ends
+        if end.keep not in ends:
+            state: State | None = verdicts.states[i]
+            if known is not None:
+                verdicts.checks[i] += 1
+            if end.drop:
+                # The stop began in tokens whose bytes the states have already read.
+                state = await verdicts.timed(i, factor.begin(Text(text)), text)
+            elif end.keep:
+                state = await verdicts.timed(i, factor.advance(state, None, end.keep), text)
+            accepts = state is not None and await verdicts.timed(i, factor.accepts(state), text)
+            ends[end.keep] = accepts
+            if known is not None and ends is known.ends:
+                known.cost += 100 + len(end.keep)
+            if not accepts:  # a count of 0 would be blamed, too
+                verdicts.rejections[i] += 1
+        if not ends[end.keep]:
             return False
     return True

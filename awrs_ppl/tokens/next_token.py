@@ -99,9 +99,6 @@ class Batch:
             self._top = likeliest(self.weights)
         return self._top[row]
 
-    def rows_of(self, row: int) -> list[torch.Tensor]:
-        return [rows[row] for rows in self.rows]
-
 
 def weigh_outcomes(
     rows: list[torch.Tensor], vocabulary: Vocabulary, restrictions: Sequence[Restriction]
@@ -167,7 +164,6 @@ def _close(
     groups: dict[int, list[int]] = defaultdict(list)
     for i, restriction in enumerate(restrictions):
         groups[id(restriction.closings)].append(i)
-    found = []
     for members in groups.values():
         closings = restrictions[members[0]].closings
         rows = torch.tensor(members, device=device)[:, None]
@@ -185,12 +181,10 @@ def _close(
         for j, ids in enumerate(closings.ids):
             sums[:, j] = closing[:, at : at + len(ids)].sum(-1)
             at += len(ids)
-        found.append((rows, tokens, torch.from_numpy(sums).to(device, weights.dtype)))
-    weights[:, : vocabulary.size].index_fill_(1, vocabulary.hidden_on(device), 0.0)
-    for rows, tokens, sums in found:
         weights[rows, tokens] = 0.0
         columns = torch.arange(vocabulary.size, vocabulary.size + sums.shape[1], device=device)
-        weights[rows, columns] = sums
+        weights[rows, columns] = torch.from_numpy(sums).to(device, weights.dtype)
+    weights[:, : vocabulary.size].index_fill_(1, vocabulary.hidden_on(device), 0.0)
 
 
 def _take(weights: torch.Tensor, outcomes: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -47,7 +47,7 @@ def rescaled(outcomes: Outcomes, rejected: np.ndarray) -> Outcomes | None:
     None if nothing is left, however small.
     """
     batch, row, restriction = outcomes.batch, outcomes.row, outcomes.restriction
-    rows = batch.rows_of(row)
+    rows = [one[row] for one in batch.rows]
     logs = [torch.log_softmax(one.double(), -1).cpu().numpy() for one in rows]
     log_p = _log_weights(logs, batch.vocabulary, restriction)
     log_p[rejected] = -math.inf
