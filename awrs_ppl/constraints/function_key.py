@@ -7,6 +7,7 @@ import struct
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from functools import partial
+from threading import RLock
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 from weakref import WeakValueDictionary
@@ -54,12 +55,14 @@ def function_key(function: Callable[..., Any] | None) -> FunctionKey:
     """
     parts = _Walk().key(function)
     number = hash(parts)
-    found = _keys.get(number)
-    if found is None or found.parts != parts:
-        found = _keys[number] = FunctionKey(parts)
-    return found
+    with _lock:
+        found = _keys.get(number)
+        if found is None or found.parts != parts:
+            found = _keys[number] = FunctionKey(parts)
+        return found
 
 
+_lock = RLock()  # what the garbage collector frees may run code that comes here
 # By hash and not by what is compared, which would be held for good where it holds its own key.
 _keys: WeakValueDictionary[int, FunctionKey] = WeakValueDictionary()
 

@@ -76,15 +76,14 @@ class NextVerdicts:
         text: Text,
         states: tuple[State, ...],
         closings: Closings,
-        cache: VerdictCache | None = None,
-        keys: tuple[Hashable, ...] | None = None,
-        twist: float = 0.0,
+        cache: VerdictCache,
+        keys: tuple[Hashable, ...] | None,
+        twist: float,
     ) -> NextVerdicts:
         """The verdicts at a context, with the masks evaluated. `keys` are those of the factors,
-        `twist` that of the draw that led here."""
+        if they are known; `twist` is that of the draw that led here."""
         vocabulary = target.vocabulary
         assert vocabulary is not None
-        cache = VerdictCache() if cache is None else cache
         keys = target.keys if keys is None else keys
         verdicts = cls(target, vocabulary, text, states, closings, cache, keys)
         for i, factor in enumerate(target.boolean):

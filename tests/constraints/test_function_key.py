@@ -425,3 +425,17 @@ def test_key_of_a_predicate_after_an_edited_helper_changes() -> None:
     before = potential.key
     exec("def helper(text): return text", names)
     assert potential.key != before
+
+
+def test_key_that_belongs_to_what_it_compares_is_freed() -> None:
+    class Owner:
+        key: Any = None
+
+    def owned() -> weakref.ref[Owner]:
+        owner = Owner()
+        owner.key = function_key(lambda text: owner is not None)
+        return weakref.ref(owner)
+
+    found = owned()
+    gc.collect()
+    assert found() is None
