@@ -34,7 +34,8 @@ async def score(target: Target, text: Text, *, ends: bool) -> float:
 
 async def weighed(target: Target, text: Text, *, ends: bool) -> float:
     """The log-weight that the weighing factors give to a text."""
-    return sum(require_weights(await weigh_texts([(w, text, ends) for w in target.weighted])))
+    answers = await weigh_texts([(weigher, text, ends) for weigher in target.weighted])
+    return sum(require_weights(answers), 0.0)
 
 
 async def dense_log_weight(target: Target, text: Text, *, ends: bool) -> float:
