@@ -16,12 +16,11 @@ from awrs_ppl._values import count_of, is_number
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.prefix_propagation import propagate
 from awrs_ppl.proposals.head import Head
-from awrs_ppl.proposals.masked import draw_masked
 from awrs_ppl.proposals.paper import PaperAWRS
-from awrs_ppl.proposals.proposal import DEAD, Draw
+from awrs_ppl.proposals.pool import Pool, masked_pool
+from awrs_ppl.proposals.proposal import Draw
 from awrs_ppl.tokens.next_token import Outcomes
 from awrs_ppl.tokens.underflow import require_digits
-from awrs_ppl.tokens.urn import pick, strata
 
 __all__ = ["AWRS"]
 
@@ -41,7 +40,7 @@ class AWRS:
     3. *Draw the tail*: k outcomes of U by their weights; an accepted one weighs T = p(U)/(rho k),
        where rho is the probability that the tail is visited at all.
     4. *Combine*: W = p(A) + sum T, and the outcome is one of A with probability p(A)/W, else one
-       of the accepted draws.
+       of the accepted draws. Where children compete, each of these is a child instead.
 
     Given what is known at the freeze, E[W 1{x = v}] = p(v) c(v). Particles at one context learn
     once and share the k draws and W; the positions at which they look up their outcome are
@@ -122,13 +121,25 @@ class AWRS:
         self, outcomes: Outcomes, verdicts: NextVerdicts, rngs: Sequence[np.random.Generator]
     ) -> list[Draw]:
         """One draw for each generator; see `Proposal`."""
+        pool = await self.pool(outcomes, verdicts, rngs[0], len(rngs))
+        return pool.draw(len(rngs), rngs[0])
+
+    async def pool(
+        self,
+        outcomes: Outcomes,
+        verdicts: NextVerdicts,
+        rng: np.random.Generator,
+        members: int,
+    ) -> Pool:
+        """The outcomes for as many draws as there are `members`: the head, and the accepted draws
+        from the tail."""
         if verdicts.is_masked:
-            return await draw_masked(outcomes, verdicts, rngs)
-        head = await self._learn(outcomes, verdicts, len(rngs))
+            return await masked_pool(outcomes, verdicts)
+        head = await self._learn(outcomes, verdicts, members)
         try:
             require_digits(head.mass + head.unknown.mass)
-            self._plan(head, len(rngs))
-            return await self._draw(head, outcomes, verdicts, rngs)
+            self._plan(head, members)
+            return await self._draw_tail(head, outcomes, verdicts, rng)
         finally:
             # Results must not depend on how much was checked ahead.
             if verdicts.ahead is not None:
@@ -211,20 +222,14 @@ class AWRS:
         head.visits = min(wanted, 1.0)
         head.draws = min(_MAX_DRAWS * members, max(1, round(wanted * math.sqrt(1.0 - share))))
 
-    async def _draw(
-        self,
-        head: Head,
-        outcomes: Outcomes,
-        verdicts: NextVerdicts,
-        rngs: Sequence[np.random.Generator],
-    ) -> list[Draw]:
-        """The draws from the tail, all made before any verdict is used, and then the outcomes of
-        all particles from what was found."""
+    async def _draw_tail(
+        self, head: Head, outcomes: Outcomes, verdicts: NextVerdicts, rng: np.random.Generator
+    ) -> Pool:
+        """The head with the draws from the tail, which are all made before any verdict is used."""
         # Nothing is accepted into the head from here on: a token whose verdict is known because
         # it was drawn would count by its own weight and by that of its draw.
-        rng, found, weight = rngs[0], [], 0.0
         twist = head.twist()
-        known, weights, twists = head.frozen()
+        ids, weights, twists = head.frozen()
         if head.draws and (head.visits == 1.0 or rng.random() < head.visits):
             weight = head.unknown.mass / (head.visits * head.draws)
             tail = [head.unknown.draw(rng) for _ in range(head.draws)]
@@ -233,17 +238,7 @@ class AWRS:
             found = [outcome for outcome, allowed in zip(tail, answers, strict=True) if allowed]
             waiting = [outcome in verdicts.waiting for outcome in found]
             verdicts.note_drawn(len(tail), len(found) - sum(waiting))
+            ids = np.concatenate([ids, np.array(found, ids.dtype)])
             weights = np.concatenate([weights, [weight] * len(found)])
             twists = np.concatenate([twists, np.where(waiting, twist, 1.0)])
-        cumulative = np.cumsum(weights * twists)
-        if len(cumulative) == 0 or cumulative[-1] <= 0.0:
-            return [DEAD] * len(rngs)
-        total = float(cumulative[-1])
-        log_weight = outcomes.log_scale + math.log(total)
-        draws = []
-        for reach in strata(len(rngs), rng) * total:
-            i = pick(cumulative, reach)
-            outcome = int(known[i]) if i < len(known) else found[i - len(known)]
-            log_twist = math.log(twists[i])
-            draws.append(Draw(outcome, log_weight - log_twist, log_twist))
-        return draws
+        return Pool(outcomes.log_scale, ids, weights, twists)

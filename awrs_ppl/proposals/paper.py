@@ -16,7 +16,7 @@ import numpy as np
 
 from awrs_ppl._messages import quoted
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
-from awrs_ppl.proposals.masked import draw_masked
+from awrs_ppl.proposals.pool import masked_pool
 from awrs_ppl.proposals.proposal import DEAD, Draw
 from awrs_ppl.tokens.next_token import Outcomes
 from awrs_ppl.tokens.underflow import Underflow, require_digits, rescaled, underflows
@@ -189,7 +189,7 @@ class PaperAWRS:
     ) -> list[Draw]:
         """One draw for each generator; see `Proposal`."""
         if verdicts.is_masked:
-            return await draw_masked(outcomes, verdicts, rngs)
+            return (await masked_pool(outcomes, verdicts)).draw(len(rngs), rngs[0])
         estimate = ESTIMATORS[self.estimator]
         draws = [await estimate(outcomes, verdicts, rng) for rng in rngs]
         if all(draw is DEAD for draw in draws):

@@ -15,7 +15,7 @@ import numpy as np
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.tokens.next_token import Outcomes
 
-__all__ = ["DEAD", "Draw", "Proposal", "is_proposal"]
+__all__ = ["DEAD", "Draw", "Proposal", "has_pool", "is_proposal"]
 
 
 class Draw(NamedTuple):
@@ -38,7 +38,8 @@ class Proposal(Protocol):
 
     `uses_masks`: masks are taken out of the outcomes before the draw. `uses_verdicts`: so are
     those whose verdicts are known, and `outcomes.accepted` are the allowed ones of them.
-    `is_proper`: the weights are proper, so that the evidence is unbiased.
+    `is_proper`: the weights are proper, so that the evidence is unbiased. One with a method `pool`,
+    as `AWRS` has, lets the children of all particles compete.
     """
 
     @property
@@ -59,3 +60,8 @@ class Proposal(Protocol):
 def is_proposal(value: Any) -> bool:
     """Whether something is a proposal, and not a class of them."""
     return not isinstance(value, type) and hasattr(value, "draw")
+
+
+def has_pool(proposal: Proposal) -> bool:
+    """Whether a proposal gives all outcomes with their weights, and not only one."""
+    return hasattr(proposal, "pool")

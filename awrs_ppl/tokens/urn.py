@@ -22,16 +22,16 @@ def block_sums(weights: torch.Tensor) -> np.ndarray:
     return blocks.cpu().numpy().astype(np.float64)
 
 
-def likeliest(weights: torch.Tensor) -> list[list[int]]:
-    """The few heaviest outcomes of each row, `[n, width]`, heaviest first.
+def likeliest(weights: torch.Tensor, most: int = _TOP) -> list[list[int]]:
+    """The heaviest outcomes of each row, `[n, width]`, heaviest first, `most` of them at most.
 
     They are in the blocks with the heaviest maxima, and the rest need not be ranked.
     """
     blocks = weights.unflatten(-1, (-1, BLOCK))
-    count = min(_TOP, blocks.shape[1])
+    count = min(most, blocks.shape[1])
     first = blocks.amax(-1).topk(count).indices
     rows = torch.arange(len(blocks), device=weights.device)[:, None]
-    within = blocks[rows, first].flatten(1).topk(min(_TOP, count * BLOCK)).indices
+    within = blocks[rows, first].flatten(1).topk(min(most, count * BLOCK)).indices
     return (first.gather(1, within // BLOCK) * BLOCK + within % BLOCK).tolist()
 
 
@@ -112,6 +112,14 @@ class Urn:
         self._sums = block_sums(self._row)
         self._stale.clear()
         self._mass = None
+
+    def take(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Take out the heaviest outcomes, `most` of them at most; these, and their weights."""
+        outcomes = np.array(likeliest(self._row[None], most)[0], dtype=np.int64)
+        weights = self._row[self._index(outcomes)].double().cpu().numpy()
+        outcomes, weights = outcomes[weights > 0.0], weights[weights > 0.0]
+        self.remove_all(outcomes)
+        return outcomes, weights
 
     def draw(self, rng: np.random.Generator) -> int:
         """Draw an outcome by its weight, and leave it in. There must be mass."""

@@ -58,20 +58,24 @@ def proposal_that(fault: str) -> Callable[[], AbstractContextManager[Any]]:
             outcome = found[int((position * total - mass) / (total - mass) * len(found))]
         return Draw(outcome, outcomes.log_scale + math.log(total))
 
-    async def draw(self: Any, head: Any, outcomes: Any, verdicts: Any, rngs: Any) -> list[Draw]:
+    async def draw(self: Any, outcomes: Any, verdicts: Any, rngs: Any) -> list[Draw]:
+        if verdicts.is_masked:
+            return await right_draw(self, outcomes, verdicts, rngs)
+        head = await self._learn(outcomes, verdicts, len(rngs))
+        self._plan(head, len(rngs))
         return [await one(head, outcomes, verdicts, rng) for rng in rngs]
 
-    return lambda: patch.object(AWRS, "_draw", draw)
+    return lambda: patch.object(AWRS, "draw", draw)
 
 
-right_tail = AWRS._draw
+right_plan = AWRS._plan
 
 
-async def weighed_alone(self: Any, head: Any, outcomes: Any, verdicts: Any, rngs: Any) -> Any:
+def weighed_alone(self: Any, head: Any, members: int) -> None:
     """The draws that particles pool, weighed as if each had made only its own."""
+    right_plan(self, head, members)
     urn = head.unknown
-    head.unknown = SimpleNamespace(mass=urn.mass * len(rngs), draw=urn.draw)
-    return await right_tail(self, head, outcomes, verdicts, rngs)
+    head.unknown = SimpleNamespace(mass=urn.mass * members, draw=urn.draw)
 
 
 def unpermuted(members: int, rng: np.random.Generator) -> np.ndarray:

@@ -246,7 +246,7 @@ FAULTS = [
     Fault("repeated draws merged", wrong.proposal_that("merges"), FOUR_DRAWS),
     Fault("roulette without its weight", wrong.proposal_that("visits"), FEW_VISITS, runs=2400),
     Fault("roulette shares its number", wrong.proposal_that("shares"), FEW_VISITS, runs=2400),
-    Fault("pooled draws weighed alone", of(AWRS, "_draw", wrong.weighed_alone), ONE_CHECK),
+    Fault("pooled draws weighed alone", of(AWRS, "_plan", wrong.weighed_alone), ONE_CHECK),
     Fault("strata not permuted", of(awrs, "strata", wrong.unpermuted), SAME),
     of_estimator("two-loop without its second", "two-loop", wrong.one_loop),
     of_estimator("recursive with x put back", "recursive", wrong.put_back),
