@@ -16,6 +16,7 @@ class Purpose(IntEnum):
     RESAMPLE = 0
     TOKEN = 1
     SAMPLE = 2
+    CHILDREN = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +19,31 @@ from awrs_ppl.rng import Purpose
 if TYPE_CHECKING:
     from awrs_ppl.inference.recorder import Recorder
 
-__all__ = ["Change", "Shared"]
+__all__ = ["Change", "Contest", "Parent", "Shared"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """What children compete for: the slots of the growing texts and the `spare` ones, where the
+    effective sample size is below `ess_threshold` of all these. `rng` is the choice's."""
+
+    spare: Sequence[int]
+    ess_threshold: float
+    rng: Callable[[], np.random.Generator]
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What all particles of a step share: the makers of their random numbers, the verdicts, and
-    the log-weight `total` of the whole population. With `steer` critics twist."""
+    the log-weight `total` of the whole population. With `steer` critics twist; without a
+    `contest` each particle draws one token."""
 
     stream: Callable[[Particle, Purpose], np.random.Generator]
     recorder: Recorder
     cache: VerdictCache
     total: float
     steer: bool
+    contest: Contest | None = None
 
     def share(self, change: Change) -> float:
         """The part of the population's weight that a particle had before the step."""
@@ -44,6 +56,10 @@ class Change:
 
     `progress` is the text after the step, None where there is none: before the first token, and
     once it is clear that the particle dies, by `killer`, or that its statement fails.
+
+    Children that were chosen together are one change each. The first stays in its parent's slot,
+    the others come to a `new_slot`; `chosen` is by what the choice changed the log-weight,
+    compared with a draw.
     """
 
     particle: Particle
@@ -54,6 +70,13 @@ class Change:
     completes: bool = False
     value: Any = None
     error: Exception | None = None
+    new_slot: int | None = None
+    chosen: float = 0.0
+
+    @property
+    def slot(self) -> int:
+        """Where the particle is after the step."""
+        return self.particle.slot if self.new_slot is None else self.new_slot
 
     @property
     def generate(self) -> Generate:
@@ -79,8 +102,27 @@ class Change:
 
     def apply(self) -> None:
         """Change the particle; if it is still alive, its model can continue."""
-        self.particle.weigh(self.log_weight, self.twist, self.killer)
+        self.particle.weigh(self.log_weight, self.twist, self.killer, self.chosen)
         if not self.completes:
             self.particle.progress = self.progress
         elif self.particle.is_live:
             self.particle.complete(self.value, self.error)
+
+
+@dataclass(slots=True)
+class Parent:
+    """A particle whose children compete: what its step does before the draw, its text then, its
+    log-weight with the twists that its children share, and what its pool weighs."""
+
+    change: Change
+    progress: Progress | None
+    log_weight: float
+    log_mass: float = -math.inf
+
+    def child(self, new_slot: int | None, log_weight: float) -> Change:
+        """The change to a child of this log-weight, twists included, before its draw is made."""
+        return replace(
+            self.change,
+            new_slot=new_slot,
+            chosen=log_weight - self.log_weight - self.log_mass,
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ class Particle:
 
     `log` holds the completed statements, `statement` the one in progress, `progress` its
     partial text, `spent` what it has done to the weight so far. `level` counts completed
-    weighted statements. `twist` is provisional weight on top of `log_weight`.
+    weighted statements. `twist` is provisional weight on top of `log_weight`. A slot `is_free`
+    whose particle was one with another, or had no child that was chosen: it did not die.
     """
 
     slot: int
@@ -40,6 +41,7 @@ class Particle:
     finished: bool = False
     value: Any = None
     killer: str | None = None
+    is_free: bool = False
 
     @property
     def total(self) -> float:
@@ -61,10 +63,13 @@ class Particle:
         """Whether there is more to do: not finished, and of some weight."""
         return not self.finished and self.log_weight > -math.inf
 
-    def weigh(self, log_weight: float, twist: float, killer: str | None) -> None:
-        """Multiply the weight and replace the twist; a weight of zero stays zero."""
+    def weigh(
+        self, log_weight: float, twist: float, killer: str | None, chosen: float = 0.0
+    ) -> None:
+        """Multiply the weight and replace the twist; a weight of zero stays zero. `chosen` is the
+        part of it that the statement has not done."""
         self.log_weight += log_weight
-        self.spent += log_weight
+        self.spent += log_weight - chosen
         self.twist = twist
         if self.log_weight == -math.inf or twist == -math.inf:
             self.log_weight, self.twist, self.killer = -math.inf, 0.0, killer
@@ -79,6 +84,17 @@ class Particle:
         self.statement, self.progress, self.spent = None, None, 0.0
         if self.run is not None:
             self.run.resume(copied(kept), error)
+
+    def branch(self, slot: int) -> Particle:
+        """Another particle with the same past, in the midst of the same text."""
+        return replace(self, slot=slot, run=None, killer=None)
+
+    def leave(self) -> list[Run]:
+        """Free the slot; the run that nothing continues, if there is one."""
+        lost = [] if self.run is None else [self.run]
+        self.log_weight, self.twist, self.is_free = -math.inf, 0.0, True
+        self.statement, self.progress, self.run = None, None, None
+        return lost
 
     def trace(self) -> Trace:
         """The choices made so far."""

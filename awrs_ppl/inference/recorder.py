@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from awrs_ppl._messages import escape
@@ -20,7 +21,7 @@ from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.stats import Stats
 
 if TYPE_CHECKING:
-    from awrs_ppl.inference.change import Change
+    from awrs_ppl.inference.change import Change, Parent
     from awrs_ppl.lm import LM
 
 __all__ = ["Recorder"]
@@ -52,9 +53,11 @@ class Recorder:
         # Of the step that has no synchronization yet.
         self._added: tuple[str, ...] = ()
         self._lost: tuple[Loss, ...] = ()
+        self._parents: Sequence[Parent] = ()
         # Texts come again and again: each is kept once.
         self._shown: dict[tuple[str, bytes, bool], str] = {}
         self._mark = (0.0, 0)
+        self._survived = 1.0
         self._started = time.perf_counter()
         self._bar = Bar(progress, n_particles)
 
@@ -118,6 +121,11 @@ class Recorder:
                 self._lms.setdefault(lm, _counts(lm))
         self._mark = time.perf_counter(), self._checks.total()
 
+    def compete(self, parents: Sequence[Parent], survived: float) -> None:
+        """The children of these compete in this step; those chosen have a share of the weight."""
+        self._parents = parents
+        self._survived *= survived
+
     def note(self, before: Sequence[float], changes: Sequence[Change]) -> None:
         """Record a step, before its changes are made.
 
@@ -136,13 +144,21 @@ class Recorder:
             if name not in self.efforts:
                 self.efforts[name] = Effort(statement.kind, statement.filters)
             if isinstance(statement, Generate):
-                added[particle.slot] = self._unit(change)
+                added[change.slot] = self._unit(change) or added[change.slot]
                 drawn[name] += not change.completes
             else:
                 added[particle.slot] = f"[{name}]"
             if change.log_weight == -math.inf or change.twist == -math.inf:
                 self.deaths.append(_death(len(self.history) + 1, change))
-        self._added, self._lost = tuple(added), self._losses.of(before, changes)
+        self._added = tuple(added)
+        self._lost = self._losses.of(before, changes, self._parents)
+        if self._parents and self.history:
+            # The choice comes before the step: it is the resampling that ended the last one.
+            slots = list(range(len(before)))
+            for change in changes:
+                slots[change.slot] = change.particle.slot
+            self.history[-1] = replace(self.history[-1], ancestors=tuple(slots), chosen=True)
+        self._parents = ()
         for name, count in names.items():
             effort = self.efforts[name]
             effort.seconds += seconds * count / len(changes)

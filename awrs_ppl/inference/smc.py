@@ -26,7 +26,7 @@ async def infer(
     model: Model,
     *args: Any,
     n_particles: int = 10,
-    ess_threshold: float = 0.5,
+    ess_threshold: float | None = None,
     resampling: str = "stratified",
     seed: int | None = None,
     remember: bool = False,

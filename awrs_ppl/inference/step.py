@@ -35,7 +35,7 @@ async def make_step(active: Sequence[Particle], shared: Shared) -> list[Change]:
         return await _end(texts, shared)
     changes = [Change(particle, progress=particle.progress) for particle in growing]
     if growing:
-        await draw_tokens(changes, shared)
+        changes = await draw_tokens(changes, shared)
         with shared.recorder.part("critic"):
             await _steer(changes, shared)
     with shared.recorder.part("observe"):

@@ -3,7 +3,7 @@
 1. The empty text of new particles is weighed.
 2. Particles at one context share one `TokenStep`.
 3. Each language model gives the rows of all contexts in one pass.
-4. The outcomes are weighed and drawn.
+4. The outcomes are weighed and drawn, or the children of all particles compete.
 5. Factors that weigh multiply by prefix(xv)/prefix(x), or at the end by complete(x)/prefix(x).
 """
 
@@ -21,6 +21,7 @@ from awrs_ppl.constraints.target import start
 from awrs_ppl.constraints.weighing import require_weights, weigh_texts
 from awrs_ppl.errors import ContextLengthError
 from awrs_ppl.inference.change import Change, Shared
+from awrs_ppl.inference.competition import Drawn, compete
 from awrs_ppl.proposals import Draw, token_step
 from awrs_ppl.proposals.token_step import Progress, TokenStep
 from awrs_ppl.rng import Purpose
@@ -34,26 +35,40 @@ _Steps = dict[TokenStep, list[Change]]
 _Rows = dict[TokenStep, list[tuple[torch.Tensor, int]]]
 
 
-async def draw_tokens(changes: Sequence[Change], shared: Shared) -> None:
-    """Draw one outcome for each; texts that reach `max_tokens` are ended."""
+async def draw_tokens(changes: Sequence[Change], shared: Shared) -> list[Change]:
+    """Draw one outcome for each; texts that reach `max_tokens` are ended.
+
+    Where children compete, a particle then has several changes, or none.
+    """
     await _begin([change for change in changes if change.progress is None])
-    growing = [change for change in changes if change.progress is not None]
-    starts = [change.log_weight for change in growing]
-    before = [change.progress for change in growing]
     with shared.recorder.part("proposal"):
-        steps = _steps(growing, shared)
+        steps = _steps([change for change in changes if change.progress is not None], shared)
     with shared.recorder.part("language model"):
         rows = await _rows(steps)
     with shared.recorder.part("proposal"):
-        draws = await _draw({step: steps[step] for step in rows}, rows, shared)
-        for step in rows:
-            await _commit(step, steps[step], draws[step])
+        steps = {step: steps[step] for step in rows}
+        _weigh_outcomes(steps, rows, shared)
+        over = [change for change in changes if change.progress is None]
+        if shared.contest is None:
+            drawn = await _draw(steps, shared)
+        else:
+            drawn = await compete(steps, [c.slot for c in over if not c.completes], shared)
+        texts = sorted((c for members, _ in drawn.values() for c in members), key=_slot)
+        starts = [change.log_weight for change in texts]
+        before = [change.progress for change in texts]
+        for step, (members, draws) in drawn.items():
+            await _commit(step, members, draws)
         shared.recorder.count(step.verdicts for step in rows)
-    shared.recorder.tokens += len(growing)
+    shared.recorder.tokens += len(texts)
     with shared.recorder.part("potentials"):
-        await _weigh(growing, before)
-    for change, log_weight in zip(growing, starts, strict=True):
+        await _weigh(texts, before)
+    for change, log_weight in zip(texts, starts, strict=True):
         change.log_weight = log_weight + change.log_weight
+    return sorted([*over, *texts], key=_slot)
+
+
+def _slot(change: Change) -> int:
+    return change.slot
 
 
 async def _begin(fresh: Sequence[Change]) -> None:
@@ -151,13 +166,11 @@ async def _rows(steps: _Steps) -> _Rows:
     for step, error in failed.items():
         del rows[step]
         for change in steps[step]:
-            change.log_weight = 0.0
             change.fail(error)
     return rows
 
 
-async def _draw(steps: _Steps, rows: _Rows, shared: Shared) -> dict[TokenStep, list[Draw]]:
-    """Weigh the outcomes of all steps at once, and draw."""
+def _weigh_outcomes(steps: _Steps, rows: _Rows, shared: Shared) -> None:
     kinds: dict[Any, list[TokenStep]] = defaultdict(list)
     for step in steps:
         target = step.verdicts.target
@@ -166,29 +179,18 @@ async def _draw(steps: _Steps, rows: _Rows, shared: Shared) -> dict[TokenStep, l
         stacked = [_stacked([rows[step][j] for step in alike]) for j in range(count)]
         shares = [math.fsum(map(shared.share, steps[step])) for step in alike]
         token_step.weigh(alike, stacked, shares)
-    draws: dict[TokenStep, list[Draw]] = {}
-
-    async def draw(chain: list[TokenStep]) -> None:
-        for step in chain:
-            rngs = [shared.stream(change.particle, Purpose.TOKEN) for change in steps[step]]
-            draws[step] = await step.draw(rngs)
-
-    await together(map(draw, _chains([step for alike in kinds.values() for step in alike])))
-    return draws
 
 
-def _chains(steps: Sequence[TokenStep]) -> list[list[TokenStep]]:
-    """Steps that learn about the same state draw one after the other, so that what they know
-    does not depend on whose checks are done first; others draw side by side."""
-    chains: list[tuple[set[int], list[TokenStep]]] = []
-    for step in steps:
-        states = {id(known) for known in step.verdicts.known.values()}
-        alike = [chain for chain in chains if chain[0] & states]
-        merged = set[int]().union(states, *(chain[0] for chain in alike))
-        links = [link for chain in alike for link in chain[1]]
-        chains = [chain for chain in chains if not chain[0] & states]
-        chains.append((merged, [*links, step]))
-    return [links for _, links in chains]
+async def _draw(steps: _Steps, shared: Shared) -> Drawn:
+    """One draw for each particle."""
+    drawn: Drawn = {}
+
+    async def draw(step: TokenStep) -> None:
+        rngs = [shared.stream(change.particle, Purpose.TOKEN) for change in steps[step]]
+        drawn[step] = steps[step], await step.draw(rngs)
+
+    await token_step.side_by_side(list(steps), draw)
+    return drawn
 
 
 def _stacked(parts: list[tuple[torch.Tensor, int]]) -> torch.Tensor:

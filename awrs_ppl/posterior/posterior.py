@@ -73,6 +73,7 @@ class Posterior:
         is_proper: bool,
         deaths: Sequence[Death] = (),
         efforts: Mapping[str, Effort] | None = None,
+        free: int = 0,
     ) -> None:
         self._traces = list(traces)
         self.history = list(history)
@@ -85,7 +86,8 @@ class Posterior:
         self.efforts = dict(efforts or {})
         weighted = [trace for trace in self._traces if trace.log_weight > -math.inf]
         self.alive = len(weighted)
-        self.dead = len(self._traces) - self.alive
+        self.free = free
+        self.dead = len(self._traces) - self.alive - free
         finished = [trace for trace in weighted if trace.finished]
         self.values = [trace.value for trace in finished]
         self.log_weights = np.array([trace.log_weight for trace in finished], dtype=np.float64)

@@ -22,7 +22,8 @@ class Loss:
 @dataclass(frozen=True, slots=True)
 class Sync:
     """A synchronization: the ESS of all particles before resampling, those of some weight, and
-    the ancestor of each slot if there was a resampling, of which the slots `kept` had no part.
+    the ancestor of each slot if there was a resampling, of which the slots `kept` had no part;
+    `chosen`: by a choice among the children of all.
 
     Of the step before it: `log_weights` are those of all slots, with twists and before
     resampling; `added` what each slot has written, as text to show; `losses` what the statements
@@ -36,6 +37,7 @@ class Sync:
     added: tuple[str, ...] = ()
     losses: tuple[Loss, ...] = ()
     kept: tuple[int, ...] = ()
+    chosen: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ class Statement:
     """What one statement of a model requests: immutable, so that clones share it.
 
     A statement that `is_weighted` changes the weight, and particles are synchronized after it; one
-    that `filters` only lets through or stops. One that `gives` a value is in the repr of a trace.
+    that `filters` only lets through or stops. One that `gives` a value is in the repr of a trace;
+    one that `is_random` may give another value to each of several equal particles.
     `fingerprint` is what a replay compares beside the class and the name, `compared` what a strict
     replay compares, too. `lms` are the language models that it uses. Of what serving it raises,
     `errors` are raised in the model; the rest ends the inference.
@@ -45,6 +46,7 @@ class Statement:
     gives: ClassVar[bool] = False
     is_weighted: bool = True
     filters: bool = False
+    is_random: ClassVar[bool] = False
     fingerprint: tuple[str, ...] = ()
     compared: tuple[Any, ...] = ()
     lms: tuple[Any, ...] = ()
@@ -76,6 +78,7 @@ class Sample(Statement):
     kind = "sample"
     gives = True
     errors = Exception
+    is_random = True
 
     def __init__(self, name: str, distribution: Any, proposal: Any = None) -> None:
         super().__init__(name)
@@ -137,6 +140,7 @@ class Call(Statement):
     kind = "call"
     gives = True
     is_weighted = False
+    is_random = True
 
     def __init__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         super().__init__(name)

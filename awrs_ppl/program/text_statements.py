@@ -42,6 +42,7 @@ class Generate(Statement):
     )
     kind = "generate"
     gives = True
+    is_random = True
 
     def __init__(
         self,

@@ -7,6 +7,14 @@ from awrs_ppl.proposals.prior import Prior
 from awrs_ppl.proposals.proposal import DEAD, Draw, Proposal, has_pool, is_proposal
 
 __all__ = [
-    *("AWRS", "DEAD", "Draw", "LocalAWRS", "PaperAWRS", "Pool", "Prior", "Proposal", "has_pool"),
+    "AWRS",
+    "DEAD",
+    "Draw",
+    "LocalAWRS",
+    "PaperAWRS",
+    "Pool",
+    "Prior",
+    "Proposal",
+    "has_pool",
     "is_proposal",
 ]

@@ -2,7 +2,7 @@
 
 1. `TokenStep.at`: what is known of the outcomes, the masks evaluated.
 2. `weigh`: the language models' weights on them, for many contexts at once.
-3. `TokenStep.draw`: outcomes and their weights, by a proposal.
+3. `TokenStep.draw`: outcomes and their weights, by a proposal; or `TokenStep.pool`: all of them.
 4. `TokenStep.commit`: the texts that follow; a dead end is noted, and the cache charged for what
    was learned.
 """
@@ -10,24 +10,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from awrs_ppl._concurrency import together
 from awrs_ppl.constraints.dead_ends import joint_state, note_dead_end
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.target import Target
 from awrs_ppl.constraints.verdict_cache import VerdictCache
-from awrs_ppl.proposals import DEAD, Draw, Proposal
+from awrs_ppl.proposals import DEAD, Draw, Pool, Proposal
 from awrs_ppl.tokens.next_token import NOTHING, Outcomes, Restriction, weigh_outcomes
 from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.underflow import Underflow, rescaled
 from awrs_ppl.tokens.vocabulary import stop_prefix
 
-__all__ = ["Progress", "TokenStep", "weigh"]
+__all__ = ["Progress", "TokenStep", "side_by_side", "weigh"]
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +104,27 @@ class TokenStep:
 
     async def draw(self, rngs: Sequence[np.random.Generator]) -> list[Draw]:
         """One draw for each generator; the outcomes must have been weighed."""
+        draws = await self._found(lambda o: self.proposal.draw(o, self.verdicts, rngs))
+        return [DEAD] * len(rngs) if draws is None else draws
+
+    async def pool(self, rng: np.random.Generator, members: int) -> Pool:
+        """All outcomes, learned and drawn for so many draws, of a proposal that has a pool."""
+        find: Any = getattr(self.proposal, "pool")  # noqa: B009
+        pool = await self._found(lambda o: find(o, self.verdicts, rng, members))
+        return Pool(0.0) if pool is None else pool
+
+    async def _found(self, find: Callable[[Outcomes], Awaitable[_T]]) -> _T | None:
+        """What is found in the outcomes, on a scale that has digits; None if nothing is left."""
         outcomes = self.outcomes
         while outcomes is not None:
             try:
-                return await self.proposal.draw(outcomes, self.verdicts, rngs)
+                return await find(outcomes)
             except Underflow:
                 # What looks at the constraint draws no more from what it rejects.
                 uses_masks = self.proposal.uses_masks
                 rejected = self.verdicts.known_outcomes()[1] if uses_masks else NOTHING
                 outcomes = rescaled(outcomes, rejected)
-        return [DEAD] * len(rngs)
+        return None
 
     async def commit(self, draws: Sequence[Draw]) -> list[Progress | None]:
         """The text after each draw, None where its weight is 0; what was learned is kept."""
@@ -155,3 +170,28 @@ def weigh(
     vocabulary = steps[0].verdicts.vocabulary
     for step, outcomes in zip(steps, weigh_outcomes(rows, vocabulary, restrictions), strict=True):
         step.outcomes = outcomes
+
+
+async def side_by_side(
+    steps: Sequence[TokenStep], find: Callable[[TokenStep], Awaitable[Any]]
+) -> None:
+    """Find something for all steps. Those that learn about the same state come one after the
+    other, so that what they know does not depend on whose checks are done first."""
+
+    async def in_turn(chain: list[TokenStep]) -> None:
+        for step in chain:
+            await find(step)
+
+    await together(map(in_turn, _chains(steps)))
+
+
+def _chains(steps: Sequence[TokenStep]) -> list[list[TokenStep]]:
+    chains: list[tuple[set[int], list[TokenStep]]] = []
+    for step in steps:
+        states = {id(known) for known in step.verdicts.known.values()}
+        alike = [chain for chain in chains if chain[0] & states]
+        merged = set[int]().union(states, *(chain[0] for chain in alike))
+        links = [link for chain in alike for link in chain[1]]
+        chains = [chain for chain in chains if not chain[0] & states]
+        chains.append((merged, [*links, step]))
+    return [links for _, links in chains]

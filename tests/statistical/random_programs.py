@@ -90,7 +90,7 @@ def random_program(rng: np.random.Generator) -> Program:
     options: dict[str, Any] = {
         "n_particles": int(rng.choice([1, 2, 3, 4, 6, 8])),
         "ess_threshold": float(rng.choice([0.0, 0.5, 0.9, 1.0])),
-        "resampling": str(rng.choice(list(SCHEMES))),
+        "resampling": str(rng.choice([*SCHEMES, *["auto"] * len(SCHEMES)])),
         "remember": bool(rng.random() < 0.25),
     }
     shown = ", ".join(f"{name}={value}" for name, value in options.items())

@@ -1,0 +1,155 @@
+"""The competition of children in one step: who takes part, and which slots the chosen get."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from awrs_ppl.inference.change import Change, Parent, Shared
+from awrs_ppl.inference.children import Child, choose
+from awrs_ppl.inference.population import Particle
+from awrs_ppl.log_weights import ess, log_sum, normalize
+from awrs_ppl.program.execution import Run
+from awrs_ppl.program.text_statements import Generate
+from awrs_ppl.program.trace import Log
+from awrs_ppl.proposals import DEAD, Draw, Pool, has_pool
+from awrs_ppl.proposals.token_step import TokenStep, side_by_side
+from awrs_ppl.rng import Purpose
+
+__all__ = ["Drawn", "compete", "draw_only_from_pools", "merge"]
+
+# By context: what happens to particles there, and the draw of each.
+Drawn = dict[TokenStep, tuple[list[Change], list[Draw]]]
+
+
+def draw_only_from_pools(particles: Iterable[Particle]) -> bool:
+    """Whether the statements of particles draw no random numbers but for tokens from pools."""
+    statements = [particle.statement for particle in particles]
+    return all(
+        has_pool(statement.proposal)
+        if isinstance(statement, Generate)
+        else statement is not None and not statement.is_random
+        for statement in statements
+    )
+
+
+# --- equal particles ----------------------------------------------------------------------
+
+
+def merge(particles: Sequence[Particle]) -> list[Run]:
+    """Make one of particles that begin a text behind the same choices: the first has the sum of
+    their weights, and the slots of the others are free. Returns their runs, to be unwound.
+
+    To drop the others' weights would bias the result; as many copies would each have the same
+    children.
+    """
+    firsts: dict[Any, Particle] = {}
+    known: dict[int, Any] = {}
+    lost = []
+    for particle in particles:
+        first = firsts.setdefault((_choices(particle.log, known), particle.twist), particle)
+        if first is not particle:
+            first.log_weight = log_sum([first.log_weight, particle.log_weight])
+            lost += particle.leave()
+    return lost
+
+
+def _choices(log: Log | None, known: dict[int, Any]) -> Any:
+    """Equal for logs of equal values; what is `known` of logs that others share is used."""
+    rest = []
+    while log is not None and id(log) not in known:
+        rest.append(log)
+        log = log.before
+    found = None if log is None else known[id(log)]
+    for one in reversed(rest):
+        found = known[id(one)] = (found, _value(one.record.value, one.record.error))
+    return found
+
+
+def _value(value: Any, error: BaseException | None) -> Any:
+    """Equal only for what a model cannot tell apart."""
+    if error is None and (value is None or type(value) in (str, bytes, int, bool)):
+        return type(value), value
+    try:
+        return pickle.dumps((value, error))
+    except Exception:
+        return object()  # equal to nothing else
+
+
+# --- the competition ----------------------------------------------------------------------
+
+
+async def compete(
+    steps: dict[TokenStep, list[Change]], spare: Sequence[int], shared: Shared
+) -> Drawn:
+    """Draw one outcome for each particle, or where their weights differ much, choose among the
+    children of all.
+
+    Each parent's pool is learned, and its tail drawn, for as many draws as its weight is worth
+    slots. Children are chosen where the effective sample size of the parents, by what their pools
+    weigh, is below the threshold: on long texts of which nearly all is allowed every choice would
+    cost more than it gains. That may look at the pools, tails included: given these a child's
+    weight is right. `spare` are the slots of particles that died in this step.
+    """
+    contest = shared.contest
+    assert contest is not None
+    parents, of_step = [], []
+    for step, changes in steps.items():
+        for change in changes:
+            parents.append(Parent(change, change.progress, _log_weight(change)))
+            of_step.append(step)
+    count = len(parents) + len(contest.spare) + len(spare)
+    worth: dict[TokenStep, float] = defaultdict(float)
+    shares = normalize([parent.log_weight for parent in parents]).tolist()
+    for step, share in zip(of_step, shares, strict=True):
+        worth[step] += share
+    rngs = {step: shared.stream(steps[step][0].particle, Purpose.TOKEN) for step in steps}
+    pools: dict[TokenStep, Pool] = {}
+
+    async def find(step: TokenStep) -> None:
+        pools[step] = await step.pool(rngs[step], max(1, round(count * worth[step])))
+
+    await side_by_side(list(steps), find)
+    for parent, step in zip(parents, of_step, strict=True):
+        parent.log_mass = pools[step].log_mass
+    effective = ess([parent.log_weight + parent.log_mass for parent in parents])
+    if not 0.0 < effective < contest.ess_threshold * count * (1 - 1e-9):
+        return {
+            step: (changes, pools[step].draw(len(changes), rngs[step]))
+            for step, changes in steps.items()
+        }
+    # In the order of slots, with which the systematic sample keeps lineages apart.
+    order = sorted(range(len(parents)), key=lambda i: parents[i].change.slot)
+    alive = [i for i in order if parents[i].log_mass > -math.inf]
+    children, survived = choose(
+        [parents[i].log_weight for i in alive], [pools[of_step[i]] for i in alive], count,
+        contest.rng(),
+    )  # fmt: skip
+    families: dict[int, list[Child]] = {i: [] for i in order}
+    for child in children:
+        families[alive[child.parent]].append(child)
+    free = [parents[i].change.slot for i in order if not families[i]]
+    slots = iter(sorted([*free, *contest.spare, *spare]))
+    drawn: Drawn = {step: ([], []) for step in steps}
+    for i, family in families.items():
+        parent, (members, draws) = parents[i], drawn[of_step[i]]
+        if parent.log_mass == -math.inf:
+            members.append(parent.change)
+            draws.append(DEAD)
+        for n, child in enumerate(family):
+            members.append(parent.child(next(slots) if n else None, child.log_weight))
+            log_weight = child.log_weight - parent.log_weight - child.log_twist
+            draws.append(Draw(child.outcome, log_weight, child.log_twist))
+    shared.recorder.compete(parents, survived)
+    return drawn
+
+
+def _log_weight(change: Change) -> float:
+    """The weight of a parent, with the twist of its critic: its children's have that, too, until
+    the critic has seen them. That of its last token is undone by what the pool weighs."""
+    assert change.progress is not None
+    critic = change.particle.twist - change.progress.twist
+    return change.particle.log_weight + change.log_weight + critic
