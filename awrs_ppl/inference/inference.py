@@ -26,7 +26,7 @@ from awrs_ppl.inference.competition import draw_only_from_pools, merge
 from awrs_ppl.inference.failures import report
 from awrs_ppl.inference.population import Particle, continued
 from awrs_ppl.inference.recorder import Recorder
-from awrs_ppl.inference.resampling import SCHEMES, stratified
+from awrs_ppl.inference.resampling import Resampling
 from awrs_ppl.inference.step import make_step
 from awrs_ppl.log_weights import ess, log_sum, normalize
 from awrs_ppl.posterior.posterior import Posterior
@@ -41,13 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["Inference"]
 
 MOST = 1_000_000  # particles: a typing error must not use up the memory
-_WITH_CHILDREN = ("auto", "children")
-# The effective sample size, as a share of the slots, below which they are resampled, and below
-# which children compete. Competing costs more than it gains where few children are worth less than
-# others: on long texts of which 3 % are refused a token, at each step it has 5 to 6 times the
-# variance of the evidence, below 0.75 none more; and where children win it loses half below 0.5
-# and nothing below 0.75.
-_THRESHOLD, _OF_CHILDREN = 0.5, 0.75
 
 
 class Inference:
@@ -68,26 +61,12 @@ class Inference:
         n_particles = whole("n_particles", n_particles, least=1)
         if n_particles > MOST:
             raise ModelError(f"n_particles={n_particles!r}: it must be at most {MOST:,}")
-        if ess_threshold is not None and not (
-            isinstance(ess_threshold, int | float) and 0 <= ess_threshold <= 1
-        ):
-            raise ModelError(
-                f"ess_threshold={ess_threshold!r}: it must be between 0 and 1, or None"
-            )
-        choices = [*_WITH_CHILDREN, *sorted(SCHEMES)]
-        if not isinstance(resampling, str) or resampling not in choices:
-            raise ModelError(f"resampling={resampling!r}: choose one of {choices}")
         self.model, self.args = model, args
         self.particles = [Particle(slot) for slot in range(n_particles)]
         self.recorder = Recorder(n_particles, progress)
         self._streams = streams
         self._cache = cache
-        self._resampling = resampling
-        self._ess_threshold = _THRESHOLD if ess_threshold is None else ess_threshold
-        # With a threshold of 0 nothing is chosen, and nothing merged.
-        self._of_children = _OF_CHILDREN if ess_threshold is None else ess_threshold
-        self._has_children = resampling in _WITH_CHILDREN and self._of_children > 0
-        self._scheme = SCHEMES.get(resampling, stratified)
+        self._resampling = Resampling.of(resampling, ess_threshold)
         self._step_number = 0
         self._due = False
         self._lost: list[Run] = []
@@ -227,7 +206,7 @@ class Inference:
                 self._constraints[generate.keys] = generate.target.boolean
         self.recorder.begin(active)
         weights = [p.total for p in self.particles]
-        steer = self._ess_threshold > 0
+        steer = self._resampling.ess_threshold > 0
         shared = Shared(self._stream, self.recorder, self._cache, log_sum(weights), steer, contest)
         changes = await make_step(active, shared)
         self.recorder.note(weights, changes)
@@ -237,10 +216,10 @@ class Inference:
         """What children compete for in this step, if they can; equal particles are merged."""
         texts = [p for p in active if isinstance(p.statement, Generate)]
         growing = [p for p in texts if p.progress is None or not p.progress.ended]
-        if not self._has_children or not growing:
+        if not self._resampling.of_children or not growing:
             return None
         if not draw_only_from_pools(growing):
-            if self._resampling == "children":
+            if self._resampling.name == "children":
                 raise ModelError(
                     'resampling="children": only AWRS() knows the weights of all next tokens, and '
                     'another proposal was given; write resampling="auto", or leave it out'
@@ -249,7 +228,7 @@ class Inference:
         self._lost += merge([p for p in growing if p.progress is None])
         spare = [p.slot for p in self.particles if p.log_weight == -math.inf]
         rng = functools.partial(self._streams.at, self._step_number, 0, Purpose.CHILDREN)
-        return Contest(spare, self._of_children, rng)
+        return Contest(spare, self._resampling.of_children, rng)
 
     def _apply(self, active: Sequence[Particle], changes: Sequence[Change]) -> None:
         """Change the particles; those of weight zero are never resumed."""
@@ -284,7 +263,7 @@ class Inference:
         While texts are growing, particles that are ahead of them keep their slot and weight: their
         weight says how a text has ended, which that of a growing text does not say yet.
         """
-        if self._has_children and draw_only_from_pools(active):
+        if self._resampling.of_children and draw_only_from_pools(active):
             self._sync()
             return False
         growing = any(p.is_growing for p in self.particles)
@@ -292,12 +271,12 @@ class Inference:
         slots = np.array([p.slot for p in self.particles if p.slot not in kept])
         weights = [self.particles[slot].total for slot in slots]
         # Slightly below the threshold: equal weights miss n by rounding.
-        if not 0 < ess(weights) < self._ess_threshold * len(weights) * (1 - 1e-9):
+        if not 0 < ess(weights) < self._resampling.ess_threshold * len(weights) * (1 - 1e-9):
             self._sync()
             return False
         rng = self._streams.at(self._step_number, 0, Purpose.RESAMPLE)
         ancestors = np.arange(len(self.particles))
-        ancestors[slots] = slots[self._scheme(normalize(weights), rng)]
+        ancestors[slots] = slots[self._resampling.scheme(normalize(weights), rng)]
         self._sync(tuple(ancestors.tolist()), tuple(sorted(kept)))
         self.particles, lost = continued(self.particles, ancestors, kept)
         self._lost += lost

@@ -1,0 +1,388 @@
+"""Competing children: the choice on arrays, whole programs against enumeration, broken twins."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from awrs_ppl import (
+    AWRS,
+    Bernoulli,
+    Categorical,
+    Context,
+    ModelError,
+    Prior,
+    ToyLM,
+    infer,
+    predicate,
+)
+from awrs_ppl.inference import children as children_module
+from awrs_ppl.inference import competition, inference
+from awrs_ppl.inference.change import Parent
+from awrs_ppl.inference.children import choose, threshold
+from awrs_ppl.potentials import OneOf, Regex, Soft
+from awrs_ppl.proposals import Pool
+from awrs_ppl.testing import assert_unbiased
+from awrs_ppl.tokens.urn import Urn
+
+TOKENS = ["a", "b", "ab", "."]
+LM = ToyLM(TOKENS, seed=5)
+
+WEIGHTS = st.lists(st.floats(0, 1e3), min_size=1, max_size=30)
+
+
+# --- the choice ---------------------------------------------------------------------------
+
+
+@given(WEIGHTS, st.lists(st.floats(0, 1), max_size=10), st.integers(1, 12))
+def test_threshold_any_weights_leaves_the_count_in_expectation(heavy, light, count):
+    # None of the others is above any of those given, which are `count` at least.
+    heavy = sorted([*heavy, *[1.0] * count], reverse=True)
+    rest = math.fsum(min(x, heavy[count - 1]) for x in light)
+    level = threshold(np.array(heavy), rest, count)
+    every = [*heavy, *(min(x, heavy[count - 1]) for x in light)]
+    positive = [x for x in every if x > 0]
+    if len(positive) <= count:
+        assert level == 0.0
+    else:
+        kept = sum(min(x / level, 1.0) for x in positive)
+        assert kept == pytest.approx(count, rel=1e-6)
+
+
+def pools_of(rows: list[np.ndarray], dense: bool) -> list[Pool]:
+    if dense:
+        return [Pool(0.0, urn=Urn.of(row)) for row in rows]
+    return [Pool(0.0, np.arange(len(row)), row, np.ones(len(row))) for row in rows]
+
+
+def chosen_weights(
+    rows: list[np.ndarray], count: int, seed: int, *, dense: bool
+) -> dict[tuple[int, int], float]:
+    log_weights = np.log(np.arange(1, len(rows) + 1)).tolist()
+    rng = np.random.default_rng(seed)
+    children, _ = choose(log_weights, pools_of(rows, dense), count, rng)
+    found = {(child.parent, child.outcome): math.exp(child.log_weight) for child in children}
+    assert len(found) == len(children) <= count
+    return found
+
+
+@pytest.mark.parametrize("dense", [True, False], ids=["urn", "array"])
+@pytest.mark.parametrize("count", [1, 2, 5, 12])
+def test_choose_gives_each_child_its_weight_in_expectation(count, dense):
+    rng = np.random.default_rng(7)
+    rows = [rng.dirichlet(np.full(8, 0.4)) for _ in range(3)]
+    runs = 3000
+    sums: dict[tuple[int, int], np.ndarray] = defaultdict(lambda: np.zeros(runs))
+    for seed in range(runs):
+        found = chosen_weights(rows, count, seed, dense=dense)
+        assert math.fsum(found.values()) == pytest.approx(6.0)  # 1 + 2 + 3: nothing is lost
+        for child, weight in found.items():
+            sums[child][seed] = weight
+    for i, row in enumerate(rows):
+        for j, weight in enumerate((i + 1) * row):
+            values = sums[i, j]
+            error = values.std() / math.sqrt(runs)
+            if np.count_nonzero(values) > 20:
+                assert abs(values.mean() - weight) < 4.5 * error + 1e-9
+            else:
+                assert weight < 0.1
+
+
+@pytest.mark.parametrize("dense", [True, False], ids=["urn", "array"])
+def test_choose_few_children_keeps_all(dense):
+    rows = [np.array([0.5, 0.0, 1e-30]), np.array([0.0, 1.0, 0.0])]
+    found = chosen_weights(rows, 3, 0, dense=dense)
+    assert found == pytest.approx({(0, 0): 0.5, (0, 2): 1e-30, (1, 1): 2.0})
+
+
+def test_choose_equal_weights_keeps_one_child_of_each_parent():
+    rng = np.random.default_rng(0)
+    rows = [rng.dirichlet(np.full(50, 0.3)) for _ in range(12)]
+    for seed in range(20):
+        pools = pools_of(rows, dense=True)
+        children, _ = choose([0.0] * 12, pools, 12, np.random.default_rng(seed))
+        assert [child.parent for child in children] == list(range(12))
+
+
+def test_choose_is_over_all_tokens_of_a_large_vocabulary():
+    # 50,000 light tokens in an urn, and a heavy one: the choice takes it, and a spread sample.
+    row = np.full(50_000, 1e-5, dtype=np.float32)
+    row[17] = 0.5
+    children, survived = choose([0.0], [Pool(0.0, urn=Urn.of(row))], 6, np.random.default_rng(1))
+    outcomes = sorted(child.outcome for child in children)
+    assert 17 in outcomes
+    others = np.array([outcome for outcome in outcomes if outcome != 17])
+    assert len(others) == 5
+    assert np.diff(others).min() > 9_000
+    assert survived == pytest.approx(0.5 + 5e-5, rel=1e-3)
+
+
+def test_pool_draws_of_one_token_are_one_child_of_their_sum():
+    pool = Pool(0.0, np.array([3, 1, 3]), np.array([0.25, 0.5, 0.25]), np.ones(3))
+    pool.spread(5)
+    assert pool.ids.tolist() == [1, 3]
+    assert pool.weights.tolist() == [0.5, 0.5]
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 10**6), st.integers(1, 9))
+def test_children_of_a_shared_pool_are_each_parents_own(seed, count):
+    pool = Pool(-1.0, urn=Urn.of(np.array([0.2, 0.3, 0.5])))
+    children, _ = choose([0.0, 1.0], [pool, pool], count, np.random.default_rng(seed))
+    total = math.fsum(math.exp(child.log_weight) for child in children)
+    assert total == pytest.approx((1 + math.e) * math.exp(-1.0))
+
+
+# --- programs -----------------------------------------------------------------------------
+
+
+@predicate
+def no_bb(text: str) -> bool:
+    return "bb" not in text
+
+
+LEARNED = AWRS(effort=0.3, _max_checks=1)  # most of what is allowed is drawn from the tail
+
+
+def length(text: str) -> float:
+    return -0.6 * len(text)
+
+
+def misleading(text: str) -> float:
+    """Likes what `length` dislikes: it must be undone."""
+    return 0.4 * len(text) - (1.0 if text.startswith("b") else 0.0)
+
+
+async def two_texts(ctx: Context) -> tuple[str, str]:
+    first = await ctx.generate(LM("go", stop=".") * no_bb, max_tokens=3, proposal=LEARNED)
+    second = await ctx.generate(LM("then" + first) * no_bb, max_tokens=3)
+    await ctx.observe(LM(first + "?"), second[:1] or "b")
+    return first, second
+
+
+async def masked_then_choice(ctx: Context) -> tuple[str, str, str]:
+    first = await ctx.generate(LM("go") * Regex("a(b|ab)*"), max_tokens=4)
+    toss = await ctx.sample(Categorical(["a", "b"], weights=[3, 1]))
+    second = await ctx.generate(LM(first + toss) * OneOf(["a", "ab", "b"]), max_tokens=3)
+    await ctx.condition(toss in second or len(first) > 2)
+    return first, toss, second
+
+
+async def twisted(ctx: Context) -> str:
+    critic = Soft(length, prefix=misleading)
+    return await ctx.generate(
+        LM("go", stop=".") * no_bb, max_tokens=4, critic=critic, proposal=LEARNED
+    )
+
+
+async def soft_product(ctx: Context) -> str:
+    weigh = Soft(length, prefix=lambda text: 0.3 * text.count("a"))
+    return await ctx.generate(weigh * LM("go") * no_bb, max_tokens=3)
+
+
+async def one_of_two_proposals(ctx: Context) -> str:
+    heads = await ctx.sample(Bernoulli(0.4))
+    proposal = Prior() if heads else AWRS()
+    return await ctx.generate(LM("go") * no_bb, max_tokens=3, proposal=proposal)
+
+
+async def late(ctx: Context) -> str:
+    text = await ctx.generate(LM("go"), max_tokens=5)
+    await ctx.observe(Bernoulli(0.9 if len(text) > 3 else 0.05), True)
+    return text[:2] + await ctx.generate(LM("then"), max_tokens=2)
+
+
+PROGRAMS = [two_texts, masked_then_choice, twisted, soft_product, one_of_two_proposals, late]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_particles", [2, 7])
+@pytest.mark.parametrize("model", PROGRAMS)
+async def test_children_are_unbiased(model: Any, n_particles: int) -> None:
+    await assert_unbiased(
+        model, runs=400, n_particles=n_particles, ess_threshold=1.0, resampling="auto"
+    )
+
+
+async def test_children_of_a_small_pool_are_exact():
+    # As many slots as texts: nothing is drawn, so every run gives the posterior itself.
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(LM("go") * Regex("a|b|ab|aab"), max_tokens=4)
+
+    runs = [
+        await infer(model, n_particles=30, resampling="children", seed=seed, progress=False)
+        for seed in range(3)
+    ]
+    assert len({round(run.log_ml, 12) for run in runs}) == 1
+    assert runs[0].free > 0
+    assert runs[0].dead == 0
+    assert runs[0].free + runs[0].alive == 30
+    assert len(set(runs[0].values)) == len(runs[0].values) - _spellings(runs[0])
+
+
+def _spellings(posterior: Any) -> int:
+    """Texts that stand there in more than one way to spell them in tokens."""
+    return len(posterior.values) - len(set(posterior.values))
+
+
+async def test_children_where_a_proposal_has_no_pool_are_an_error():
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(LM("go") * no_bb, max_tokens=3, proposal=Prior())
+
+    with pytest.raises(ModelError, match='resampling="children": only AWRS'):
+        await infer(model, n_particles=3, resampling="children", seed=0, progress=False)
+    await infer(model, n_particles=3, resampling="auto", seed=0, progress=False)
+
+
+async def test_children_without_a_threshold_draw_as_importance_sampling_does():
+    async def values(resampling: str) -> tuple[list[str], list[float]]:
+        posterior = await infer(
+            two_texts, n_particles=6, ess_threshold=0, resampling=resampling, seed=3, progress=False
+        )
+        return posterior.values, posterior.log_weights.tolist()
+
+    assert await values("auto") == await values("stratified")
+
+
+async def test_call_is_made_once_for_equal_particles():
+    calls = []
+
+    async def model(ctx: Context) -> str:
+        text = await ctx.generate(LM("go") * OneOf(["a"]), max_tokens=3)
+        await ctx.condition(True)
+        return text + await ctx.generate(LM("then") * OneOf(["b"]), max_tokens=3)
+
+    posterior = await infer(model, n_particles=8, resampling="auto", seed=0, progress=False)
+    assert set(posterior.values) == {"ab"}
+    assert not calls
+
+
+async def test_explained_losses_add_up_to_the_evidence():
+    for model in (two_texts, masked_then_choice, twisted, soft_product):
+        posterior = await infer(
+            model, n_particles=9, ess_threshold=1.0, resampling="auto", seed=2, progress=False
+        )
+        costs = posterior.explain().statements
+        assert math.fsum(cost.log_evidence for cost in costs) == pytest.approx(posterior.log_ml)
+
+
+# --- broken twins -------------------------------------------------------------------------
+
+
+async def _is_caught(model: Any, **options: Any) -> None:
+    options = {"runs": 400, "n_particles": 7, "ess_threshold": 1.0, "resampling": "auto"} | options
+    with pytest.raises(AssertionError):
+        await assert_unbiased(model, **options)
+
+
+@pytest.mark.slow
+async def test_dropped_equal_draws_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spread(self: Pool, count: int) -> None:
+        if self.urn is not None:
+            right(self, count)
+            return
+        ids, first = np.unique(self.ids, return_index=True)
+        self.ids, self.weights, self.twists = ids, self.weights[first], self.twists[first]
+
+    right = Pool.spread
+
+    async def drawn(ctx: Context) -> str:
+        many = AWRS(effort=30.0, _max_checks=1)
+        return await ctx.generate(LM("go") * no_bb, max_tokens=3, proposal=many)
+
+    monkeypatch.setattr(Pool, "spread", spread)
+    await _is_caught(drawn)
+
+
+@pytest.mark.slow
+async def test_dropped_equal_particles_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def merge(particles: Any) -> Any:
+        weights = {id(p): p.log_weight for p in particles}
+        lost = right(particles)
+        for particle in particles:
+            if particle.log_weight > -math.inf:
+                particle.log_weight = weights[id(particle)]
+        return lost
+
+    right = competition.merge
+    monkeypatch.setattr(inference, "merge", merge)
+    await _is_caught(two_texts)
+
+
+@pytest.mark.slow
+async def test_twist_left_in_a_child_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(competition, "_log_weight", lambda c: c.particle.log_weight + c.log_weight)
+
+    def child(self: Parent, new_slot: int | None, log_weight: float) -> Any:
+        made = right(self, new_slot, log_weight)
+        made.log_weight += made.particle.twist
+        return made
+
+    right = Parent.child
+    monkeypatch.setattr(Parent, "child", child)
+    await _is_caught(twisted)
+
+
+@pytest.mark.slow
+async def test_light_children_with_their_own_weight_are_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def own(log_weights: Any, pools: Any, count: int, rng: Any) -> Any:
+        children, survived = right(log_weights, pools, count, rng)
+        found = []
+        for child in children:
+            pool = pools[child.parent]
+            (i,) = np.flatnonzero(pool.ids == child.outcome)
+            weight = math.log(pool.weights[i] * pool.twists[i]) + pool.log_scale
+            found.append(child._replace(log_weight=log_weights[child.parent] + weight))
+        return found, survived
+
+    right = children_module.choose
+    monkeypatch.setattr(competition, "choose", own)
+    await _is_caught(two_texts, n_particles=2)
+
+
+@pytest.mark.slow
+async def test_random_order_loses_lineages(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where hardly anything is rejected each beginning goes on, unless the sample is shuffled.
+    lm = ToyLM([chr(97 + i) for i in range(20)], seed=1, scale=0.3)
+    text_rule = Regex("([b-t]|a[c-t])*")
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(lm("a") * text_rule, max_tokens=14)
+
+    async def first_letters() -> float:
+        counts = []
+        for seed in range(12):
+            posterior = await infer(
+                model, n_particles=16, ess_threshold=1.0, resampling="auto", seed=seed,
+                progress=False,
+            )  # fmt: skip
+            counts.append(len({text[:2] for text in posterior.values}))
+        return float(np.mean(counts))
+
+    kept = await first_letters()
+
+    def shuffled(log_weights: Any, pools: Any, count: int, rng: Any) -> Any:
+        for pool in pools:
+            pool.spread(100)
+        alone = [
+            (i, Pool(pool.log_scale, pool.ids[j : j + 1], pool.weights[j : j + 1], np.ones(1)))
+            for i, pool in enumerate(pools)
+            for j in range(len(pool.ids))
+        ]
+        alone = [alone[k] for k in rng.permutation(len(alone))]
+        children, survived = right(
+            [log_weights[i] for i, _ in alone], [pool for _, pool in alone], count, rng
+        )
+        return [child._replace(parent=alone[child.parent][0]) for child in children], survived
+
+    right = children_module.choose
+    monkeypatch.setattr(competition, "choose", shuffled)
+    assert await first_letters() < kept - 1.0
