@@ -21,8 +21,8 @@ class Purpose(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class RandomStreams:
-    """Generators keyed by the seed, the run's `entropy`, the number of the step, the slot and
-    the purpose.
+    """Generators keyed by the seed, the `entropy`, the number of the `run`, that of the step, the
+    slot and the purpose.
 
     >>> streams = RandomStreams(seed=0)
     >>> streams.at(3, 1, Purpose.TOKEN).random() == streams.at(3, 1, Purpose.TOKEN).random()
@@ -31,6 +31,7 @@ class RandomStreams:
 
     seed: int
     entropy: int = 0
+    run: int = 0
 
     @classmethod
     def fresh(cls) -> RandomStreams:
@@ -39,6 +40,8 @@ class RandomStreams:
 
     def at(self, step: int, slot: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
         """The generator of a key; `index` separates what one slot does in one step."""
-        entropy = [self.seed, self.entropy] if self.entropy else self.seed
+        entropy: int | list[int] = [self.seed, self.entropy] if self.entropy else self.seed
+        if self.run:
+            entropy = [self.seed, self.entropy, self.run]
         key = np.random.SeedSequence(entropy, spawn_key=(step, slot, int(purpose), index))
         return np.random.Generator(np.random.PCG64(key))

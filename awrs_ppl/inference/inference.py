@@ -51,8 +51,7 @@ class Inference:
         model: Model,
         args: Sequence[Any],
         n_particles: int,
-        ess_threshold: float | None,
-        resampling: str,
+        resampling: Resampling,
         streams: RandomStreams,
         progress: bool,
         cache: VerdictCache,
@@ -63,10 +62,10 @@ class Inference:
             raise ModelError(f"n_particles={n_particles!r}: it must be at most {MOST:,}")
         self.model, self.args = model, args
         self.particles = [Particle(slot) for slot in range(n_particles)]
-        self.recorder = Recorder(n_particles, progress)
+        self.recorder = Recorder(n_particles, progress and not streams.run, not streams.run)
         self._streams = streams
         self._cache = cache
-        self._resampling = Resampling.of(resampling, ess_threshold)
+        self._resampling = resampling
         self._step_number = 0
         self._due = False
         self._lost: list[Run] = []
@@ -102,7 +101,9 @@ class Inference:
         await self._unwind()
 
     def posterior(self, *, stopped: str | None) -> Posterior:
-        """The posterior of the particles as they are now."""
+        """The posterior of the particles as they are now, `stopped` if some are not done."""
+        if not any(particle.is_live for particle in self.particles):
+            stopped = None
         if self._due:
             self._sync()  # a timeout came between a step and its synchronization
         recorder = self.recorder

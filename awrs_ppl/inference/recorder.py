@@ -15,7 +15,7 @@ from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.inference._progress import Bar
 from awrs_ppl.inference.losses import Losses
 from awrs_ppl.inference.population import Particle
-from awrs_ppl.log_weights import ess
+from awrs_ppl.log_weights import ess, normalize
 from awrs_ppl.posterior.records import Death, Effort, Loss, Sync
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.stats import Stats
@@ -34,10 +34,11 @@ class Recorder:
 
     `seconds` is by part, the other costs by potential; `history` has each synchronization,
     `kills` counts deaths by what is to blame, `deaths` describes each. `is_proper`: all
-    proposals so far give proper weights.
+    proposals so far give proper weights. Of several runs side by side one `counts_rows` of the
+    language model, for they share its passes.
     """
 
-    def __init__(self, n_particles: int, progress: bool) -> None:
+    def __init__(self, n_particles: int, progress: bool, counts_rows: bool = True) -> None:
         self.history: list[Sync] = []
         self.kills: Counter[str] = Counter()
         self.deaths: list[Death] = []
@@ -58,6 +59,7 @@ class Recorder:
         self._shown: dict[tuple[str, bytes, bool], str] = {}
         self._mark = (0.0, 0)
         self._survived = 1.0
+        self._counts_rows = counts_rows
         self._started = time.perf_counter()
         self._bar = Bar(progress, n_particles)
 
@@ -117,14 +119,13 @@ class Recorder:
             assert statement is not None
             if isinstance(statement, Generate):
                 self.is_proper &= statement.proposal.is_proper
-            for lm in statement.lms:
+            for lm in statement.lms if self._counts_rows else ():
                 self._lms.setdefault(lm, _counts(lm))
         self._mark = time.perf_counter(), self._checks.total()
 
     def compete(self, parents: Sequence[Parent], survived: float) -> None:
         """The children of these compete in this step; those chosen have a share of the weight."""
-        self._parents = parents
-        self._survived *= survived
+        self._parents, self._survived = parents, survived
 
     def note(self, before: Sequence[float], changes: Sequence[Change]) -> None:
         """Record a step, before its changes are made.
@@ -174,8 +175,20 @@ class Recorder:
     ) -> None:
         """The synchronization that ends a step; `weights` are those of all slots with twists."""
         alive = sum(weight > -math.inf for weight in weights)
-        sync = Sync(ess(weights), alive, ancestors, tuple(weights), self._added, self._lost, kept)
-        self._added, self._lost = (), ()
+        survived = self._survived
+        if ancestors is not None:
+            survived *= float(normalize(weights)[sorted({*ancestors, *kept})].sum())
+        sync = Sync(
+            ess(weights),
+            alive,
+            ancestors,
+            tuple(weights),
+            self._added,
+            self._lost,
+            kept,
+            survived=survived,
+        )
+        self._added, self._lost, self._survived = (), (), 1.0
         self.history.append(sync)
         self._bar.step(sync.ess, sync.alive)
 

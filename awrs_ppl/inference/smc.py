@@ -8,11 +8,13 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
+from awrs_ppl._concurrency import together
 from awrs_ppl._values import whole
 from awrs_ppl.constraints.verdict_cache import REMEMBERED, VerdictCache
 from awrs_ppl.errors import ModelError, ReplayError
 from awrs_ppl.inference.check_replay import recheck
 from awrs_ppl.inference.inference import Inference
+from awrs_ppl.inference.resampling import Resampling
 from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.program.execution import Model, Run
 from awrs_ppl.program.log import Log
@@ -28,6 +30,7 @@ async def infer(
     n_particles: int = 10,
     ess_threshold: float | None = None,
     resampling: str = "stratified",
+    runs: int = 1,
     seed: int | None = None,
     remember: bool = False,
     progress: bool = True,
@@ -38,10 +41,19 @@ async def infer(
 
     Particles are synchronized after every token of a `generate` and after every weighted
     statement, and resampled by the scheme `resampling` ("multinomial", "stratified",
-    "systematic" or "residual") when the effective sample size falls below `ess_threshold *
-    n_particles`; with `ess_threshold=0` never, and then critics do not steer either (importance
-    sampling). While texts are growing, particles that are ahead of them, such as those whose text
-    has ended, keep slot and weight; the rest is resampled, by its own effective sample size.
+    "systematic" or "residual") when the effective sample size falls below `ess_threshold` (by
+    default 0.5) of them; with `ess_threshold=0` never, and then critics do not steer either
+    (importance sampling). While texts are growing, particles that are ahead of them, such as
+    those whose text has ended, keep slot and weight; the rest is resampled, by its own
+    effective sample size.
+
+    By "children", where the proposal knows the weights of all next tokens (`AWRS` does), it is
+    all these continuations of all particles that compete for their places, below an effective
+    sample size of 0.75 by default: the heaviest stay as they are, and particles that have made
+    the same choices are one. N particles then are N different texts of unequal weights, and the
+    places of equal ones are free (`posterior.free`). "auto" is by children wherever a proposal
+    can, else stratified; "children" raises `ModelError` there.
+
     The same `seed` gives the same posterior, in another process and with `workers=` too, as far
     as the logits are the same: another device, dtype or number of threads, what the engine's
     cache holds, and other inferences in the same forward passes change how they are rounded, and
@@ -53,6 +65,10 @@ async def infer(
     says how much is missing; with `partial=True` an interrupt (Ctrl-C, the stop button of a
     notebook, a cancellation) does the same instead of being raised.
 
+    `runs` populations of `n_particles`, independent of one another and side by side in the same
+    forward passes, are pooled by their evidence (`Posterior.pool`); what they disagree about says
+    how far the result can be relied on. The first of them is the run without `runs`.
+
     The evidence `exp(posterior.log_ml)` is unbiased. An exception in the model comes out as
     itself. Raises `ModelError` for wrong options, `PotentialError` for a broken potential.
 
@@ -62,7 +78,8 @@ async def infer(
 
     Source: Del Moral, Doucet, Jasra, "Sequential Monte Carlo samplers", 2006; Lew et al.,
     "Sequential Monte Carlo steering of large language models using probabilistic programs",
-    2023.
+    2023; Fearnhead, Clifford, "On-line inference for hidden Markov models via particle filters",
+    2003 (children).
 
     >>> from awrs_ppl import ToyLM
     >>> from awrs_ppl.potentials import Regex
@@ -80,35 +97,51 @@ async def infer(
         raise ModelError(f"timeout={timeout!r}: it must be seconds, or None")
     # Weights depend on the verdicts known: the random numbers that led to these must not be reused.
     streams = replace(_streams(seed), entropy=secrets.randbits(64)) if remember else _streams(seed)
-    cache = REMEMBERED if remember else VerdictCache()
-    inference = Inference(
-        model, args, n_particles, ess_threshold, resampling, streams, progress, cache
-    )
+    inferences = [
+        Inference(
+            model,
+            args,
+            n_particles,
+            Resampling.of(resampling, ess_threshold),
+            replace(streams, run=number),
+            progress,
+            REMEMBERED if remember else VerdictCache(),
+        )
+        for number in range(whole("runs", runs, least=1))
+    ]
     stopped = None
     scope = asyncio.timeout(timeout)
     try:
         async with scope:
-            await inference.run()
+            await together(inference.run() for inference in inferences)
     except (TimeoutError, asyncio.CancelledError) as error:
         stopped = _reason(error, scope, partial)
         if stopped is None:
             raise
-        inference.collect()  # those that have just ended count
+        for inference in inferences:
+            inference.collect()  # those that have just ended count
     finally:
         try:
-            await inference.close()
+            await together(inference.close() for inference in inferences)
         except asyncio.CancelledError:
             # All that there is to return is there by now.
             if not (partial and _take_back()):
                 raise
-    if remember and (changed := inference.changed()):
+    if remember and (changed := inferences[0].changed()):
         warnings.warn(
             f"remember=True keeps nothing of {', '.join(changed)}: a list, dict, set or global "
             "that it names has changed, and it may decide otherwise now. To keep results of your "
             "own in it, use functools.cache",
             stacklevel=2,
         )
-    return inference.posterior(stopped=stopped)
+    found = [inference.posterior(stopped=stopped) for inference in inferences]
+    if len(found) == 1:
+        return found[0]
+    pooled = Posterior.pool(found)
+    # They waited for the same passes, side by side.
+    longest = max((run.stats.seconds for run in found), key=lambda parts: sum(parts.values()))
+    pooled.stats = replace(pooled.stats, seconds=longest)
+    return pooled
 
 
 def _reason(error: BaseException, scope: asyncio.Timeout, partial: bool) -> str | None:
@@ -160,7 +193,8 @@ async def check_replay(model: Model, *args: Any, seed: int = 0) -> None:
     Traceback (most recent call last):
     awrs_ppl.errors.ReplayError: ...
     """
-    inference = Inference(model, args, 1, 0.0, "stratified", _streams(seed), False, VerdictCache())
+    alone = Resampling.of("stratified", 0.0)
+    inference = Inference(model, args, 1, alone, _streams(seed), False, VerdictCache())
     try:
         await inference.run()
     finally:

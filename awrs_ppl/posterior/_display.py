@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from html import escape as html_escape
 from typing import TYPE_CHECKING
 
-from awrs_ppl._messages import safe_repr
+from awrs_ppl._messages import escape, safe_repr, shorten
 from awrs_ppl.posterior import _explained
 from awrs_ppl.posterior._style import fold, page, percent, plural, safe
 from awrs_ppl.posterior._svg import ess_svg, genealogy_svg
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from awrs_ppl.posterior.explanation import Explanation
     from awrs_ppl.posterior.posterior import Posterior
 
-__all__ = ["html", "line", "table"]
+__all__ = ["html", "line", "no_survivors", "table"]
 
 _WIDTH = 100
 _BAR = 20
@@ -29,8 +29,8 @@ _NAME_CELLS = 60
 
 def line(posterior: Posterior) -> str:
     """The `repr` of a posterior."""
-    n, found = len(posterior), len(posterior._results)
-    facts = [f"{n} particle{plural(n)}"]
+    found = len(posterior._results)
+    facts = [_particles(posterior)]
     if posterior.alive == 0:
         facts.append("no survivors")
     else:
@@ -64,7 +64,7 @@ def table(posterior: Posterior) -> str:
 
 def html(posterior: Posterior) -> str:
     """A header, the results, the ESS over the steps, and, folded away, the rest."""
-    n, e = len(posterior), html_escape
+    of, e = posterior.heaviest, html_escape
     shown, rest = _results(posterior, _HTML_ROWS, _VALUE_CELLS)
     rows = [
         f'<tr><td class="awrs-number">{e(percent(share))}</td><td class="awrs-track">'
@@ -90,11 +90,8 @@ def html(posterior: Posterior) -> str:
         '<table><thead><tr><th scope="col" class="awrs-number">probability</th><th></th>'
         '<th scope="col" class="awrs-value">value</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>",
-        ess_svg(posterior.history, n),
-        fold(
-            "Genealogy",
-            genealogy_svg(posterior.history, [t.log_weight > -math.inf for t in posterior]),
-        ),
+        ess_svg(of.history, len(of)),
+        fold("Genealogy", genealogy_svg(of.history, [t.log_weight > -math.inf for t in of])),
         fold("Where the weight went", explained),
         fold("Details", f"<dl>{facts}<dt>seed</dt><dd>{posterior.seed}</dd></dl>"),
     ]
@@ -126,9 +123,35 @@ def _note(posterior: Posterior, explanation: Explanation | None) -> str:
     return ""
 
 
+def no_survivors(posterior: Posterior) -> str:
+    """Why there are no values, and what to do about it."""
+    n = f"{len(posterior)} particle{'s' if len(posterior) > 1 else ''}"
+    if posterior.alive:
+        return (
+            f"none of {n} had finished when the inference stopped, {posterior.alive} were still "
+            "alive: allow a longer timeout, fewer particles or a smaller max_tokens"
+        )
+    message = f"no survivors among {n}: every weight is zero. "
+    if posterior.kills:
+        killer = max(posterior.kills, key=posterior.kills.__getitem__)
+        message += (
+            f"{shorten(escape(killer), 120)} killed the most "
+            f"({posterior.kills[killer]} of {sum(posterior.kills.values())} deaths). "
+        )
+    return (
+        message + "Try more particles (n_particles), a looser constraint, or a larger "
+        "max_tokens if texts were cut short"
+    )
+
+
 def _of(posterior: Posterior) -> str:
-    n = len(posterior)
-    return f"of {n:,} particle{plural(n)}{f', {posterior.stopped}' if posterior.stopped else ''}"
+    stopped = f", {posterior.stopped}" if posterior.stopped else ""
+    return f"of {_particles(posterior)}{stopped}"
+
+
+def _particles(posterior: Posterior) -> str:
+    n, runs = len(posterior), len(posterior.parts)
+    return f"{n:,} particle{plural(n)}{f' in {runs} runs' if runs > 1 else ''}"
 
 
 def _headline(posterior: Posterior) -> list[tuple[str, str]]:
@@ -165,6 +188,8 @@ def _facts(posterior: Posterior) -> list[tuple[str, str]]:
     elif posterior.stopped:
         evidence += f" (too low in expectation: {posterior.stopped})"
     particles = f"{posterior.alive:,} alive, {posterior.dead:,} dead"
+    if posterior.free:
+        particles += f", {posterior.free:,} free (equal particles are one)"
     if unfinished := posterior.alive - len(posterior.values):
         share = percent(posterior.unfinished)
         particles += f", {unfinished:,} unfinished with {share} of the weight"

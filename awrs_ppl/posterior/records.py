@@ -23,7 +23,8 @@ class Loss:
 class Sync:
     """A synchronization: the ESS of all particles before resampling, those of some weight, and
     the ancestor of each slot if there was a resampling, of which the slots `kept` had no part;
-    `chosen`: by a choice among the children of all.
+    `chosen`: by a choice among the children of all. `survived` is the share of the weight that
+    went on in what was taken, of particles or of all their children.
 
     Of the step before it: `log_weights` are those of all slots, with twists and before
     resampling; `added` what each slot has written, as text to show; `losses` what the statements
@@ -38,6 +39,7 @@ class Sync:
     losses: tuple[Loss, ...] = ()
     kept: tuple[int, ...] = ()
     chosen: bool = False
+    survived: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,14 @@ class Trace(Mapping[str, Any]):
             )
             for record in records
         }
+
+    def weighed(self, shift: float) -> Trace:
+        """The same choices with another log-weight."""
+        if shift == 0.0:
+            return self
+        trace = copy.copy(self)
+        trace.log_weight = self.log_weight + shift
+        return trace
 
     @property
     def log_weights(self) -> dict[str, float]:
