@@ -27,6 +27,9 @@ __all__ = ["AWRS"]
 _MAX_DRAWS = 4  # draws from the tail for one particle
 _MAX_VISIT_WEIGHT = 4.0
 _LASTING_PRICE = 0.5  # the price where later runs profit: at it runs cost half as many checks
+# After so many rejections and nothing accepted the ends are checked, however unlikely: a constraint
+# that is fulfilled often allows nothing else, and an end may be behind thousands of tokens.
+_UNTIL_ENDS = 16
 _FEW_REMOVED = 8  # up to this many outcomes are removed faster one by one
 
 
@@ -177,6 +180,10 @@ class AWRS:
             threshold = self._threshold(head, members)
             if head.mass > 0.0 and unknown.weight(ahead[0]) < threshold:
                 break
+            if head.mass == 0.0 and learned == _UNTIL_ENDS:
+                size = verdicts.vocabulary.size
+                ends = range(size, size + len(verdicts.closings.ends))
+                ahead = [*(end for end in ends if unknown.weight(end) > 0.0), *ahead]
             outcome = ahead.pop(0)
             allowed = await verdicts.check(outcome)
             learned += 1

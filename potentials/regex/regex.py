@@ -15,6 +15,7 @@ from awrs_ppl.constraints.arguments import Argument
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials._llguidance import Language
+from awrs_ppl.potentials.regex.alphabet import is_ascii
 from awrs_ppl.potentials.regex.prefix import relax
 from awrs_ppl.potentials.regex.regular import NotRegular, translate
 from awrs_ppl.potentials.regex.syntax import Unreadable, parse
@@ -102,7 +103,9 @@ class _Backtracking:
         self.pattern = pattern
         self._whole = compiled
         # Where the syntax is not known here, or nested too deeply, every prefix is allowed.
+        self._is_ascii = False
         try:
+            self._is_ascii = tree is not None and is_ascii(tree, compiled.flags)
             self._begun = regex.compile(relax(tree)) if tree else None
         except (RecursionError, regex.error):
             self._begun = None
@@ -112,6 +115,8 @@ class _Backtracking:
         try:
             characters, pending = decode(text)
         except UnicodeDecodeError:
+            return None
+        if pending and self._is_ascii:
             return None
         # Where no further character is complete, the verdict on those before stands.
         if state and len(pending) >= len(data):

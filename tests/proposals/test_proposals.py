@@ -221,7 +221,7 @@ async def test_pooled_draws_weighed_alone_are_caught(monkeypatch: pytest.MonkeyP
     product = lm("a") * predicate(lambda text: "a" not in text)
     proposal = AWRS(_max_checks=1)
     await assert_properly_weighted(proposal, product, "", together=3, draws=6000)
-    monkeypatch.setattr(AWRS, "_draw", weighed_alone)
+    monkeypatch.setattr(AWRS, "_plan", weighed_alone)
     with pytest.raises(AssertionError, match="mean weight"):
         await assert_properly_weighted(proposal, product, "", together=3, draws=6000)
 
@@ -407,3 +407,18 @@ async def test_forced_end_of_tiny_weight_keeps_its_digits() -> None:
 
         posterior = await infer(model, n_particles=2, seed=0, progress=False)
         assert posterior.log_ml == pytest.approx(math.log(1e-50), rel=1e-5)
+
+
+async def test_end_behind_many_rejected_tokens_is_found() -> None:
+    # Nothing may follow "a", and the end is the least likely of 300 outcomes.
+    tokens = ["a", *(f"b{i}" for i in range(300))]
+    lm = ToyLM(tokens, weights=lambda context: [1.0, *[1.0] * 300, 1e-6])
+    only_a = predicate(lambda text: text in ("", "a"))
+
+    async def model(ctx: Context) -> str:
+        proposal = AWRS(_max_checks=40)
+        return await ctx.generate(lm("a") * only_a, max_tokens=3, proposal=proposal)
+
+    for seed in range(10):
+        posterior = await infer(model, n_particles=2, seed=seed, progress=False)
+        assert posterior.alive == 2

@@ -29,7 +29,7 @@ from awrs_ppl.potentials import Soft
 from awrs_ppl.potentials.predicates import Predicate
 from awrs_ppl.program.statements import Sample
 from awrs_ppl.program.text_statements import Generate
-from awrs_ppl.proposals import awrs, paper
+from awrs_ppl.proposals import paper, pool
 from awrs_ppl.tokens.vocabulary import Closing
 
 __all__ = ["FAULTS", "Fault"]
@@ -247,7 +247,7 @@ FAULTS = [
     Fault("roulette without its weight", wrong.proposal_that("visits"), FEW_VISITS, runs=2400),
     Fault("roulette shares its number", wrong.proposal_that("shares"), FEW_VISITS, runs=2400),
     Fault("pooled draws weighed alone", of(AWRS, "_plan", wrong.weighed_alone), ONE_CHECK),
-    Fault("strata not permuted", of(awrs, "strata", wrong.unpermuted), SAME),
+    Fault("strata not permuted", of(pool, "strata", wrong.unpermuted), SAME),
     of_estimator("two-loop without its second", "two-loop", wrong.one_loop),
     of_estimator("recursive with x put back", "recursive", wrong.put_back),
     of_estimator("geometric with one success", "geometric", wrong.one_success),
@@ -328,7 +328,7 @@ FAULTS = [
     ),
     Fault("twist not undone", of(Particle, "weigh", wrong.keep_twist), CRITIC),
     Fault("guess of a verdict kept", of(Particle, "weigh", wrong.keep_twist), WAITING),
-    Fault("guess of a verdict not divided out", of(awrs, "Draw", wrong.undivided_guess), WAITING),
+    Fault("guess of a verdict not divided out", of(pool, "Draw", wrong.undivided_guess), WAITING),
     Fault("critic's last word left out", of(step, "weigh_texts", wrong.by_prefix), CRITIC),
     Fault(
         "critic evaluated on a stop's prefix",
