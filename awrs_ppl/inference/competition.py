@@ -13,8 +13,8 @@ from awrs_ppl.inference.children import Child, choose
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.log_weights import ess, log_sum, normalize
 from awrs_ppl.program.execution import Run
+from awrs_ppl.program.log import Log
 from awrs_ppl.program.text_statements import Generate
-from awrs_ppl.program.trace import Log
 from awrs_ppl.proposals import DEAD, Draw, Pool, has_pool
 from awrs_ppl.proposals.token_step import TokenStep, side_by_side
 from awrs_ppl.rng import Purpose
