@@ -6,6 +6,7 @@ import dataclasses
 import math
 import operator
 import sys
+from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ __all__ = [
     "count_of",
     "is_number",
     "key",
+    "merged",
     "plain",
     "same",
     "series",
@@ -59,6 +61,19 @@ def key(value: Any) -> Any:
     except TypeError:
         return _frozen(value)
     return value
+
+
+def merged(values: Iterable[Any], shares: Iterable[float]) -> list[tuple[Any, Any, float]]:
+    """Key, the first value that has it, and the sum of its shares, the largest first.
+
+    >>> merged(["a", "b", "a"], [0.25, 0.25, 0.5])
+    [('a', 'a', 0.75), ('b', 'b', 0.25)]
+    """
+    found: dict[Any, tuple[Any, list[float]]] = {}
+    for value, share in zip(values, shares, strict=True):
+        found.setdefault(key(value), (value, []))[1].append(share)
+    summed = [(name, value, math.fsum(parts)) for name, (value, parts) in found.items()]
+    return sorted(summed, key=lambda result: -result[2])
 
 
 def same(first: Any, second: Any) -> bool:

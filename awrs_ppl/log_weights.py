@@ -11,11 +11,12 @@ All functions take a 1-d array-like of log-weights and work in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-__all__ = ["ess", "log_mean", "log_sum", "normalize"]
+__all__ = ["ess", "log_mean", "log_sum", "mean", "normalize"]
 
 ArrayLike = Sequence[float] | np.ndarray
 
@@ -67,3 +68,19 @@ def ess(log_weights: ArrayLike) -> float:
     weights = normalize(log_weights)
     squares = float(np.square(weights).sum())
     return 1.0 / squares if squares > 0 else 0.0
+
+
+def mean(f: Callable[[Any], Any], values: Sequence[Any], shares: np.ndarray) -> Any:
+    """The mean of `f(value)`, a float or an array, by the values' normalized weights.
+
+    >>> mean(len, ["a", "abc"], np.array([0.5, 0.5]))
+    2.0
+    """
+    # A weight can underflow to zero, and zero times an infinite f would be NaN.
+    found = [
+        share * np.asarray(f(value), dtype=np.float64)
+        for value, share in zip(values, shares, strict=True)
+        if share > 0
+    ]
+    summed = np.sum(found, axis=0)
+    return summed if np.ndim(summed) else float(summed)

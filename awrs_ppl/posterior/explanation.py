@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from awrs_ppl.posterior.posterior import Posterior
     from awrs_ppl.program.trace import Trace
 
-__all__ = ["Deaths", "Explanation", "Importance", "StatementCost", "explain"]
+__all__ = ["Deaths", "Explanation", "Importance", "StatementCost", "equal_lineages", "explain"]
 
 _FEWEST_LINEAGES = 5
 
@@ -197,6 +197,27 @@ def _rooted(posterior: Posterior) -> list[tuple[int, Trace]]:
     return list(zip(roots, posterior, strict=True))
 
 
+def equal_lineages(posterior: Posterior) -> float:
+    """As many equal lineages the weight lies on: 1 / sum (share by first ancestor)^2; 0 of none.
+
+    >>> from awrs_ppl import Bernoulli, run
+    >>> async def coin(ctx):
+    ...     return await ctx.sample(Bernoulli(0.5))
+    >>> equal_lineages(run(coin, n_particles=4, seed=0, progress=False))
+    4.0
+    """
+    roots, shares = _shares_of_roots(posterior)
+    total = float(np.square(np.bincount(roots, shares)).sum()) if len(roots) else 0.0
+    return 1 / total if total else 0.0
+
+
+def _shares_of_roots(posterior: Posterior) -> tuple[np.ndarray, np.ndarray]:
+    """Of each particle with weight the first one it descends from, and its share."""
+    rooted = [(root, t.log_weight) for root, t in _rooted(posterior) if t.log_weight > -math.inf]
+    roots = np.array([root for root, _ in rooted], dtype=np.int64)
+    return roots, normalize([log_weight for _, log_weight in rooted])
+
+
 def _accepted(posterior: Posterior) -> float | None:
     filters = [effort.filters for effort in posterior.efforts.values()]
     if not filters or not all(filters) or posterior.stopped or not posterior.is_proper:
@@ -210,20 +231,19 @@ def _importance(posterior: Posterior) -> Importance | str:
         return "the weights of a proposal are not proper"
     if posterior.stopped:
         return "the run was stopped before its end"
-    rooted = [(root, t) for root, t in _rooted(posterior) if t.log_weight > -math.inf]
-    roots = np.array([root for root, _ in rooted], dtype=np.int64)
+    roots, shares = _shares_of_roots(posterior)
     if not len(roots):
         return "no particle has weight"
     if all(sync.ancestors is None for sync in posterior.history):
         return "this run never resampled, so it is importance sampling itself"
-    shares = normalize([trace.log_weight for _, trace in rooted])
-    lineages = 1 / float(np.square(np.bincount(roots, shares)).sum())
+    lineages = equal_lineages(posterior)
     if lineages < _FEWEST_LINEAGES:
         return (
             f"the weight at the end lies on as much as {lineages:.1f} equal lineages, and at least "
             f"{_FEWEST_LINEAGES} are needed; more particles tell more"
         )
-    whole = np.array([math.fsum(trace.log_weights.values()) for _, trace in rooted])
+    weighted = [trace for trace in posterior if trace.log_weight > -math.inf]
+    whole = np.array([math.fsum(trace.log_weights.values()) for trace in weighted])
     values = np.exp(np.clip(whole - posterior.log_ml, -700.0, 700.0))
     ratio = float(shares @ values)
     clusters = np.bincount(roots, shares * (values - ratio))

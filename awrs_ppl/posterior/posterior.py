@@ -14,8 +14,9 @@ import numpy as np
 
 from awrs_ppl import _values
 from awrs_ppl.errors import NoSurvivors
-from awrs_ppl.log_weights import ess, log_sum, normalize
+from awrs_ppl.log_weights import ess, log_sum, mean, normalize
 from awrs_ppl.posterior import _display, _exports, _plots, _record
+from awrs_ppl.posterior.diagnosis import Diagnosis, diagnose
 from awrs_ppl.posterior.explanation import Explanation, explain
 from awrs_ppl.posterior.pooling import pooled
 from awrs_ppl.stats import Stats
@@ -80,12 +81,10 @@ class Posterior:
     ) -> None:
         self._traces, self.parts = list(traces), list(parts)
         self.history, self.deaths, self.kills = list(history), list(deaths), dict(kills)
-        self.stats, self.seed, self.stopped = stats, seed, stopped
-        self.is_proper = is_proper
+        self.stats, self.seed, self.stopped, self.is_proper = stats, seed, stopped, is_proper
         self.efforts = dict(efforts or {})
         weighted = [trace for trace in self._traces if trace.log_weight > -math.inf]
-        self.alive = len(weighted)
-        self.free = free
+        self.alive, self.free = len(weighted), free
         self.dead = len(self._traces) - self.alive - free
         finished = [trace for trace in weighted if trace.finished]
         self.values = [trace.value for trace in finished]
@@ -184,14 +183,7 @@ class Posterior:
         self._require()
         if not callable(f):
             raise TypeError(f"got {f!r}: give a function of a value")
-        # A weight can underflow to zero, and zero times an infinite f would be NaN.
-        found = [
-            share * np.asarray(f(value), dtype=np.float64)
-            for value, share in zip(self.values, self._shares, strict=True)
-            if share > 0
-        ]
-        mean = np.sum(found, axis=0)
-        return mean if np.ndim(mean) else float(mean)
+        return mean(f, self.values, self._shares)
 
     def probability(self, predicate: Callable[[Any], object]) -> float:
         """The probability that `predicate(value)` is true: `expect` of 0 and 1."""
@@ -239,6 +231,18 @@ class Posterior:
         True
         """
         return explain(self.heaviest)
+
+    def diagnose(self) -> Diagnosis:
+        """What is known about how far to rely on this: the weight that survived resampling, what
+        runs disagree about, standard errors, and warnings with remedies. Shown as `explain()` is.
+
+        >>> from awrs_ppl import Bernoulli, run
+        >>> async def coin(ctx):
+        ...     return await ctx.sample(Bernoulli(0.5))
+        >>> run(coin, n_particles=50, runs=4, seed=0, progress=False).diagnose().warnings
+        []
+        """
+        return diagnose(self)
 
     def plot_ess(self, ax: Axes | None = None) -> Axes:
         """The effective sample size at each step, resamplings marked; the matplotlib axes.
@@ -288,11 +292,7 @@ class Posterior:
     @cached_property
     def _results(self) -> list[tuple[Any, Any, float]]:
         """Key, the first value that has it, and probability, the most probable first."""
-        found: dict[Any, tuple[Any, list[float]]] = {}
-        for value, share in zip(self.values, self._shares.tolist(), strict=True):
-            found.setdefault(_values.key(value), (value, []))[1].append(share)
-        merged = [(key, value, math.fsum(shares)) for key, (value, shares) in found.items()]
-        return sorted(merged, key=lambda result: -result[2])
+        return _values.merged(self.values, self._shares.tolist())
 
     def _require(self) -> None:
         """Raise `NoSurvivors` unless there are values."""
