@@ -13,6 +13,15 @@ from awrs_ppl import __version__
 
 __all__ = ["EMBEDDED", "options_parser"]
 
+# Those of `inference.resampling`, which would load numpy.
+_RESAMPLING = (
+    "auto",
+    "children",
+    "multinomial",
+    "residual",
+    "stratified",
+    "systematic",
+)
 EMBEDDED = ("gemma3-270m", "smollm2-135m")
 
 _EPILOG = """\
@@ -97,9 +106,14 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME", help=what)
     what = "more are slower and more exact (default: %(default)s)"
     add("--particles", metavar="N", type=_COUNT, default=16, help=what)
+    what = "so many independent runs, pooled: what they disagree about is shown "
+    what += "(default: %(default)s)"
+    add("--runs", metavar="N", type=_COUNT, default=1, help=what)
     add("--seed", metavar="N", type=_SEED, help="the same seed gives the same result")
-    what = "resample below this share of effective particles (default: %(default)s)"
-    add("--ess-threshold", metavar="X", type=_SHARE, default=0.5, help=what)
+    what = "resample below this share of effective particles (default: 0.5; children 0.75)"
+    add("--ess-threshold", metavar="X", type=_SHARE, help=what)
+    what = "how particles are resampled (default: %(default)s)"
+    add("--resampling", choices=_RESAMPLING, default="stratified", help=what)
     what = "share what is learned with inferences inside the program; a seed then fixes nothing"
     add("--remember", action="store_true", help=what)
     what = "stop after so long, with the texts that are finished"

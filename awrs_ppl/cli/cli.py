@@ -82,10 +82,7 @@ def _answer(options: argparse.Namespace) -> int:
         return 1
     if not options.json:
         _print(_table(posterior))
-    _report(
-        f"{len(posterior)} particles, {posterior.alive} alive, ESS {posterior.ess:.1f}, "
-        f"log evidence {posterior.log_ml:.2f}, seed {posterior.seed}"
-    )
+    _report_facts(posterior)
     return 0
 
 
@@ -215,6 +212,8 @@ def _infer(model: Callable[..., Any], options: argparse.Namespace) -> Posterior:
         model,
         n_particles=options.particles,
         ess_threshold=options.ess_threshold,
+        resampling=options.resampling,
+        runs=options.runs,
         seed=options.seed,
         remember=options.remember,
         timeout=options.timeout,
@@ -252,6 +251,26 @@ def _table(posterior: Posterior) -> str:
 
     rows = [f"{share:11.4f}  {escape(safe_repr(value))}" for _, value, share in posterior._results]
     return "\n".join(["probability  value", *rows])
+
+
+def _report_facts(posterior: Posterior) -> None:
+    """The figures of a posterior, and what warns of it."""
+    from awrs_ppl.posterior import _diagnosed
+
+    found = posterior.diagnose()
+    facts = [f"{len(posterior)} particles"]
+    if found.runs is not None:
+        facts[0] += f" in {len(posterior.parts)} runs"
+    ess = "equally likely" if found.is_chosen else "ESS"
+    facts += [f"{posterior.alive} alive", f"{ess} {posterior.ess:.1f}"]
+    facts.append(f"log evidence {posterior.log_ml:.2f}")
+    if survived := _diagnosed.survived(found):
+        facts.append(f"{survived} resampling")
+    if differ := _diagnosed.runs(found):
+        facts.append(f"runs {differ}")
+    _report(", ".join([*facts, f"seed {posterior.seed}"]))
+    for warning in found.warnings[:1]:
+        _report(f"warning: {warning}")
 
 
 def _print(text: str) -> None:

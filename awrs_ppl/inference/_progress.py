@@ -6,6 +6,7 @@ import contextvars
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["Bar"]
@@ -24,6 +25,7 @@ class Bar:
 
     def __init__(self, wanted: bool, n_particles: int) -> None:
         self._bar: Any = None
+        self._survived = 1.0
         self._token: contextvars.Token[bool] | None = None
         if not wanted or _shown.get() or sys.stderr is None:
             return
@@ -35,10 +37,15 @@ class Bar:
         else:
             self._bar = _Lines(named)
 
-    def step(self, ess: float, alive: int) -> None:
-        """One synchronization later."""
+    def step(self, ess: float, alive: int, survived: float = 1.0) -> None:
+        """One synchronization later; `survived` is the share of the weight that resampling has
+        left up to now."""
+        self._survived *= survived
         if self._bar is not None:
-            self._bar.set_postfix(ess=f"{ess:.1f}", alive=alive, refresh=False)
+            shown = {"ess": f"{ess:.1f}", "alive": str(alive)}
+            if self._survived < 0.9995:
+                shown["survived"] = f"{100 * self._survived:.1f} %"
+            self._bar.set_postfix(shown, refresh=False)
             self._bar.update()
 
     def close(self) -> None:
@@ -57,8 +64,8 @@ class _Lines:
         self._named, self._count, self._postfix = named, 0, ""
         self._started = self._last = time.monotonic()
 
-    def set_postfix(self, *, ess: str, alive: int, refresh: bool) -> None:
-        self._postfix = f"ess={ess}, alive={alive}"
+    def set_postfix(self, shown: Mapping[str, str], *, refresh: bool) -> None:
+        self._postfix = ", ".join(f"{name}={figure}" for name, figure in shown.items())
 
     def update(self) -> None:
         self._count += 1

@@ -190,7 +190,7 @@ class Recorder:
         )
         self._added, self._lost, self._survived = (), (), 1.0
         self.history.append(sync)
-        self._bar.step(sync.ess, sync.alive)
+        self._bar.step(sync.ess, sync.alive, sync.survived)
 
     def close(self) -> None:
         """Take the bar away."""

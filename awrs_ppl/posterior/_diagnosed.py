@@ -1,16 +1,229 @@
-"""A diagnosis in words."""
-from typing import Any
+"""What a diagnosis warns of, and a diagnosis as text for a terminal and as HTML for a notebook."""
 
-__all__ = ["html", "text", "warnings"]
+from __future__ import annotations
+
+import math
+import textwrap
+from html import escape as html_escape
+from typing import TYPE_CHECKING
+
+from awrs_ppl._messages import safe_repr
+from awrs_ppl.posterior._style import page, percent, plural, safe
+
+if TYPE_CHECKING:
+    from awrs_ppl.posterior.diagnosis import Diagnosis, Runs
+    from awrs_ppl.posterior.posterior import Posterior
+
+__all__ = ["ess", "html", "runs", "survived", "text", "warnings"]
+
+RUNS_DIFFER = 0.25
+EVIDENCES_DIFFER = 1.0
+FEW_SURVIVED = 0.1
+FEW_LINEAGES = 2.0
+
+_NOTE = '<p class="awrs-note">{}</p>'
+_WIDTH, _ROWS, _NAME, _VALUE = 100, 8, 60, 70
 
 
-def warnings(found: Any, posterior: Any) -> list[str]:
-    return []
+def warnings(found: Diagnosis, posterior: Posterior) -> list[str]:
+    """Why not to rely on a posterior, each with a remedy, the gravest first."""
+    if not posterior.values:
+        return [_no_values(posterior)]
+    lines = []
+    if posterior.stopped:
+        why = posterior.stopped.capitalize()
+        lines.append(
+            f"{why}: the results are those of the particles that had finished; allow a longer "
+            "timeout, or fewer particles."
+        )
+    if found.runs is not None:
+        return lines + _of_runs(found, found.runs)
+    n, lost = found.n_particles, found.survived
+    if lost is not None and lost < FEW_SURVIVED:
+        lines.append(
+            f"Only {percent(lost)} of the weight survived resampling{_where(found)}: try more "
+            "particles, and runs=4 to see whether independent runs agree."
+        )
+    if n > 2 and not found.is_chosen and found.ess < max(2.0, 0.1 * n):
+        lines.append(
+            "Nearly all of the weight lies on few particles, so the probabilities are rough: "
+            "try more particles."
+        )
+    if found.lineages is not None and found.lineages < FEW_LINEAGES:
+        lines.append(
+            f"The weight lies on as much as {found.lineages:.1f} equal lineages of the first "
+            f"{n:,} particles, so what was drawn early stands for as few draws: try more "
+            "particles, runs=4, or weigh earlier."
+        )
+    return lines
 
 
-def text(found: Any) -> str:
-    return ""
+def _of_runs(found: Diagnosis, runs: Runs) -> list[str]:
+    count, lines = len(runs.log_mls), []
+    if runs.dead:
+        lines.append(
+            f"{runs.dead:,} of {count:,} runs ended without survivors: try more particles, or a "
+            "looser constraint."
+        )
+    if runs.disagreement is not None and runs.disagreement > RUNS_DIFFER:
+        lines.append(
+            f"The runs differ by {runs.disagreement:.2f} in total variation, so the probabilities "
+            f"are rough: try more particles{_where(found)}."
+        )
+    if EVIDENCES_DIFFER < runs.spread < math.inf:
+        lines.append(
+            f"The log evidence of the runs varies by {runs.spread:.1f} (standard deviation), so "
+            f"few of them decide the result: try more particles{_where(found)}."
+        )
+    return lines
 
 
-def html(found: Any) -> str:
-    return ""
+def _where(found: Diagnosis) -> str:
+    if not found.lost_by or found.survived is None or found.survived > 0.999:
+        return ""
+    return f" (most was lost in {safe(found.lost_by, _NAME)})"
+
+
+def _no_values(posterior: Posterior) -> str:
+    if posterior.alive:
+        return (
+            f"{(posterior.stopped or 'stopped').capitalize()} before a particle had finished: "
+            "allow a longer timeout, fewer particles or a smaller max_tokens."
+        )
+    killer = max(posterior.kills, key=posterior.kills.__getitem__, default=None)
+    line = "Every weight is zero"
+    if killer is not None:
+        count, every = posterior.kills[killer], sum(posterior.kills.values())
+        line += f"; {safe(killer, _NAME)} killed the most ({count:,} of {every:,})"
+    return f"{line}. Try more particles, a looser constraint or a larger max_tokens."
+
+
+# --- facts, also of the header of a posterior -------------------------------------------------
+
+
+def survived(found: Diagnosis) -> str:
+    """What was left by resampling; empty where there was none."""
+    if found.survived is None:
+        return ""
+    return f"{percent(found.survived)} of the weight survived"
+
+
+def runs(found: Diagnosis) -> str:
+    """What runs disagree about, in short; empty for a single run."""
+    if found.runs is None:
+        return ""
+    facts = []
+    if found.runs.dead:
+        facts.append(f"{found.runs.dead:,} of {len(found.runs.log_mls):,} have no survivors")
+    if found.runs.disagreement is not None:
+        facts.append(f"differ by {found.runs.disagreement:.2f} in total variation")
+    if found.runs.log_ml_error < math.inf:
+        facts.append(f"log evidence ±{found.runs.log_ml_error:.2f}")
+    return "; ".join(facts)
+
+
+def ess(found: Diagnosis) -> str:
+    """The effective sample size. After a choice among children weights are unequal on different
+    particles: they are small where the posterior is peaked, and no sign of failure."""
+    if found.is_chosen:
+        many = f"{found.alive:,} different particle{plural(found.alive)}"
+        return f"{many}, as much as {found.ess:,.1f} equally likely"
+    return f"{found.ess:,.1f} of {found.n_particles:,}"
+
+
+def _facts(found: Diagnosis) -> list[tuple[str, str]]:
+    several = found.runs
+    evidence = "none (a proposal whose weights are not proper)"
+    if not math.isnan(found.log_ml):
+        evidence = f"{found.log_ml:.2f}"
+    if several is not None:
+        known = several.log_ml_error < math.inf
+        evidence += f" ±{several.log_ml_error:.2f}" if known else ""
+        each = ", ".join(f"{log_ml:.2f}" for log_ml in several.log_mls[:_ROWS])
+        evidence += f"; of the runs {each}{', ...' if len(several.log_mls) > _ROWS else ''}"
+    facts = [("log evidence", evidence)]
+    if several is not None:
+        told = "no two have values to compare"
+        if several.disagreement is not None:
+            told = (
+                f"each differs from the others together by {several.disagreement:.2f} in total "
+                "variation, the mean by evidence"
+            )
+        facts.append(("runs", told))
+    left = survived(found) or "never resampled: all of the weight is there"
+    facts.append(("resampling", left + _where(found)))
+    if found.lineages is not None:
+        facts.append(("lineages", f"as much as {found.lineages:.1f} equal ones"))
+    facts.append(("ESS", ess(found)))
+    facts.append(("values", f"{found.distinct:,} distinct"))
+    return facts
+
+
+def _values(found: Diagnosis) -> list[tuple[str, str, str]]:
+    """Probability, standard error and text of the likeliest values; none for a single run."""
+    if found.runs is None:
+        return []
+    rows = []
+    for value, share in list(found.probabilities.items())[:_ROWS]:
+        error = found.runs.errors[value]
+        shown = percent(error) if error < math.inf else "unknown"
+        rows.append((percent(share), shown, safe(safe_repr(value), _VALUE)))
+    return rows
+
+
+def _title(found: Diagnosis) -> str:
+    n, several = found.n_particles, found.runs
+    of = f"{n:,} particle{plural(n)}" + (f" in {len(several.log_mls):,} runs" if several else "")
+    return f"Diagnosis of {of}"
+
+
+def _end(found: Diagnosis) -> list[str]:
+    """The warnings, and what the figures cannot say."""
+    lines = list(found.warnings)
+    if not lines:
+        lines.append(
+            "Nothing warns, which does not say that the result is right: what no particle has "
+            "met leaves no trace."
+        )
+    if found.runs is None and found.distinct:
+        lines.append("One run gives no standard errors: runs=4 does.")
+    return lines
+
+
+def text(found: Diagnosis) -> str:
+    """Facts, probabilities with their errors, and warnings, in 100 columns."""
+    lines = [_title(found), ""]
+    for label, fact in _facts(found):
+        lines += _wrapped(fact, f"  {label:<14}", " " * 16)
+    if rows := _values(found):
+        lines += ["", f"  {'probability':>11}  {'error':>8}  value"]
+        lines += [f"  {share:>11}  {error:>8}  {value}" for share, error, value in rows]
+    lines.append("")
+    for line in _end(found):
+        lines += _wrapped(line, "  - ", "    ")
+    return "\n".join(lines)
+
+
+def _wrapped(line: str, first: str, then: str) -> list[str]:
+    return textwrap.wrap(
+        line, _WIDTH, initial_indent=first, subsequent_indent=then, break_on_hyphens=False
+    )
+
+
+def html(found: Diagnosis) -> str:
+    """The same, static and escaped."""
+    e = html_escape
+    facts = "".join(f"<dt>{e(label)}</dt><dd>{e(fact)}</dd>" for label, fact in _facts(found))
+    rows = "".join(
+        f'<tr><td class="awrs-number">{e(share)}</td><td class="awrs-number">{e(error)}</td>'
+        f'<td class="awrs-value"><code>{e(value)}</code></td></tr>'
+        for share, error, value in _values(found)
+    )
+    head = '<th scope="col" class="awrs-number">probability</th>'
+    head += '<th scope="col" class="awrs-number">error</th><th scope="col">value</th>'
+    lines = [
+        _NOTE.format(e(line)) if line in found.warnings else f"<p>{e(line)}</p>"
+        for line in _end(found)
+    ]
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
+    return page(f"<p>{e(_title(found))}</p><dl>{facts}</dl>{table}{''.join(lines)}")

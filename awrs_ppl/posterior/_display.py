@@ -9,12 +9,12 @@ from html import escape as html_escape
 from typing import TYPE_CHECKING
 
 from awrs_ppl._messages import escape, safe_repr, shorten
-from awrs_ppl.posterior import _explained
+from awrs_ppl.posterior import _diagnosed, _explained
 from awrs_ppl.posterior._style import fold, page, percent, plural, safe
 from awrs_ppl.posterior._svg import ess_svg, genealogy_svg
 
 if TYPE_CHECKING:
-    from awrs_ppl.posterior.explanation import Explanation
+    from awrs_ppl.posterior.diagnosis import Diagnosis
     from awrs_ppl.posterior.posterior import Posterior
 
 __all__ = ["html", "line", "no_survivors", "table"]
@@ -51,7 +51,7 @@ def table(posterior: Posterior) -> str:
     if not shown:
         lines.append(f"  {_nothing(posterior)}")
     lines.append("")
-    for label, fact in _facts(posterior):
+    for label, fact in _facts(posterior, posterior.diagnose()):
         lines += textwrap.wrap(
             fact,
             _WIDTH,
@@ -79,14 +79,14 @@ def html(posterior: Posterior) -> str:
     ]
     if not shown:
         rows.append(f'<tr><td class="awrs-value" colspan="3">{e(_nothing(posterior))}</td></tr>')
-    head = " · ".join(f"{label} <b>{e(fact)}</b>" for label, fact in _headline(posterior))
-    explanation = posterior.explain() if posterior.efforts else None
-    note = _note(posterior, explanation)
-    facts = "".join(f"<dt>{e(label)}</dt><dd>{e(fact)}</dd>" for label, fact in _facts(posterior))
-    explained = _explained.body(explanation) if explanation else ""
+    found = posterior.diagnose()
+    head = " · ".join(f"{label} <b>{e(fact)}</b>" for label, fact in _headline(posterior, found))
+    details = [fact for fact in _facts(posterior, found) if fact[0] != "warning"]
+    facts = "".join(f"<dt>{e(label)}</dt><dd>{e(fact)}</dd>" for label, fact in details)
+    explained = _explained.body(posterior.explain()) if posterior.efforts else ""
     parts = [
         f"<p><b>Posterior</b> {_of(posterior)}<br>{head}</p>",
-        f'<p class="awrs-note">{e(note)}</p>' if note else "",
+        "".join(f'<p class="awrs-note">{e(warning)}</p>' for warning in found.warnings[:1]),
         '<table><thead><tr><th scope="col" class="awrs-number">probability</th><th></th>'
         '<th scope="col" class="awrs-value">value</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>",
@@ -96,31 +96,6 @@ def html(posterior: Posterior) -> str:
         fold("Details", f"<dl>{facts}<dt>seed</dt><dd>{posterior.seed}</dd></dl>"),
     ]
     return page("".join(parts))
-
-
-def _note(posterior: Posterior, explanation: Explanation | None) -> str:
-    """What should worry a reader, and what to do about it."""
-    if not posterior.alive:
-        killer = max(posterior.kills, key=posterior.kills.__getitem__, default=None)
-        note = "Every weight is zero"
-        if killer is not None:
-            count, every = posterior.kills[killer], sum(posterior.kills.values())
-            note += f"; {safe(killer, _NAME_CELLS)} killed the most ({count:,} of {every:,})"
-        return f"{note}. Try more particles, a looser constraint or a larger max_tokens."
-    if posterior.stopped:
-        why = posterior.stopped.capitalize()
-        return f"{why}: the results are those of the particles that had finished."
-    if len(posterior) > 2 and posterior.ess < max(2.0, 0.1 * len(posterior)):
-        return (
-            "Nearly all of the weight lies on few particles, so the probabilities are rough: "
-            "try more particles."
-        )
-    if len(posterior) > 2 and explanation and explanation.lineages == 1:
-        return (
-            f"All particles descend from one of the first {len(posterior):,}, so what was drawn "
-            "early stands for a single draw: try more particles, or weigh earlier."
-        )
-    return ""
 
 
 def no_survivors(posterior: Posterior) -> str:
@@ -154,16 +129,22 @@ def _particles(posterior: Posterior) -> str:
     return f"{n:,} particle{plural(n)}{f' in {runs} runs' if runs > 1 else ''}"
 
 
-def _headline(posterior: Posterior) -> list[tuple[str, str]]:
+def _headline(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
     n = len(posterior)
     facts = [
         ("log evidence", f"{posterior.log_ml:.2f}" if posterior.is_proper else "none"),
-        ("ESS", f"{posterior.ess:,.1f} of {n:,}"),
+        ("ESS", _diagnosed.ess(found)),
         ("alive", f"{posterior.alive:,} of {n:,}"),
     ]
     if posterior.unfinished:
         facts.append(("unfinished", f"{percent(posterior.unfinished)} of the weight"))
-    return facts
+    return facts + _reliance(found)
+
+
+def _reliance(found: Diagnosis) -> list[tuple[str, str]]:
+    """What resampling left, and what runs disagree about."""
+    facts = [("resampling", _diagnosed.survived(found)), ("runs", _diagnosed.runs(found))]
+    return [(label, fact) for label, fact in facts if fact]
 
 
 def _results(
@@ -179,9 +160,9 @@ def _results(
     return shown, [(f"{len(rest):,} more value{plural(len(rest))}", mass)]
 
 
-def _facts(posterior: Posterior) -> list[tuple[str, str]]:
+def _facts(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
     """Label and text of everything but the values."""
-    n, stats = len(posterior), posterior.stats
+    stats = posterior.stats
     evidence = f"{posterior.log_ml:.2f}"
     if not posterior.is_proper:
         evidence = "none (a proposal whose weights are not proper)"
@@ -196,8 +177,9 @@ def _facts(posterior: Posterior) -> list[tuple[str, str]]:
     resamplings = sum(sync.ancestors is not None for sync in posterior.history)
     facts = [
         ("log evidence", evidence),
-        ("ESS", f"{posterior.ess:,.1f} of {n:,}"),
+        ("ESS", _diagnosed.ess(found)),
         ("particles", particles),
+        *_reliance(found),
     ]
     if posterior.kills:
         facts.append(("deaths", _counts(posterior.kills)))
@@ -221,6 +203,7 @@ def _facts(posterior: Posterior) -> list[tuple[str, str]]:
                 + ", ".join(f"{safe(name, _NAME_CELLS)} {s:.2f}" for name, s in parts[:_NAMES]),
             )
         )
+    facts += [("warning", warning) for warning in found.warnings[:1]]
     return facts
 
 
