@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ess", "html", "runs", "survived", "text", "warnings"]
 
-RUNS_DIFFER = 0.25
-EVIDENCES_DIFFER = 1.0
-FEW_SURVIVED = 0.1
-FEW_LINEAGES = 2.0
+RUNS_DIFFER, EVIDENCES_DIFFER = 0.15, 1.0
+FEW_SURVIVED, PEAKED, FEW_LINEAGES = 0.85, 2.5, 2.0
 
 _NOTE = '<p class="awrs-note">{}</p>'
 _WIDTH, _ROWS, _NAME, _VALUE = 100, 8, 60, 70
@@ -39,10 +37,10 @@ def warnings(found: Diagnosis, posterior: Posterior) -> list[str]:
     if found.runs is not None:
         return lines + _of_runs(found, found.runs)
     n, lost = found.n_particles, found.survived
-    if lost is not None and lost < FEW_SURVIVED:
+    if lost is not None and lost < FEW_SURVIVED and found.equal_values < PEAKED:
         lines.append(
-            f"Only {percent(lost)} of the weight survived resampling{_where(found)}: try more "
-            "particles, and runs=4 to see whether independent runs agree."
+            f"Few values are left, and {percent(lost)} of the weight survived resampling"
+            f"{_where(found)}: try more particles, and runs=4 to see whether runs agree."
         )
     if n > 2 and not found.is_chosen and found.ess < max(2.0, 0.1 * n):
         lines.append(
@@ -155,7 +153,10 @@ def _facts(found: Diagnosis) -> list[tuple[str, str]]:
     if found.lineages is not None:
         facts.append(("lineages", f"as much as {found.lineages:.1f} equal ones"))
     facts.append(("ESS", ess(found)))
-    facts.append(("values", f"{found.distinct:,} distinct"))
+    values = f"{found.distinct:,} distinct"
+    if found.distinct > 1:
+        values += f", as much as {found.equal_values:.1f} equally likely"
+    facts.append(("values", values))
     return facts
 
 

@@ -60,7 +60,8 @@ class Diagnosis:
     resamplings of the share of what was taken, of particles or of all their children; of several
     runs the mean by evidence. `lost_by` is the statement after which most was thrown away. None
     and "" where nothing was resampled. `is_chosen`: children competed, so particles differ
-    and their weights are unequal. `lineages` is how many equal first ancestors the weight lies on,
+    and their weights are unequal. `equal_values` is how many equally likely values the distinct
+    ones are worth: 1 / sum p^2. `lineages` is how many equal first ancestors the weight lies on,
     where slots are copies and there are at least 10, else None; of several runs the heaviest's.
 
     `runs` is None for a single run, which gives no standard errors. `warnings` has a line for
@@ -73,6 +74,7 @@ class Diagnosis:
     log_ml: float
     ess: float
     distinct: int
+    equal_values: float
     probabilities: dict[Any, float]
     survived: float | None
     lost_by: str
@@ -107,6 +109,7 @@ def diagnose(posterior: Posterior) -> Diagnosis:
         log_ml=posterior.log_ml,
         ess=posterior.ess,
         distinct=len(posterior._results),
+        equal_values=_equal_values(posterior),
         probabilities=posterior.probabilities,
         survived=float(shares @ [_survived(part) for part in parts]) if resampled else None,
         lost_by=_lost_by(parts, shares),
@@ -117,6 +120,11 @@ def diagnose(posterior: Posterior) -> Diagnosis:
     )
     found.warnings.extend(_diagnosed.warnings(found, posterior))
     return found
+
+
+def _equal_values(posterior: Posterior) -> float:
+    squares = math.fsum(share * share for *_, share in posterior._results)
+    return 1 / squares if squares else 0.0
 
 
 def _is_resampled(posterior: Posterior) -> bool:
