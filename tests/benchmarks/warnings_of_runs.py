@@ -7,11 +7,12 @@ and 32 particles, in 4 runs; the runs are also looked at one by one.
 
     python tests/benchmarks/warnings_of_runs.py [--quick] [--check] [--tuning] [--json FILE]
 
-A result is bad with a TV above 0.3 and good below 0.05. The thresholds in
-`awrs_ppl/posterior/_diagnosed.py` were chosen on the kinds of `TUNING` in `toy_problems.py`; what is reported (and
-`--check`ed) is measured on `HELD_OUT`: other kinds, other seeds. Garden paths, where a branch that
-weighs little for some tokens has nearly all of the mass at the end, are reported apart: all runs
-may miss them alike, and then nothing warns. Results without survivors are counted, no more.
+A result is bad with a TV above 0.3 and good below 0.05. The thresholds of
+`awrs_ppl/posterior/_diagnosed.py` were chosen on the kinds `TUNING` of `toy_problems.py`; what is
+reported (and `--check`ed) are the `HELD_OUT`: other kinds, other seeds. Garden paths, where a
+branch that weighs little for some tokens has nearly all of the mass at the end, are reported
+apart: all runs may miss them alike, and then nothing warns. Results without survivors are counted,
+no more.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def lost(r: dict[str, Any], threshold: float) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="3 problems of each kind, one seed")
     parser.add_argument("--check", action="store_true", help="exit status 1 where a bar is missed")
     parser.add_argument("--tuning", action="store_true", help="the problems of the thresholds")

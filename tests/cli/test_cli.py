@@ -97,6 +97,21 @@ def test_generate_prints_a_table_of_probabilities(command: Command) -> None:
     assert line.endswith(", seed 1")
 
 
+def test_runs_and_resampling_are_those_of_infer(command: Command) -> None:
+    arguments = ["generate", "go", "--regex", "(ab|1|c)+", "--particles", "3", "--seed", "1"]
+    arguments += ["--max-tokens", "6"]
+    result = command(*arguments, "--runs", "4")
+    facts, *warnings = result.err.splitlines()
+    assert facts.startswith("awrs-ppl: 12 particles in 4 runs, 12 alive, ESS ")
+    assert ", runs differ by " in facts
+    assert "of the weight survived resampling, " in facts
+    assert all(line.startswith("awrs-ppl: warning: ") for line in warnings)
+    assert len(warnings) < 2
+    by_children = command(*arguments, "--resampling", "children")
+    assert "equally likely " in by_children.err
+    assert json.loads(command(*arguments, "--runs", "4", "--json").out)["n_particles"] == 12
+
+
 def _exact(texts: list[str]) -> dict[str, float]:
     import asyncio
     import math
@@ -382,6 +397,8 @@ def test_program_that_raises_is_named_with_its_line(command: Command, program: P
         ("generate go --temperature inf", "--temperature: 'inf': give a number"),
         ("generate go --temperature nan", "--temperature: 'nan': give a number"),
         ("generate go --ess-threshold 1.1", "'1.1': give a number from 0 to 1"),
+        ("generate go --runs 0", "'0': give a whole number of at least 1"),
+        ("generate go --resampling all", "'all' (choose from 'auto', 'children', "),
         ("generate go --stop=", "--stop: '': give a text of at least one character"),
         ("generate go --regex -a", "expected one argument; a value that begins with -"),
         ("generate go --regex (a", "--regex '(a': Regex('(a') does not parse: missing )"),

@@ -274,14 +274,18 @@ def test_measures_of_a_bad_page_find_its_faults(browser: Any, tmp_path: Path) ->
 
 
 @needs_browser
-async def test_explanation_in_a_browser_fits_and_can_be_read(browser: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["explain", "diagnose"])
+async def test_parts_of_a_result_in_a_browser_fit_and_can_be_read(
+    what: str, browser: Any, tmp_path: Path
+) -> None:
     for name in ("healthy", "hostile"):
-        posterior = await POSTERIORS[name]()
+        runs = [await POSTERIORS[name]() for _ in range(2 if what == "diagnose" else 1)]
+        posterior = Posterior.pool(runs)
         path = tmp_path / "page.html"
-        content = posterior.explain()._repr_html_()
+        content = getattr(posterior, what)()._repr_html_()
         path.write_text(page_of(content, THEMES["notebook dark"][1]), encoding="utf-8")
         found = measured(browser, path, 400, "dark")
-        picture(browser, f"explanation_{name}", 400)
+        picture(browser, f"{what}_{name}", 400)
         assert found["wide"] == found["faint"] == found["strays"] == []
         assert not found["attacked"]
 
@@ -344,6 +348,21 @@ async def test_progress_in_a_log_is_lines(monkeypatch: pytest.MonkeyPatch) -> No
     assert lines[-1].startswith("7 particles: 5 steps in 0 s, ess=")
     assert lines[-1].endswith(", alive=7")
     assert "\r" not in shown.getvalue()
+
+
+@pytest.mark.usefixtures("nowhere")
+async def test_progress_shows_what_survived_resampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def model(ctx: Context) -> None:
+        for _ in range(3):
+            await ctx.factor(-2.0 * await ctx.sample(Bernoulli(0.5)))
+
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr(_progress, "_EVERY", 0.0)
+    posterior = await infer(model, n_particles=9, seed=0, ess_threshold=1.0)
+    survived = posterior.diagnose().survived
+    assert survived is not None
+    assert shown.getvalue().splitlines()[-1].endswith(f", survived={100 * survived:.1f} %")
 
 
 @pytest.mark.usefixtures("nowhere")
