@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from awrs_ppl.inference.smc import check_replay, infer, run
     from awrs_ppl.lm import LM
     from awrs_ppl.lm.toy import ToyLM
+    from awrs_ppl.posterior.diagnosis import Diagnosis
     from awrs_ppl.posterior.posterior import Posterior
     from awrs_ppl.potentials.predicates import predicate
     from awrs_ppl.program.context import Context
@@ -65,6 +66,7 @@ __all__ = [
     "Categorical",
     "Context",
     "ContextLengthError",
+    "Diagnosis",
     "Distribution",
     "EmbeddedModelError",
     "LocalAWRS",
@@ -104,6 +106,7 @@ _HOMES = {
     ),
     "awrs_ppl.lm": ("LM",),
     "awrs_ppl.lm.toy": ("ToyLM",),
+    "awrs_ppl.posterior.diagnosis": ("Diagnosis",),
     "awrs_ppl.posterior.posterior": ("Posterior",),
     "awrs_ppl.constraints.potential": ("BooleanPotential",),
     "awrs_ppl.potentials.predicates": ("predicate",),
