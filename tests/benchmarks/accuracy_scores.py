@@ -179,14 +179,14 @@ def _print(found: list[dict[str, Any]]) -> None:
     for (method, figure), points in groups.items():
         print(f"\n{method} over {BASELINE} at equal LM rows, {TITLES[figure]}")
         numbers = sorted({one["particles"] for one in points})
-        print(f"{'':34}" + "".join(f"{n:>9}" for n in numbers))
+        print(f"{'':42}" + "".join(f"{n:>9}" for n in numbers))
         for name in dict.fromkeys(one["problem"] for one in points):
             cells = {one["particles"]: one for one in points if one["problem"] == name}
             path = any(one["garden path"] for one in cells.values())
-            print(f"{name[:34]:34}" + _cells(cells, numbers) + ("  garden path" if path else ""))
+            print(f"{name[:42]:42}" + _cells(cells, numbers) + ("  garden path" if path else ""))
         for title, chosen in (
-            ("mean over exact problems", [p for p in points if p["family"] == "exact"]),
-            ("mean over hard problems", [p for p in points if p["family"] != "exact"]),
+            ("exact problems", [p for p in points if p["family"] == "exact"]),
+            ("hard problems", [p for p in points if p["family"] != "exact"]),
         ):
             for path in (False, True):
                 these = [p for p in chosen if p["garden path"] is path]
@@ -202,14 +202,20 @@ def _cells(cells: dict[int, dict[str, Any]], numbers: list[int]) -> str:
 
 
 def _print_mean(title: str, points: list[dict[str, Any]], numbers: list[int]) -> None:
-    """The ratio of the mean errors, with both."""
-    line = ""
-    for n in numbers:
-        these = [p for p in points if p["particles"] == n]
-        ours = mean(p["error"] for p in these) if these else math.nan
-        theirs = mean(p["baseline"] for p in these) if these else math.nan
-        line += f"  {ours:.3f}/{theirs:.3f}={ours / theirs:.2f}"
-    print(f"{title:34}{line}")
+    """The ratio of the mean errors, and the geometric mean of the ratios, which no problem with a
+    huge error decides alone."""
+    for name, figure in (("ratio of means", _of_means), ("mean of ratios", _geometric)):
+        cells = [[p for p in points if p["particles"] == n] for n in numbers]
+        line = "".join(f"{figure(these):8.2f} " if these else " " * 9 for these in cells)
+        print(f"{f'{title}, {name}':42}"[:42] + line)
+
+
+def _of_means(points: list[dict[str, Any]]) -> float:
+    return mean(p["error"] for p in points) / mean(p["baseline"] for p in points)
+
+
+def _geometric(points: list[dict[str, Any]]) -> float:
+    return math.exp(mean(math.log(p["ratio"]) for p in points))
 
 
 def survivors(problems: dict[str, Problem], rows: list[Row]) -> None:
