@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from accuracy_problems import Problem
 from genlm.backend.llm.base import AsyncLM
+from genlm.backend.tokenization import Token
 from genlm.control import AWRS as GenlmAWRS
 from genlm.control import SMC, PromptedLLM
 
@@ -203,8 +204,9 @@ class _Counting(AsyncLM):
     def __init__(self, engine: Any) -> None:
         # Not AsyncLM's own __init__, which decodes the tokenizer's vocabulary once more.
         self.engine, self.contexts = engine, set[tuple[int, ...]]()
-        self.tokenizer, self.byte_vocab = engine.tokenizer, engine.byte_vocab
-        self.str_vocab = [bytes(token).decode("utf-8", "replace") for token in engine.byte_vocab]
+        self.tokenizer = engine.tokenizer
+        self.byte_vocab = [Token(i, bytes(data)) for i, data in enumerate(engine.byte_vocab)]
+        self.str_vocab = [bytes(token).decode("utf-8", "replace") for token in self.byte_vocab]
 
     async def batch_next_token_logprobs(
         self, token_ids_list: Sequence[Sequence[int]], lora_name: str | None = None
@@ -264,5 +266,5 @@ async def _genlm_control(model: Any, label: Label, particles: int, seed: int) ->
         passes=lm.engine.stats.passes - passes,
         seconds=seconds,
         alive=len(alive),
-        pairs=len({tuple(map(bytes, found.contexts[i][:2])) for i in alive}),
+        pairs=len({tuple(map(bytes, found.contexts[i][:-1][:2])) for i in alive}),
     )

@@ -11,7 +11,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ FILE = Path(__file__).parent / "results" / "accuracy_references.json"
 LIKELIEST = 9
 OTHER = "other"
 # Rows of a search at most: SmolLM2 does a hundred in a second, a toy two thousand.
-MAX_ROWS, MAX_SPREAD_ROWS, MAX_TOY_ROWS = 6_000, 16_000, 60_000
+MAX_ROWS, MAX_SPREAD_ROWS, MAX_TOY_ROWS = 6_000, 9_000, 60_000
 # Particles where nothing better is known, and the runs that each call adds to those before.
 LARGE, MORE = 128, 4
 
@@ -60,17 +60,22 @@ def load(problem: Problem) -> Reference | None:
 
 def recompute(problem: Problem, lm: LM) -> Reference:
     """Find a reference anew and keep it; of runs, add some to those that there are."""
-    kept = json.loads(FILE.read_text()) if FILE.exists() else {}
     if problem.reference == "search":
-        found = asyncio.run(_searched(problem, lm))
-    else:
-        before = kept.get(problem.name, {"details": {"log_mls": []}})["details"]["log_mls"]
-        found = asyncio.run(_from_runs(problem, lm, before))
-    kept[problem.name] = {
-        "log_ml": found.log_ml,
-        "shares": found.shares,
-        "details": found.details,
-    }
+        return _keep(problem, asyncio.run(_searched(problem, lm)))
+    model, found = problem.program(lm), load(problem)
+    logs: list[float | None] = list(found.details["log_mls"]) if found else []
+    for _ in range(MORE):
+        options = {"n_particles": LARGE, "seed": 10_000 + len(logs), "progress": False}
+        posterior = asyncio.run(infer(model, resampling="stratified", **options))
+        logs.append(None if posterior.log_ml == -math.inf else posterior.log_ml)
+        found = _keep(problem, _of_runs(logs))
+    assert found is not None
+    return found
+
+
+def _keep(problem: Problem, found: Reference) -> Reference:
+    kept = json.loads(FILE.read_text()) if FILE.exists() else {}
+    kept[problem.name] = asdict(found)
     FILE.parent.mkdir(exist_ok=True)
     FILE.write_text(json.dumps(dict(sorted(kept.items())), indent=1, ensure_ascii=False) + "\n")
     return found
@@ -98,18 +103,14 @@ async def _searched(problem: Problem, lm: LM) -> Reference:
     return Reference(found.low, dict(shares), details)
 
 
-async def _from_runs(problem: Problem, lm: LM, before: list[float | None]) -> Reference:
+def _of_runs(logs: list[float | None]) -> Reference:
     """The mean evidence of independent runs: unbiased, with a standard error."""
-    model, logs = problem.program(lm), [-math.inf if x is None else x for x in before]
-    for _ in range(MORE):
-        options = {"n_particles": LARGE, "seed": 10_000 + len(logs), "progress": False}
-        posterior = await infer(model, resampling="stratified", **options)
-        logs.append(posterior.log_ml)
-    details: dict[str, Any] = {"particles": LARGE}
-    details["log_mls"] = [None if x == -math.inf else round(x, 4) for x in logs]
-    peak = max(logs)
-    if peak == -math.inf:
+    details: dict[str, Any] = {"particles": LARGE, "log_mls": logs}
+    alive = [x for x in logs if x is not None]
+    if not alive:
         return Reference(None, {}, details)
-    values = np.exp(np.array(logs) - peak)
-    details["relative error"] = float(values.std(ddof=1) / math.sqrt(len(logs)) / values.mean())
-    return Reference(peak + math.log(values.mean()), {}, details)
+    values = np.array([0.0 if x is None else math.exp(x - max(alive)) for x in logs])
+    if len(logs) > 1:
+        error = values.std(ddof=1) / math.sqrt(len(logs)) / values.mean()
+        details["relative error"] = float(error)
+    return Reference(max(alive) + math.log(values.mean()), {}, details)
