@@ -32,8 +32,9 @@ RECORDS = {
     "inference": ("_progress", "losses", "recorder", "failures", "check_replay"),
 }
 REFINEMENTS = {
+    "inference": ("children", "competition"),
     "program": ("arguments", "text_arguments", "misuse", "replay"),
-    "proposals": ("paper", "prior", "masked"),
+    "proposals": ("paper", "prior"),
     "constraints": (
         *("arguments", "checks_ahead", "dead_ends", "function_key", "genlm_factor"),
         *("prefix_propagation", "undecided_utf8", "weighing"),
@@ -94,7 +95,7 @@ def way() -> list[str]:
         if not inside and frame.f_code.co_name == "make_step":
             inside = True
             steps.append([])
-        if frame.f_code.co_name == "apply":
+        if frame.f_code.co_qualname == "Change.apply":
             inside = False
         if inside and Path(module).stem not in RECORDS["inference"] and module not in MESSAGES:
             steps[-1].append(module)

@@ -149,10 +149,8 @@ def _outcome(posterior: Posterior, seconds: float, lm: LM, label: Label) -> Outc
 
 
 def _warning(posterior: Any) -> str:
-    """The line that warns, where a posterior can say so."""
-    if not hasattr(posterior, "diagnose"):
-        return ""
-    return str(posterior.diagnose().warning or "")
+    """The first line that warns."""
+    return next(iter(posterior.diagnose().warnings), "")
 
 
 def _pooled(parts: list[Outcome]) -> Outcome:

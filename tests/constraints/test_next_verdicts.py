@@ -29,7 +29,7 @@ from awrs_ppl.constraints.verdict_cache import (
 )
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials import Predicate, Regex, predicates
-from awrs_ppl.proposals import awrs
+from awrs_ppl.proposals import pool
 from awrs_ppl.proposals.head import Head
 from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
 from awrs_ppl.testing import assert_properly_weighted, assert_unbiased, enumerate_posterior
@@ -437,7 +437,7 @@ async def test_strata_without_permutation_are_caught(monkeypatch: pytest.MonkeyP
     def unpermuted(members: int, rng: np.random.Generator) -> np.ndarray:
         return (np.arange(members) + rng.random(members)) / members
 
-    monkeypatch.setattr(awrs, "strata", unpermuted)
+    monkeypatch.setattr(pool, "strata", unpermuted)
     with pytest.raises(AssertionError, match="mean over"):
         await assert_unbiased(same_twice, AWRS(), runs=150, n_particles=4)
 
@@ -453,7 +453,7 @@ async def test_joint_draws_are_as_even_as_the_weights(monkeypatch: pytest.Monkey
         return [posterior.values.count(value) for value in ("a", "b", "")]
 
     assert [await counts(seed) for seed in range(20)] == [[2, 2, 2]] * 20
-    monkeypatch.setattr(awrs, "strata", lambda members, rng: rng.random(members))
+    monkeypatch.setattr(pool, "strata", lambda members, rng: rng.random(members))
     assert [await counts(seed) for seed in range(20)] != [[2, 2, 2]] * 20
 
 
@@ -677,7 +677,7 @@ async def test_twist_is_carried_through_a_multi_byte_character(
     toy = ToyLM(["b", *smile], weights=lambda context: [4, 1, 1, 1, 1, 1])
     product = toy("x") * predicate(lambda text: "b" not in text)
     drawn: list[tuple[int, float]] = []
-    right = awrs.Draw
+    right = pool.Draw
 
     def draw(outcome: int, log_weight: float, twist: float) -> Any:
         drawn.append((outcome, twist))
@@ -686,7 +686,7 @@ async def test_twist_is_carried_through_a_multi_byte_character(
     async def model(ctx: Context) -> str:
         return await ctx.generate(product, max_tokens=6)
 
-    monkeypatch.setattr(awrs, "Draw", draw)
+    monkeypatch.setattr(pool, "Draw", draw)
     for seed in range(40):
         await infer(model, n_particles=1, seed=seed, progress=False)
     first = [i for i, (outcome, _) in enumerate(drawn[:-4]) if outcome == 1]

@@ -252,7 +252,9 @@ async def _is_caught(model: Any, **options: Any) -> None:
 async def test_twist_that_is_not_undone_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Particle.weigh
 
-    def weigh(self: Particle, log_weight: float, twist: float, killer: str | None) -> None:
+    def weigh(
+        self: Particle, log_weight: float, twist: float, killer: str | None, chosen: float = 0.0
+    ) -> None:
         right(self, log_weight + twist, 0.0, killer)
 
     monkeypatch.setattr(Particle, "weigh", weigh)

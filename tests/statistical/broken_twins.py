@@ -287,7 +287,9 @@ def ignore_condition(child: Particle, parent: Particle, further: bool) -> None:
 right_weigh = Particle.weigh
 
 
-def keep_twist(self: Particle, log_weight: float, twist: float, killer: str | None) -> None:
+def keep_twist(
+    self: Particle, log_weight: float, twist: float, killer: str | None, chosen: float = 0.0
+) -> None:
     right_weigh(self, log_weight + twist, 0.0, killer)
 
 
