@@ -58,7 +58,7 @@ class Recorder:
         # Texts come again and again: each is kept once.
         self._shown: dict[tuple[str, bytes, bool], str] = {}
         self._mark = (0.0, 0)
-        self._survived = 1.0
+        self._survived, self._chosen = 1.0, False
         self._counts_rows = counts_rows
         self._started = time.perf_counter()
         self._bar = Bar(progress, n_particles)
@@ -125,7 +125,7 @@ class Recorder:
 
     def compete(self, parents: Sequence[Parent], survived: float) -> None:
         """The children of these compete in this step; those chosen have a share of the weight."""
-        self._parents, self._survived = parents, survived
+        self._parents, self._survived, self._chosen = parents, survived, True
 
     def note(self, before: Sequence[float], changes: Sequence[Change]) -> None:
         """Record a step, before its changes are made.
@@ -158,7 +158,7 @@ class Recorder:
             slots = list(range(len(before)))
             for change in changes:
                 slots[change.slot] = change.particle.slot
-            self.history[-1] = replace(self.history[-1], ancestors=tuple(slots), chosen=True)
+            self.history[-1] = replace(self.history[-1], ancestors=tuple(slots))
         self._parents = ()
         for name, count in names.items():
             effort = self.efforts[name]
@@ -186,9 +186,10 @@ class Recorder:
             self._added,
             self._lost,
             kept,
-            survived=survived,
+            self._chosen,
+            survived,
         )
-        self._added, self._lost, self._survived = (), (), 1.0
+        self._added, self._lost, self._survived, self._chosen = (), (), 1.0, False
         self.history.append(sync)
         self._bar.step(sync.ess, sync.alive, sync.survived)
 

@@ -34,7 +34,10 @@ def genlm_record(history: Sequence[Sync], n: int) -> list[dict[str, Any]]:
         ]
         entries.append(entry)
         ancestors, before = sync.ancestors, list(after)
-        if ancestors is not None:
+        if ancestors is not None and step < len(history) and history[step].chosen:
+            # The children weigh what they do; the choice is in the increments of their step.
+            before = [after[ancestor] for ancestor in ancestors]
+        elif ancestors is not None:
             kept = set(sync.kept)
             mean = log_mean([weight for slot, weight in enumerate(after) if slot not in kept])
             before = [weight if slot in kept else mean for slot, weight in enumerate(after)]

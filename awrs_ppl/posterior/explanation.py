@@ -236,6 +236,8 @@ def _importance(posterior: Posterior) -> Importance | str:
         return "no particle has weight"
     if all(sync.ancestors is None for sync in posterior.history):
         return "this run never resampled, so it is importance sampling itself"
+    if any(sync.chosen for sync in posterior.history):
+        return "children competed, so that no particle has the weight of its own draws"
     lineages = equal_lineages(posterior)
     if lineages < _FEWEST_LINEAGES:
         return (

@@ -22,13 +22,13 @@ class Loss:
 @dataclass(frozen=True, slots=True)
 class Sync:
     """A synchronization: the ESS of all particles before resampling, those of some weight, and
-    the ancestor of each slot if there was a resampling, of which the slots `kept` had no part;
-    `chosen`: by a choice among the children of all. `survived` is the share of the weight that
-    went on in what was taken, of particles or of all their children.
+    the ancestor of each slot if there was a resampling, of which the slots `kept` had no part.
 
     Of the step before it: `log_weights` are those of all slots, with twists and before
     resampling; `added` what each slot has written, as text to show; `losses` what the statements
-    of the step did to the mean weight.
+    of the step did to the mean weight; `chosen`: that children competed in it, and their parents
+    are the ancestors of the synchronization before. `survived` is the share of the weight that
+    went on in what was taken, of these children and of the particles resampled.
     """
 
     ess: float

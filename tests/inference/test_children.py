@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -250,17 +252,40 @@ async def test_children_without_a_threshold_draw_as_importance_sampling_does():
     assert await values("auto") == await values("stratified")
 
 
+async def test_children_have_their_parents_as_ancestors_in_records():
+    posterior = await infer(
+        late, n_particles=6, ess_threshold=1.0, resampling="auto", seed=1, progress=False
+    )
+    assert posterior.history[0].chosen
+    assert all(0 < sync.survived <= 1 for sync in posterior.history)
+    for before, sync in pairwise(posterior.history):
+        assert not sync.chosen or before.ancestors is not None
+    whole = math.log(math.fsum(math.exp(w) for w in posterior.history[-1].log_weights))
+    assert whole - math.log(6) == pytest.approx(posterior.log_ml)
+    entries = json.loads(posterior.to_genlm_record())
+    for before, entry in pairwise(entries):
+        for slot, particle in enumerate(entry["particles"]):
+            ancestor = entry["ancestors"][slot] if "ancestors" in entry else slot
+            start = float(before["particles"][ancestor]["logweight"])
+            now, change = float(particle["logweight"]), float(particle["weight_incr"])
+            if entry["mode"] == "smc_step" and math.isfinite(now) and math.isfinite(start):
+                assert start + change == pytest.approx(now)
+    assert "children competed" in str(posterior.explain())
+
+
 async def test_call_is_made_once_for_equal_particles():
     calls = []
 
     async def model(ctx: Context) -> str:
         text = await ctx.generate(LM("go") * OneOf(["a"]), max_tokens=3)
-        await ctx.condition(True)
-        return text + await ctx.generate(LM("then") * OneOf(["b"]), max_tokens=3)
+        await ctx.generate(LM("on") * OneOf(["b"]), max_tokens=3)
+        return await ctx.call(lambda: calls.append(text) or text)
 
-    posterior = await infer(model, n_particles=8, resampling="auto", seed=0, progress=False)
-    assert set(posterior.values) == {"ab"}
-    assert not calls
+    posterior = await infer(
+        model, n_particles=8, ess_threshold=0.01, resampling="auto", seed=0, progress=False
+    )
+    assert posterior.probabilities == {"a": 1.0}
+    assert calls == ["a"]
 
 
 async def test_explained_losses_add_up_to_the_evidence():
