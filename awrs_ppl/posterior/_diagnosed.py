@@ -53,7 +53,7 @@ def warnings(found: Diagnosis, posterior: Posterior) -> list[str]:
     if lost is not None and lost < FEW_SURVIVED and found.equal_values < PEAKED:
         lines.append(
             f"Few values are left, and {percent(lost)} of the weight survived resampling"
-            f"{_where(found)}: try more particles, and runs=4 to see whether runs agree."
+            f"{_where(found)}: try {_more(found)}, and runs=4 to see whether runs agree."
         )
     if n > 2 and not found.is_chosen and found.ess < max(2.0, 0.1 * n):
         lines.append(
@@ -79,14 +79,19 @@ def _of_runs(found: Diagnosis, runs: Runs) -> list[str]:
     if runs.disagreement is not None and runs.disagreement > RUNS_DIFFER:
         lines.append(
             f"The runs differ by {runs.disagreement:.2f} in total variation, so the probabilities "
-            f"are rough: try more particles{_where(found)}."
+            f"are rough: try {_more(found)}{_where(found)}."
         )
     if EVIDENCES_DIFFER < runs.spread < math.inf:
         lines.append(
             f"The log evidence of the runs varies by {runs.spread:.1f} (standard deviation), so "
-            f"few of them decide the result: try more particles{_where(found)}."
+            f"few of them decide the result: try {_more(found)}{_where(found)}."
         )
     return lines
+
+
+def _more(found: Diagnosis) -> str:
+    """What finds more of the mass; children do not help where they compete already."""
+    return "more particles" if found.is_chosen else 'resampling="auto" or more particles'
 
 
 def _where(found: Diagnosis) -> str:

@@ -198,8 +198,8 @@ def test_runs_that_differ_warn_with_a_remedy() -> None:
     parts = [made([(value, 1.0)], history) for value in "aabb"]
     (warning,) = Posterior.pool(parts).diagnose().warnings
     assert warning == (
-        "The runs differ by 0.67 in total variation, so the probabilities are rough: try more "
-        "particles (most was lost in the text)."
+        "The runs differ by 0.67 in total variation, so the probabilities are rough: try "
+        'resampling="auto" or more particles (most was lost in the text).'
     )
     (warning,) = of_evidences({"a": 1.0}, {"a": 50.0}, {"a": 1.0}).diagnose().warnings
     assert "log evidence of the runs varies by 2.3" in warning
