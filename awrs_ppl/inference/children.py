@@ -36,6 +36,7 @@ from awrs_ppl.tokens.urn import pick
 __all__ = ["Child", "choose", "threshold"]
 
 _IN_URN = -1
+_FEW = 64  # outcomes of an urn that are looked at one by one, at first
 
 
 class Child(NamedTuple):
@@ -82,20 +83,8 @@ def choose(
         math.exp(weight + pool.log_scale - top)
         for weight, pool in zip(log_weights, pools, strict=True)
     ]
-    for pool in {id(pool): pool for pool in pools}.values():
-        pool.spread(count)
-    # By parent: the outcomes that stand alone, and all others together.
-    parents = np.repeat(np.arange(len(pools)), [len(pool.ids) + 1 for pool in pools])
-    outcomes = np.concatenate([np.append(pool.ids, _IN_URN) for pool in pools])
-    twists = np.concatenate([np.append(pool.twists, 1.0) for pool in pools])
-    weights = np.concatenate(
-        [
-            np.append(pool.weights * pool.twists, pool.urn.mass if pool.urn else 0.0) * factor
-            for pool, factor in zip(pools, factors, strict=True)
-        ]
-    )
+    parents, outcomes, twists, weights, level = _spread(pools, factors, count)
     alone = outcomes != _IN_URN
-    level = threshold(weights[alone], math.fsum(weights[~alone]), count)
     heavy = alone & (weights >= level) & (weights > 0.0)
     # By where they lie, so that children come by parent.
     found = {(int(i), int(outcomes[i])): float(weights[i]) for i in np.flatnonzero(heavy)}
@@ -121,3 +110,32 @@ def choose(
         for (i, outcome), weight in sorted(found.items())
     ]
     return children, survived / math.fsum(weights)
+
+
+def _spread(
+    pools: Sequence[Pool], factors: Sequence[float], count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
+    """The children by parent, those that stand alone and then all others together: their parents,
+    outcomes, twists and weights; and the threshold.
+
+    Few of each urn are looked at first, and more only where one of those left may be heavy.
+    """
+    most = min(count, _FEW)
+    while True:
+        for pool in {id(pool): pool for pool in pools}.values():
+            pool.spread(most)
+        rests = [pool.urn.mass if pool.urn else 0.0 for pool in pools]
+        parts = [np.append(p.weights * p.twists, r) for p, r in zip(pools, rests, strict=True)]
+        weights = np.concatenate([part * f for part, f in zip(parts, factors, strict=True)])
+        outcomes = np.concatenate([np.append(pool.ids, _IN_URN) for pool in pools])
+        alone = outcomes != _IN_URN
+        level = threshold(weights[alone], math.fsum(weights[~alone]), count)
+        if most == count or not any(
+            rest > 0.0 and part[:-1].min() * factor >= level
+            for rest, part, factor in zip(rests, parts, factors, strict=True)
+        ):
+            break
+        most = min(4 * most, count)
+    parents = np.repeat(np.arange(len(pools)), [len(part) for part in parts])
+    twists = np.concatenate([np.append(pool.twists, 1.0) for pool in pools])
+    return parents, outcomes, twists, weights, level

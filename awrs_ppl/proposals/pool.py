@@ -63,13 +63,15 @@ class Pool:
 
     def spread(self, count: int) -> None:
         """Take the `count` heaviest outcomes, or all that there are, out of the urn into `ids`;
-        `ids` are then in order, each once, with all that it weighs.
+        those taken before count. `ids` are then in order, each once, with all that it weighs.
 
         An outcome drawn several times is one of the sum of these weights: dropping the repeats
         would bias it.
         """
         if self.urn is not None:
-            self.ids, self.weights = self.urn.take(count)
+            ids, weights = self.urn.take(count - len(self.ids))
+            self.ids = np.concatenate([self.ids, ids])
+            self.weights = np.concatenate([self.weights, weights])
             self.twists = np.ones(len(self.ids))
         ids, first, places = np.unique(self.ids, return_index=True, return_inverse=True)
         self.ids, self.twists = ids, self.twists[first]

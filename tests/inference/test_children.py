@@ -125,6 +125,25 @@ def test_choose_is_over_all_tokens_of_a_large_vocabulary():
     assert survived == pytest.approx(0.5 + 5e-5, rel=1e-3)
 
 
+@pytest.mark.parametrize("few", [1, 3, 1000])
+def test_choose_finds_all_heavy_children_however_few_it_looks_at_first(few, monkeypatch):
+    monkeypatch.setattr(children_module, "_FEW", few)
+    rng = np.random.default_rng(2)
+    rows = [rng.dirichlet(np.full(400, 0.05)) for _ in range(4)]
+    log_weights = [0.0, 0.5, 1.0, -3.0]
+    every = np.concatenate([math.exp(w) * row for w, row in zip(log_weights, rows, strict=True)])
+    for count in (2, 30, 100):
+        level = threshold(every, 0.0, count)
+        children, _ = choose(log_weights, pools_of(rows, dense=True), count, rng)
+        found = [(child.parent, child.outcome) for child in children]
+        heavy = {(i // 400, i % 400) for i in np.flatnonzero(every >= level).tolist()}
+        assert heavy <= set(found)
+        assert len(found) == len(set(found)) == count
+        for child in children:
+            weight = every[400 * child.parent + child.outcome]
+            assert math.exp(child.log_weight) == pytest.approx(max(weight, level), rel=1e-6)
+
+
 def test_pool_draws_of_one_token_are_one_child_of_their_sum():
     pool = Pool(0.0, np.array([3, 1, 3]), np.array([0.25, 0.5, 0.25]), np.ones(3))
     pool.spread(5)
