@@ -13,7 +13,7 @@ import numpy as np
 from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.program.text_statements import Generate
-from awrs_ppl.proposals.token_step import Progress
+from awrs_ppl.proposals.token_step import Progress, TokenStep
 from awrs_ppl.rng import Purpose
 
 if TYPE_CHECKING:
@@ -111,10 +111,11 @@ class Change:
 
 @dataclass(slots=True)
 class Parent:
-    """A particle whose children compete: what its step does before the draw, its text then, its
-    log-weight with the twists that its children share, and what its pool weighs."""
+    """A particle whose children compete: what its step does before the draw, the context, its
+    text then, its log-weight with the twists that its children share, and what its pool weighs."""
 
     change: Change
+    step: TokenStep
     progress: Progress | None
     log_weight: float
     log_mass: float = -math.inf

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from awrs_ppl.inference.change import Change, Parent, Shared
+from awrs_ppl.inference.change import Change, Contest, Parent, Shared
 from awrs_ppl.inference.children import Child, choose
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.log_weights import ess, log_sum, normalize
@@ -96,16 +96,16 @@ async def compete(
     """
     contest = shared.contest
     assert contest is not None
-    parents, of_step = [], []
-    for step, changes in steps.items():
-        for change in changes:
-            parents.append(Parent(change, change.progress, _log_weight(change)))
-            of_step.append(step)
+    # In the order of slots, with which the systematic sample keeps lineages apart.
+    parents = sorted(
+        (Parent(c, step, c.progress, _log_weight(c)) for step in steps for c in steps[step]),
+        key=lambda parent: parent.change.slot,
+    )
     count = len(parents) + len(contest.spare) + len(spare)
     worth: dict[TokenStep, float] = defaultdict(float)
     shares = normalize([parent.log_weight for parent in parents]).tolist()
-    for step, share in zip(of_step, shares, strict=True):
-        worth[step] += share
+    for parent, share in zip(parents, shares, strict=True):
+        worth[parent.step] += share
     rngs = {step: shared.stream(steps[step][0].particle, Purpose.TOKEN) for step in steps}
     pools: dict[TokenStep, Pool] = {}
 
@@ -113,37 +113,47 @@ async def compete(
         pools[step] = await step.pool(rngs[step], max(1, round(count * worth[step])))
 
     await side_by_side(list(steps), find)
-    for parent, step in zip(parents, of_step, strict=True):
-        parent.log_mass = pools[step].log_mass
+    for parent in parents:
+        parent.log_mass = pools[parent.step].log_mass
     effective = ess([parent.log_weight + parent.log_mass for parent in parents])
     if not 0.0 < effective < contest.ess_threshold * count * (1 - 1e-9):
         return {
             step: (changes, pools[step].draw(len(changes), rngs[step]))
             for step, changes in steps.items()
         }
-    # In the order of slots, with which the systematic sample keeps lineages apart.
-    order = sorted(range(len(parents)), key=lambda i: parents[i].change.slot)
-    alive = [i for i in order if parents[i].log_mass > -math.inf]
+    alive = [parent for parent in parents if parent.log_mass > -math.inf]
     children, survived = choose(
-        [parents[i].log_weight for i in alive], [pools[of_step[i]] for i in alive], count,
+        [parent.log_weight for parent in alive],
+        [pools[parent.step] for parent in alive],
+        count,
         contest.rng(),
-    )  # fmt: skip
-    families: dict[int, list[Child]] = {i: [] for i in order}
-    for child in children:
-        families[alive[child.parent]].append(child)
-    free = [parents[i].change.slot for i in order if not families[i]]
-    slots = iter(sorted([*free, *contest.spare, *spare]))
-    drawn: Drawn = {step: ([], []) for step in steps}
-    for i, family in families.items():
-        parent, (members, draws) = parents[i], drawn[of_step[i]]
+    )
+    shared.recorder.compete(parents, survived)
+    return _placed(parents, [(alive[child.parent], child) for child in children], spare, contest)
+
+
+def _placed(
+    parents: Sequence[Parent],
+    children: Sequence[tuple[Parent, Child]],
+    spare: Sequence[int],
+    contest: Contest,
+) -> Drawn:
+    """The children in slots: the first of each parent in the parent's, the others in free ones."""
+    drawn: Drawn = {parent.step: ([], []) for parent in parents}
+    first = {id(parent): child for parent, child in reversed(children)}
+    left = [parent.change.slot for parent in parents if id(parent) not in first]
+    slots = iter(sorted([*left, *contest.spare, *spare]))
+    for parent in parents:
         if parent.log_mass == -math.inf:
+            members, draws = drawn[parent.step]
             members.append(parent.change)
             draws.append(DEAD)
-        for n, child in enumerate(family):
-            members.append(parent.child(next(slots) if n else None, child.log_weight))
-            log_weight = child.log_weight - parent.log_weight - child.log_twist
-            draws.append(Draw(child.outcome, log_weight, child.log_twist))
-    shared.recorder.compete(parents, survived)
+    for parent, child in children:
+        members, draws = drawn[parent.step]
+        new_slot = None if child is first[id(parent)] else next(slots)
+        members.append(parent.child(new_slot, child.log_weight))
+        log_weight = child.log_weight - parent.log_weight - child.log_twist
+        draws.append(Draw(child.outcome, log_weight, child.log_twist))
     return drawn
 
 

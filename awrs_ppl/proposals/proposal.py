@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard
 
 import numpy as np
 
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.tokens.next_token import Outcomes
 
-__all__ = ["DEAD", "Draw", "Proposal", "has_pool", "is_proposal"]
+if TYPE_CHECKING:
+    from awrs_ppl.proposals.pool import Pool
+
+__all__ = ["DEAD", "Draw", "PoolProposal", "Proposal", "has_pool", "is_proposal"]
 
 
 class Draw(NamedTuple):
@@ -62,6 +65,20 @@ def is_proposal(value: Any) -> bool:
     return not isinstance(value, type) and hasattr(value, "draw")
 
 
-def has_pool(proposal: Proposal) -> bool:
-    """Whether a proposal gives all outcomes with their weights, and not only one."""
+class PoolProposal(Proposal, Protocol):
+    """A proposal that gives all outcomes with their weights, and not only one of them."""
+
+    async def pool(
+        self,
+        outcomes: Outcomes,
+        verdicts: NextVerdicts,
+        rng: np.random.Generator,
+        members: int,
+    ) -> Pool:
+        """The outcomes, learned and drawn for as many draws as there are `members`."""
+        ...
+
+
+def has_pool(proposal: Proposal) -> TypeGuard[PoolProposal]:
+    """Whether a proposal has a pool, of which children can be taken."""
     return hasattr(proposal, "pool")

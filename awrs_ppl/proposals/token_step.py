@@ -23,7 +23,7 @@ from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.target import Target
 from awrs_ppl.constraints.verdict_cache import VerdictCache
-from awrs_ppl.proposals import DEAD, Draw, Pool, Proposal
+from awrs_ppl.proposals import DEAD, Draw, Pool, Proposal, has_pool
 from awrs_ppl.tokens.next_token import NOTHING, Outcomes, Restriction, weigh_outcomes
 from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.underflow import Underflow, rescaled
@@ -109,8 +109,9 @@ class TokenStep:
 
     async def pool(self, rng: np.random.Generator, members: int) -> Pool:
         """All outcomes, learned and drawn for so many draws, of a proposal that has a pool."""
-        find: Any = getattr(self.proposal, "pool")  # noqa: B009
-        pool = await self._found(lambda o: find(o, self.verdicts, rng, members))
+        proposal = self.proposal
+        assert has_pool(proposal)
+        pool = await self._found(lambda o: proposal.pool(o, self.verdicts, rng, members))
         return Pool(0.0) if pool is None else pool
 
     async def _found(self, find: Callable[[Outcomes], Awaitable[_T]]) -> _T | None:
