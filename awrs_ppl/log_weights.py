@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ess", "log_mean", "log_sum", "mean", "normalize"]
+__all__ = ["equal_shares", "ess", "log_mean", "log_sum", "mean", "normalize"]
 
 ArrayLike = Sequence[float] | np.ndarray
 
@@ -65,8 +65,16 @@ def ess(log_weights: ArrayLike) -> float:
     >>> round(ess([0.0, 0.0, -math.inf]), 6)
     2.0
     """
-    weights = normalize(log_weights)
-    squares = float(np.square(weights).sum())
+    return equal_shares(normalize(log_weights))
+
+
+def equal_shares(shares: ArrayLike) -> float:
+    """As many equal shares as some normalized weights are worth: 1 / sum w^2; 0 of none.
+
+    >>> equal_shares([0.5, 0.5, 0.0])
+    2.0
+    """
+    squares = float(np.square(np.asarray(shares, dtype=np.float64)).sum())
     return 1.0 / squares if squares > 0 else 0.0
 
 

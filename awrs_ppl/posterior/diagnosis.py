@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from awrs_ppl.log_weights import log_mean, normalize
+from awrs_ppl.log_weights import equal_shares, log_mean, normalize
 from awrs_ppl.posterior import _diagnosed
 from awrs_ppl.posterior.explanation import equal_lineages
 
@@ -120,7 +120,7 @@ def diagnose(posterior: Posterior) -> Diagnosis:
         log_ml=posterior.log_ml,
         ess=posterior.ess,
         distinct=len(posterior._results),
-        equal_values=_equal_values(posterior),
+        equal_values=equal_shares([share for *_, share in posterior._results]),
         probabilities=posterior.probabilities,
         survived=float(shares @ [_survived(part) for part in parts]) if resampled else None,
         lost_by=_lost_by(parts, shares),
@@ -131,11 +131,6 @@ def diagnose(posterior: Posterior) -> Diagnosis:
     )
     found.warnings.extend(_diagnosed.warnings(found, posterior))
     return found
-
-
-def _equal_values(posterior: Posterior) -> float:
-    squares = math.fsum(share * share for *_, share in posterior._results)
-    return 1 / squares if squares else 0.0
 
 
 def _is_resampled(posterior: Posterior) -> bool:

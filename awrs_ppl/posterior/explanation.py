@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from awrs_ppl._renamed import renamed
-from awrs_ppl.log_weights import normalize
+from awrs_ppl.log_weights import equal_shares, normalize
 from awrs_ppl.posterior import _explained
 
 if TYPE_CHECKING:
@@ -207,8 +207,7 @@ def equal_lineages(posterior: Posterior) -> float:
     4.0
     """
     roots, shares = _shares_of_roots(posterior)
-    total = float(np.square(np.bincount(roots, shares)).sum()) if len(roots) else 0.0
-    return 1 / total if total else 0.0
+    return equal_shares(np.bincount(roots, shares))
 
 
 def _shares_of_roots(posterior: Posterior) -> tuple[np.ndarray, np.ndarray]:

@@ -14,14 +14,13 @@ if TYPE_CHECKING:
     from awrs_ppl.posterior.posterior import Posterior
     from awrs_ppl.program.trace import Trace
 
-__all__ = ["pooled"]
+__all__ = ["heaviest", "pooled"]
 
 
 def pooled(posteriors: Iterable[Posterior]) -> dict[str, Any]:
     """What makes the posterior of the runs together; see `Posterior.pool`."""
     parts = _require(posteriors)
     total = sum(map(len, parts))
-    heaviest = max(parts, key=lambda part: part.log_ml)
     traces: list[Trace] = []
     for part in parts:
         # Each run counts by its evidence, whatever its number of particles.
@@ -36,7 +35,7 @@ def pooled(posteriors: Iterable[Posterior]) -> dict[str, Any]:
             whole.seconds += effort.seconds
     return {
         "traces": traces,
-        "history": heaviest.history,
+        "history": heaviest(parts).history,
         "kills": _added(part.kills for part in parts),
         "stats": _stats([part.stats for part in parts]),
         "seed": parts[0].seed,
@@ -47,6 +46,11 @@ def pooled(posteriors: Iterable[Posterior]) -> dict[str, Any]:
         "free": sum(part.free for part in parts),
         "parts": parts,
     }
+
+
+def heaviest(parts: Sequence[Posterior]) -> Posterior:
+    """The run with the most evidence; of several the first."""
+    return max(parts, key=lambda part: part.log_ml)
 
 
 def _require(posteriors: Iterable[Posterior]) -> list[Posterior]:

@@ -18,7 +18,7 @@ from awrs_ppl.log_weights import ess, log_sum, mean, normalize
 from awrs_ppl.posterior import _display, _exports, _plots, _record
 from awrs_ppl.posterior.diagnosis import Diagnosis, diagnose
 from awrs_ppl.posterior.explanation import Explanation, explain
-from awrs_ppl.posterior.pooling import pooled
+from awrs_ppl.posterior.pooling import heaviest, pooled
 from awrs_ppl.stats import Stats
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Posterior:
     @property
     def heaviest(self) -> Posterior:
         """Of several runs the one with the most evidence; else the posterior itself."""
-        return max(self.parts, key=lambda part: part.log_ml) if self.parts else self
+        return heaviest(self.parts) if self.parts else self
 
     def __len__(self) -> int:
         return len(self._traces)

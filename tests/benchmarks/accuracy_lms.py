@@ -12,7 +12,7 @@ from genlm.backend.llm.base import AsyncLM
 
 from awrs_ppl import LM
 
-__all__ = ["closed_by_newlines", "of_length"]
+__all__ = ["ByBatches", "closed_by_newlines", "of_length"]
 
 
 @cache
@@ -34,7 +34,20 @@ def of_length(lm: LM, prompt: str, length: int) -> LM:
     return LM.from_backend(engine, ends=lm.vocabulary.ends.tolist())
 
 
-class _OfLength(AsyncLM):
+class ByBatches(AsyncLM):
+    """An engine of genlm-backend that answers one context as a batch."""
+
+    async def next_token_logprobs(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, token_ids: Sequence[int], lora_name: str | None = None
+    ) -> torch.Tensor:
+        """One row, shape `[vocab_size]`."""
+        return (await self.batch_next_token_logprobs([token_ids]))[0]
+
+    def next_token_logprobs_sync(self, token_ids: Any, lora_name: str | None = None) -> Any:
+        return asyncio.run(self.next_token_logprobs(token_ids))
+
+
+class _OfLength(ByBatches):
     """The rows of an engine; those of `whole` tokens, the prompt's included, are an end."""
 
     def __init__(self, lm: LM, whole: int) -> None:
@@ -58,12 +71,3 @@ class _OfLength(AsyncLM):
             found = torch.where(self.is_text, found, -torch.inf).log_softmax(-1)
             rows[[i for i, ids in enumerate(token_ids_list) if len(ids) < self.whole]] = found
         return rows
-
-    async def next_token_logprobs(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, token_ids: Sequence[int], lora_name: str | None = None
-    ) -> torch.Tensor:
-        """One row, shape `[vocab_size]`."""
-        return (await self.batch_next_token_logprobs([token_ids]))[0]
-
-    def next_token_logprobs_sync(self, token_ids: Any, lora_name: str | None = None) -> Any:
-        return asyncio.run(self.next_token_logprobs(token_ids))

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from accuracy_lms import ByBatches
 from accuracy_problems import Problem
-from genlm.backend.llm.base import AsyncLM
 from genlm.backend.tokenization import Token
 from genlm.control import AWRS as GenlmAWRS
 from genlm.control import SMC, PromptedLLM
@@ -196,7 +196,7 @@ class _Spy:
         raise NotApplicable(f"genlm-control draws one text, and this program has a {name}")
 
 
-class _Counting(AsyncLM):
+class _Counting(ByBatches):
     """An engine that notes the contexts it was asked for."""
 
     def __init__(self, engine: Any) -> None:
@@ -213,15 +213,6 @@ class _Counting(AsyncLM):
         contexts = [tuple(ids) for ids in token_ids_list]
         self.contexts.update(contexts)
         return torch.log_softmax(await self.engine.next_logits(contexts), dim=-1)
-
-    async def next_token_logprobs(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, token_ids: Sequence[int], lora_name: str | None = None
-    ) -> torch.Tensor:
-        """One row, shape `[vocab_size]`."""
-        return (await self.batch_next_token_logprobs([token_ids]))[0]
-
-    def next_token_logprobs_sync(self, token_ids: Any, lora_name: str | None = None) -> Any:
-        return asyncio.run(self.next_token_logprobs(token_ids))
 
 
 async def _genlm_control(model: Any, label: Label, particles: int, seed: int) -> Outcome:
