@@ -23,8 +23,10 @@ from awrs_ppl import (
     infer,
     predicate,
 )
+from awrs_ppl.posterior import pooling
 from awrs_ppl.potentials import Regex
-from awrs_ppl.testing import assert_unbiased
+from awrs_ppl.program.trace import Trace
+from awrs_ppl.testing import assert_unbiased, enumerate_posterior
 
 LM = ToyLM(["a", "b", "ab"], seed=3)
 
@@ -67,16 +69,50 @@ async def test_runs_are_pooled_by_their_evidence():
     assert several.stats.tokens == sum(part.stats.tokens for part in several.parts)
 
 
+async def assert_pooled_runs_are_unbiased(**options: Any) -> None:
+    """The mean masses of values in pooled runs against enumeration."""
+    exact, seeds = await enumerate_posterior(text), 150
+    wanted = {v: p for v, p in exact.probabilities.items() if p >= 0.05}
+    masses = np.zeros((seeds, len(wanted) + 1))
+    for seed in range(seeds):
+        found = await one(seed=seed, runs=3, **options)
+        shares = [*(found.probabilities.get(v, 0.0) for v in wanted), 1.0]
+        masses[seed] = np.exp(found.log_ml) * np.array(shares)
+    true = math.exp(exact.log_ml) * np.array([*wanted.values(), 1.0])
+    errors = masses.std(axis=0) / math.sqrt(seeds)
+    assert (np.abs(masses.mean(axis=0) - true) < 4.5 * errors).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("resampling", ["auto", "stratified"])
 async def test_runs_are_unbiased(resampling):
     await assert_unbiased(text, runs=150, n_particles=3, resampling=resampling)
-    masses = [(await one(seed=seed, runs=3, resampling=resampling)).log_ml for seed in range(150)]
+    await assert_pooled_runs_are_unbiased(resampling=resampling)
+    pooled = [(await one(seed=seed, runs=3, resampling=resampling)).log_ml for seed in range(150)]
     alone = [(await one(seed=seed, resampling=resampling)).log_ml for seed in range(1000, 1600)]
-    pooled, single = np.exp(masses), np.exp(alone)
-    error = math.hypot(pooled.std() / math.sqrt(150), single.std() / math.sqrt(600))
-    assert abs(pooled.mean() - single.mean()) < 4.5 * error
-    assert pooled.var() < single.var()
+    error = math.hypot(np.exp(pooled).std() / math.sqrt(150), np.exp(alone).std() / math.sqrt(600))
+    assert abs(np.exp(pooled).mean() - np.exp(alone).mean()) < 4.5 * error
+    assert np.exp(pooled).var() < np.exp(alone).var()
+
+
+@pytest.mark.slow
+async def test_runs_pooled_by_equal_shares_are_caught(monkeypatch: pytest.MonkeyPatch):
+    right = Trace.weighed
+    evidences: dict[int, float] = {}
+
+    def require(posteriors: Any) -> Any:
+        parts = right_require(posteriors)
+        evidences.update({id(trace): part.log_ml for part in parts for trace in part})
+        return parts
+
+    def weighed(self: Trace, shift: float) -> Trace:
+        return right(self, shift - evidences[id(self)])
+
+    right_require = pooling._require
+    monkeypatch.setattr(pooling, "_require", require)
+    monkeypatch.setattr(Trace, "weighed", weighed)
+    with pytest.raises(AssertionError):
+        await assert_pooled_runs_are_unbiased()
 
 
 async def test_posteriors_of_different_sizes_count_by_evidence():
