@@ -187,10 +187,12 @@ class Urn:
 
 
 def _heaviest(weights: np.ndarray, most: int) -> np.ndarray:
-    """Where the heaviest are, in no order."""
-    if len(weights) <= most:
-        return np.arange(len(weights))
-    return np.argpartition(weights, -most)[-most:]
+    """Where the heaviest are of those that weigh anything, in no order."""
+    # Under a mask nearly all are 0, and a partition of equal values is slow.
+    found = np.flatnonzero(weights)
+    if len(found) <= most:
+        return found
+    return found[np.argpartition(weights[found], -most)[-most:]]
 
 
 def pick(cumulative: np.ndarray, at: float) -> int:
