@@ -10,7 +10,13 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from awrs_ppl._messages import show
-from awrs_ppl.constraints.arguments import check_workers, function, hidden, is_async
+from awrs_ppl.constraints.arguments import (
+    check_workers,
+    function,
+    hidden,
+    is_async,
+    require_cost,
+)
 from awrs_ppl.constraints.function_key import function_key
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.errors import PotentialError
@@ -22,6 +28,9 @@ Verdict = bool | Awaitable[bool]
 
 # How many candidates are checked at once where a check waits.
 SPECULATION = 8
+# What a check is worth by default, in rows of the language model: one in another process takes
+# about a millisecond and a process, and one that is awaited mostly asks a service or a database.
+_IN_PROCESS, _AWAITED = 1 / 16, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ class Predicate(BooleanPotential):
         on_error: Literal["raise", "reject"] = "raise",
         workers: int | None = None,
         time_limit: float | None = None,
+        cost: float | None = None,
     ) -> None:
         for given in (function, complete, state):
             if given is not None and not callable(given):
@@ -68,6 +78,12 @@ class Predicate(BooleanPotential):
             raise ValueError(f"predicate got on_error={on_error!r}: choose 'raise' or 'reject'")
         check_workers("predicate", workers, time_limit, (function, complete))
         super().__init__()
+        if cost is not None:
+            self.cost = require_cost(cost, "predicate")
+        elif is_async(function) or is_async(complete):
+            self.cost = _AWAITED
+        elif workers is not None:
+            self.cost = _IN_PROCESS
         if workers is not None or is_async(function) or is_async(complete):
             self.speculation = SPECULATION
         self._function = self.__wrapped__ = function
@@ -192,6 +208,7 @@ def predicate(
     on_error: Literal["raise", "reject"] = "raise",
     workers: int | None = None,
     time_limit: float | None = None,
+    cost: float | None = None,
 ) -> Predicate: ...
 @overload
 def predicate(
@@ -203,6 +220,7 @@ def predicate(
     on_error: Literal["raise", "reject"] = "raise",
     workers: int | None = None,
     time_limit: float | None = None,
+    cost: float | None = None,
 ) -> Callable[[Callable[[str], Verdict]], Predicate]: ...
 def predicate(function: Any = None, /, **options: Any) -> Any:
     """Make a Boolean potential of `f(text) -> bool`: can a text with this prefix become allowed?
@@ -216,6 +234,11 @@ def predicate(function: Any = None, /, **options: Any) -> Any:
     For slow functions: with `workers=n` the functions run in `n` other processes, which share
     no variables with this one, and several texts are checked at once. A check that takes more
     than `time_limit` seconds there, or crashes, is always a `PotentialError`.
+
+    `cost` says how many rows of the language model one check is worth, and with it how many
+    checks `AWRS` spends for less variance (as many as 1/sqrt(cost)). By default it is 1/1024,
+    1/16 with `workers`, and 1 for an `async` function; give more for a slow one. Texts and their
+    weights stay right whatever it is.
 
     >>> @predicate
     ... def no_letter_twice(text: str) -> bool:

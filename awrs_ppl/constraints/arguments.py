@@ -6,15 +6,25 @@ A first reading can skip it.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from awrs_ppl._values import count_of
+from awrs_ppl._messages import quoted
+from awrs_ppl._values import count_of, is_number
 from awrs_ppl.constraints.function_key import function_key
 
-__all__ = ["Argument", "MadeOf", "check_workers", "function", "hidden", "is_async"]
+__all__ = [
+    "Argument",
+    "MadeOf",
+    "check_workers",
+    "function",
+    "hidden",
+    "is_async",
+    "require_cost",
+]
 
 
 def _itself(value: Any) -> Hashable:
@@ -126,6 +136,16 @@ def check_workers(
             f"{name} got workers={workers!r} and an async function: that waits here, in "
             "the event loop, so leave out workers"
         )
+
+
+def require_cost(cost: Any, what: str) -> float:
+    """The cost of a check. Raises `ValueError` unless it is a number, positive and finite."""
+    if not (is_number(cost) and 0 < cost < math.inf):
+        raise ValueError(
+            f"{what} got cost={quoted(cost)}: give the rows of the language model that one check "
+            "is worth, a positive number, such as 1/1024 for a check that takes microseconds"
+        )
+    return float(cost)
 
 
 def is_async(function: Any) -> bool:

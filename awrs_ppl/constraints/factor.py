@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from awrs_ppl._messages import show
+from awrs_ppl.constraints.arguments import require_cost
 from awrs_ppl.constraints.potential import BooleanPotential, State
 from awrs_ppl.errors import AwrsError, PotentialError
 from awrs_ppl.tokens.text import Text
@@ -37,6 +38,11 @@ class ByteFactor:
     def key(self) -> Hashable:
         """Equal for factors that say the same of every text."""
         return self.potential.key
+
+    @property
+    def cost(self) -> float:
+        """Rows of the language model that one check is worth."""
+        return require_cost(self.potential.cost, repr(self.potential))
 
     async def begin(self, text: Text) -> State | None:
         """The state after a whole text; None if no allowed text has this prefix."""

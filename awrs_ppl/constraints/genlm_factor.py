@@ -22,10 +22,14 @@ from genlm.control.potential.coerce import Coerced
 from genlm.control.potential.product import Product as GenlmProduct
 
 from awrs_ppl._messages import listed, quoted, show
+from awrs_ppl.constraints.arguments import require_cost
 from awrs_ppl.constraints.potential import BooleanPotential, Multiplicative, State
 from awrs_ppl.errors import PotentialError, VocabularyError
 from awrs_ppl.tokens.text import Text, continuing, decode
 from awrs_ppl.tokens.vocabulary import Vocabulary
+
+# Of a check by a potential that declares no cost: it reads the whole text again, and may wait.
+_COST = 1 / 16
 
 __all__ = ["Alphabet", "TokenFactor", "boolean", "checked_weight", "common_alphabet", "is_boolean"]
 
@@ -41,6 +45,10 @@ class TokenFactor:
     def key(self) -> Hashable:
         # One of ours is equal to another as of now, and a key is of when it was made.
         return self.potential.key if isinstance(self.potential, Multiplicative) else self.potential
+
+    @property
+    def cost(self) -> float:
+        return require_cost(getattr(self.potential, "cost", _COST), repr(self.potential))
 
     async def begin(self, text: Text) -> State | None:
         return await self._reach(text)

@@ -62,6 +62,8 @@ class NextVerdicts:
     rejections: Counter[int] = field(default_factory=Counter)
     seconds: defaultdict[int, float] = field(default_factory=partial(defaultdict, float))
     prefix_checks: int = 0
+    # Rows of the language model that a check is worth: that of the dearest factor that is checked.
+    cost: float = 0.0
     # How many tokens are checked at once, and what is known of those not needed yet.
     speculation: int = 1
     ahead: ChecksAhead | None = None
@@ -100,6 +102,7 @@ class NextVerdicts:
                 # All factors are checked together: their draws are kept with the first.
                 verdicts.tails = constraint.tail.at_most(_ELSEWHERE), known.tail
             verdicts.known[i] = known
+            verdicts.cost = max(verdicts.cost, factor.cost)
             next_bytes = factor.next_bytes(states[i])
             if next_bytes is not None:
                 undecided_utf8.enter(verdicts, known, next_bytes, twist)

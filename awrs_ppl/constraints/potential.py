@@ -93,6 +93,12 @@ class BooleanPotential(Multiplicative):
     # on it.
     speculation: int = 1
 
+    # Rows of the language model that one check is worth: what `AWRS` spends on checks, for less
+    # variance, follows from it. It is declared, and never measured, so that a seed fixes the
+    # result. A check of a plain function takes tens of microseconds, a row tens of milliseconds
+    # on a processor and one or two in a batch on an accelerator: the default is in between.
+    cost: float = 1 / 1024
+
     # A subclass with masks has here a method, or an attribute that its `__init__` sets:
     # `mask(state, vocabulary) -> ndarray[bool]` of shape `[vocabulary.size]`, which may be more
     # or less than `len(vocabulary.tokens)`. It must say of every text token what `advance` says;

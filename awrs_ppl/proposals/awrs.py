@@ -54,14 +54,15 @@ class AWRS:
     all other outcomes there, and W is divided by it. The guess is the draw's twist: a resampling
     before the next token multiplies the weight by it.
 
-    `effort` is the price of variance in checks. For each particle rho k = effort sd/E[W], with sd
-    the standard deviation that one draw leaves, by a guess of the share of U that is allowed: of
-    all ways to spend as many checks this leaves the least variance. An outcome is checked, or the
-    prefix of a rejected token for all tokens with this prefix, while that saves more than it costs
-    (while nothing is accepted, what is likeliest is checked next). With `remember=True` the price
-    is half of that: runs that know what others learned take about half of the checks, and the price
-    at which checks times variance is least falls with them. Raises `ValueError` unless it is
-    positive and finite.
+    `effort` is the price of variance in checks; by default 1/sqrt(cost), with the `cost` of the
+    dearest constraint that is checked: 32 for a plain predicate, 4 for one with `workers`, 1 for
+    one that is awaited. For each particle rho k = effort sd/E[W], with sd the standard deviation
+    that one draw leaves, by a guess of the share of U that is allowed: of all ways to spend as many
+    checks this leaves the least variance. An outcome is checked, or the prefix of a rejected token
+    for all tokens with this prefix, while that saves more than it costs (while nothing is accepted,
+    what is likeliest is checked next). With `remember=True` the price is half of that: runs that
+    know what others learned take about half of the checks, and the price at which checks times
+    variance is least falls with them. Raises `ValueError` unless it is positive and finite.
 
     Source: Lipkin et al., "Fast Controlled Generation from Language Models with Adaptive Weighted
     Rejection Sampling", COLM 2025; its own estimators are `PaperAWRS`.
@@ -70,7 +71,7 @@ class AWRS:
     AWRS(effort=8.0)
     """
 
-    effort: float = 4.0
+    effort: float | None = None
     # Bounds of the learning, which decide few results; tests set them to see every case. Where
     # nothing is accepted, it ends when what is left of the particle's weight is this small beside
     # the other particles'.
@@ -107,9 +108,11 @@ class AWRS:
         return cast(Any, PaperAWRS(cast(Any, estimator)))
 
     def __post_init__(self, estimator: str | None) -> None:
-        if not (is_number(self.effort) and 0 < self.effort < math.inf):
+        effort = self.effort
+        if effort is not None and not (is_number(effort) and 0 < effort < math.inf):
             raise ValueError(
-                f"AWRS got effort={quoted(self.effort)}: it must be a number, positive and finite"
+                f"AWRS got effort={quoted(effort)}: it must be a number, positive and finite, or "
+                "None, for the effort that follows from what a check costs"
             )
         if not (is_number(self._negligible) and 0 <= self._negligible < 1):
             raise ValueError(
@@ -212,7 +215,11 @@ class AWRS:
     def _price(self, head: Head) -> float:
         """The price of variance in checks: their ratio where their product is least. Verdicts that
         last save about half of the checks."""
-        return self.effort * (_LASTING_PRICE if head.lasts else 1.0)
+        # A particle's variance is v + a/n after n checks, v from the LM's own draws and the rest
+        # of the step, and the step takes 1 + cost n rows' worth: where v is of the order of 1,
+        # variance times time is least at an n in proportion to 1/sqrt(cost).
+        effort = 1.0 / math.sqrt(head.cost) if self.effort is None else self.effort
+        return effort * (_LASTING_PRICE if head.lasts else 1.0)
 
     def _plan(self, head: Head, members: int) -> None:
         """How many draws from the tail, and with what probability it is visited at all."""

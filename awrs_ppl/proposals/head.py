@@ -40,6 +40,11 @@ class Head:
         return self._verdicts.cache.lasts
 
     @property
+    def cost(self) -> float:
+        """Rows of the language model that a check is worth."""
+        return self._verdicts.cost
+
+    @property
     def mass(self) -> float:
         """What A weighs: tokens that wait for a verdict by their twist."""
         return self._whole + (self.twist() * self._waiting if self._waiting else 0.0)

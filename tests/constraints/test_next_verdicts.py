@@ -416,7 +416,7 @@ async def test_checks_ahead_do_not_change_the_result(together: bool) -> None:
         product = TOY("x") * constraint * (no_pairs if together else predicate(len_below))
         return await ctx.generate(product, max_tokens=4)
 
-    quick = await infer(model, predicate(rule), n_particles=12, seed=3, progress=False)
+    quick = await infer(model, predicate(rule, cost=1.0), n_particles=12, seed=3, progress=False)
     for _ in range(2):
         slow = await infer(model, predicate(slow_rule), n_particles=12, seed=3, progress=False)
         assert slow.values == quick.values
@@ -432,14 +432,15 @@ def len_below(text: str) -> bool:
 
 @pytest.mark.slow
 async def test_strata_without_permutation_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    await assert_unbiased(same_twice, AWRS(), runs=150, n_particles=4)
+    options = {"runs": 150, "n_particles": 4, "resampling": "stratified"}
+    await assert_unbiased(same_twice, AWRS(), **options)
 
     def unpermuted(members: int, rng: np.random.Generator) -> np.ndarray:
         return (np.arange(members) + rng.random(members)) / members
 
     monkeypatch.setattr(pool, "strata", unpermuted)
     with pytest.raises(AssertionError, match="mean over"):
-        await assert_unbiased(same_twice, AWRS(), runs=150, n_particles=4)
+        await assert_unbiased(same_twice, AWRS(), **options)
 
 
 async def test_joint_draws_are_as_even_as_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -591,7 +592,7 @@ async def test_accepted_tokens_outside_the_mask_do_not_end_learning() -> None:
 
     posterior = await infer(model, n_particles=8, seed=0, progress=False)
     assert {str(value) for value in posterior.values} <= {"t", ""}
-    assert posterior.history[-1].alive == 8
+    assert posterior.dead == 0
 
 
 async def test_weights_too_small_for_squares_keep_the_evidence() -> None:
@@ -636,7 +637,7 @@ async def test_check_limit_does_not_count_checks_ahead() -> None:
         proposal = AWRS(_max_checks=4)
         return await ctx.generate(TOY("x") * constraint, max_tokens=4, proposal=proposal)
 
-    quick = await infer(model, predicate(rule), n_particles=6, seed=1, progress=False)
+    quick = await infer(model, predicate(rule, cost=1.0), n_particles=6, seed=1, progress=False)
     slow = await infer(model, predicate(slow_rule), n_particles=6, seed=1, progress=False)
     assert slow.values == quick.values
     assert slow.log_weights.tolist() == quick.log_weights.tolist()
@@ -661,7 +662,8 @@ async def test_twist_where_few_characters_are_allowed_saves_particles(
         return await ctx.generate(MOSTLY_PARTS("x") * only_a, max_tokens=3)
 
     async def dead() -> int:
-        found = [await infer(model, n_particles=4, seed=s, progress=False) for s in range(40)]
+        options = {"n_particles": 4, "resampling": "stratified"}
+        found = [await infer(model, seed=s, progress=False, **options) for s in range(40)]
         return sum(sum(posterior.kills.values()) for posterior in found)
 
     few = await dead()

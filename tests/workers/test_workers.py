@@ -397,7 +397,8 @@ async def test_inference_with_workers_gives_what_it_gives_without() -> None:
         return "aa" not in text and "bb" not in text
 
     async def model(ctx: Context, workers: int | None) -> str:
-        return await ctx.generate(lm("go") * predicate(no_double, workers=workers), max_tokens=4)
+        rule = predicate(no_double, workers=workers, cost=1 / 16)
+        return await ctx.generate(lm("go") * rule, max_tokens=4)
 
     one, two = [
         await infer(model, workers, n_particles=8, seed=0, progress=False) for workers in (None, 2)
