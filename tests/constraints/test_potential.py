@@ -50,7 +50,10 @@ def few_marks(text: str) -> bool:
     return sum(c > "\x7f" for c in text) <= 2 and "🙂雪" not in text
 
 
-@predicate(state=lambda text: (text[-1:], text.count("a") % 2), complete=lambda t: t != "a")
+@predicate(
+    state=lambda text: (text[-1:], text.count("a") % 2, text == "a"),
+    complete=lambda text: text != "a",
+)
 def stateful(text: str) -> bool:
     return "aa" not in text
 
