@@ -112,13 +112,17 @@ class Change:
 @dataclass(slots=True)
 class Parent:
     """A particle whose children compete: what its step does before the draw, the context, its
-    text then, its log-weight with the twists that its children share, and what its pool weighs."""
+    text then, its log-weight with the twists that its children share, and what its pool weighs.
+
+    `aside` is what is set aside of its log-weight while children are compared.
+    """
 
     change: Change
     step: TokenStep
     progress: Progress | None
     log_weight: float
     log_mass: float = -math.inf
+    aside: float = 0.0
 
     def child(self, new_slot: int | None, log_weight: float) -> Change:
         """The change to a child of this log-weight, twists included, before its draw is made."""

@@ -93,6 +93,9 @@ async def compete(
     weigh, is below the threshold: on long texts of which nearly all is allowed every choice would
     cost more than it gains. That may look at the pools, tails included: given these a child's
     weight is right. `spare` are the slots of particles that died in this step.
+
+    A text that must end here has the price of its end set aside: the others will pay theirs, and
+    by present weight they would take its place for that. It costs the slot that it had.
     """
     contest = shared.contest
     assert contest is not None
@@ -115,7 +118,9 @@ async def compete(
     await side_by_side(list(steps), find)
     for parent in parents:
         parent.log_mass = pools[parent.step].log_mass
-    effective = ess([parent.log_weight + parent.log_mass for parent in parents])
+        if parent.log_mass > -math.inf and parent.step.must_end(pools[parent.step]):
+            parent.aside = parent.log_mass
+    effective = ess([p.log_weight + p.log_mass - p.aside for p in parents])
     if not 0.0 < effective < contest.ess_threshold * count * (1 - 1e-9):
         return {
             step: (changes, pools[step].draw(len(changes), rngs[step]))
@@ -123,13 +128,17 @@ async def compete(
         }
     alive = [parent for parent in parents if parent.log_mass > -math.inf]
     children, survived = choose(
-        [parent.log_weight for parent in alive],
+        [parent.log_weight - parent.aside for parent in alive],
         [pools[parent.step] for parent in alive],
         count,
         contest.rng(),
     )
     shared.recorder.compete(parents, survived)
-    return _placed(parents, [(alive[child.parent], child) for child in children], spare, contest)
+    chosen = []
+    for child in children:
+        parent = alive[child.parent]
+        chosen.append((parent, child._replace(log_weight=child.log_weight + parent.aside)))
+    return _placed(parents, chosen, spare, contest)
 
 
 def _placed(

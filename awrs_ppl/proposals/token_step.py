@@ -114,6 +114,14 @@ class TokenStep:
         pool = await self._found(lambda o: proposal.pool(o, self.verdicts, rng, members))
         return Pool(0.0) if pool is None else pool
 
+    def must_end(self, pool: Pool) -> bool:
+        """Whether all that is in the pool ends the text, as far as that is known at once."""
+        if self.forced:
+            return True
+        if pool.urn is None:
+            return len(pool.ids) > 0 and bool((pool.ids >= self.verdicts.vocabulary.size).all())
+        return self.verdicts.allowed is not None and not self.verdicts.allowed.any()
+
     async def _found(self, find: Callable[[Outcomes], Awaitable[_T]]) -> _T | None:
         """What is found in the outcomes, on a scale that has digits; None if nothing is left."""
         outcomes = self.outcomes
