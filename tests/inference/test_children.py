@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import wrong_children
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,11 +26,10 @@ from awrs_ppl import (
     predicate,
 )
 from awrs_ppl.inference import children as children_module
-from awrs_ppl.inference import competition, inference
-from awrs_ppl.inference.change import Parent
 from awrs_ppl.inference.children import choose, threshold
 from awrs_ppl.potentials import OneOf, Regex, Soft
 from awrs_ppl.proposals import Pool
+from awrs_ppl.proposals.token_step import TokenStep
 from awrs_ppl.testing import assert_unbiased
 from awrs_ppl.tokens.urn import Urn
 
@@ -319,77 +319,29 @@ async def test_explained_losses_add_up_to_the_evidence():
 # --- broken twins -------------------------------------------------------------------------
 
 
-async def _is_caught(model: Any, **options: Any) -> None:
-    options = {"runs": 400, "n_particles": 7, "ess_threshold": 1.0, "resampling": "auto"} | options
-    with pytest.raises(AssertionError):
-        await assert_unbiased(model, **options)
+async def drawn(ctx: Context) -> str:
+    """Many draws from the tail, of which some are equal."""
+    many = AWRS(effort=30.0, _max_checks=1)
+    return await ctx.generate(LM("go") * no_bb, max_tokens=3, proposal=many)
 
 
 @pytest.mark.slow
-async def test_dropped_equal_draws_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def spread(self: Pool, count: int) -> None:
-        if self.urn is not None:
-            right(self, count)
-            return
-        ids, first = np.unique(self.ids, return_index=True)
-        self.ids, self.weights, self.twists = ids, self.weights[first], self.twists[first]
-
-    right = Pool.spread
-
-    async def drawn(ctx: Context) -> str:
-        many = AWRS(effort=30.0, _max_checks=1)
-        return await ctx.generate(LM("go") * no_bb, max_tokens=3, proposal=many)
-
-    monkeypatch.setattr(Pool, "spread", spread)
-    await _is_caught(drawn)
-
-
-@pytest.mark.slow
-async def test_dropped_equal_particles_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def merge(particles: Any) -> Any:
-        weights = {id(p): p.log_weight for p in particles}
-        lost = right(particles)
-        for particle in particles:
-            if particle.log_weight > -math.inf:
-                particle.log_weight = weights[id(particle)]
-        return lost
-
-    right = competition.merge
-    monkeypatch.setattr(inference, "merge", merge)
-    await _is_caught(two_texts)
-
-
-@pytest.mark.slow
-async def test_twist_left_in_a_child_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(competition, "_log_weight", lambda c: c.particle.log_weight + c.log_weight)
-
-    def child(self: Parent, new_slot: int | None, log_weight: float) -> Any:
-        made = right(self, new_slot, log_weight)
-        made.log_weight += made.particle.twist
-        return made
-
-    right = Parent.child
-    monkeypatch.setattr(Parent, "child", child)
-    await _is_caught(twisted)
-
-
-@pytest.mark.slow
-async def test_light_children_with_their_own_weight_are_caught(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def own(log_weights: Any, pools: Any, count: int, rng: Any) -> Any:
-        children, survived = right(log_weights, pools, count, rng)
-        found = []
-        for child in children:
-            pool = pools[child.parent]
-            (i,) = np.flatnonzero(pool.ids == child.outcome)
-            weight = math.log(pool.weights[i] * pool.twists[i]) + pool.log_scale
-            found.append(child._replace(log_weight=log_weights[child.parent] + weight))
-        return found, survived
-
-    right = children_module.choose
-    monkeypatch.setattr(competition, "choose", own)
-    await _is_caught(two_texts, n_particles=2)
+@pytest.mark.parametrize(
+    ("twin", "model", "options"),
+    [
+        (wrong_children.equal_draws_dropped, drawn, {}),
+        (wrong_children.one_child_for_the_tail, drawn, {}),
+        (wrong_children.equal_particles_dropped, two_texts, {}),
+        (wrong_children.twist_left, twisted, {}),
+        (wrong_children.own_weight, two_texts, {"n_particles": 2}),
+        (wrong_children.normalized, two_texts, {}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+async def test_broken_twin_is_caught(twin: Any, model: Any, options: Any) -> None:
+    options = {"runs": 400, "n_particles": 7, "ess_threshold": 1.0} | options
+    with twin(), pytest.raises(AssertionError):
+        await assert_unbiased(model, resampling="auto", **options)
 
 
 @pytest.mark.slow
@@ -412,21 +364,50 @@ async def test_random_order_loses_lineages(monkeypatch: pytest.MonkeyPatch) -> N
         return float(np.mean(counts))
 
     kept = await first_letters()
+    with wrong_children.shuffled():
+        assert await first_letters() < kept - 1.0
 
-    def shuffled(log_weights: Any, pools: Any, count: int, rng: Any) -> Any:
-        for pool in pools:
-            pool.spread(100)
-        alone = [
-            (i, Pool(pool.log_scale, pool.ids[j : j + 1], pool.weights[j : j + 1], np.ones(1)))
-            for i, pool in enumerate(pools)
-            for j in range(len(pool.ids))
+
+async def test_text_that_must_end_is_not_compared_by_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every text pays for its end: a short one at once, and a long one some tokens later."""
+    lm = ToyLM([*"abcdefgh"], weights=lambda context: [1.0] * 8 + [0.01])
+    short_or_long = Regex("a|[b-h]{4}")
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(lm("a") * short_or_long, max_tokens=6)
+
+    async def error() -> float:
+        found = [
+            await infer(model, n_particles=16, resampling="auto", seed=seed, progress=False)
+            for seed in range(30)
         ]
-        alone = [alone[k] for k in rng.permutation(len(alone))]
-        children, survived = right(
-            [log_weights[i] for i, _ in alone], [pool for _, pool in alone], count, rng
-        )
-        return [child._replace(parent=alone[child.parent][0]) for child in children], survived
+        return float(np.mean([abs(run.probability(lambda text: text == "a") - p) for run in found]))
 
-    right = children_module.choose
-    monkeypatch.setattr(competition, "choose", shuffled)
-    assert await first_letters() < kept - 1.0
+    # Of the same number of ends, and 7 in 8 at each of the other tokens.
+    p = 1 / (1 + 7 * (7 / 8) ** 3)
+    assert await error() < 0.01
+    monkeypatch.setattr(TokenStep, "must_end", lambda self, pool: False)
+    assert await error() > 0.1
+
+
+@pytest.mark.slow
+async def test_heavy_particles_are_split_before_a_sample() -> None:
+    """A text of nearly all the weight tosses as many coins as it is worth slots."""
+    lm = ToyLM(["a", "b", "c"], weights=lambda context: [8, 1, 1, 6])
+
+    async def model(ctx: Context) -> bool:
+        await ctx.generate(lm("a") * OneOf(["a", "b", "c"]), max_tokens=2)
+        return await ctx.sample(Bernoulli(0.5))
+
+    async def error() -> float:
+        found = [
+            await infer(model, n_particles=16, resampling="auto", seed=seed, progress=False)
+            for seed in range(40)
+        ]
+        return float(np.mean([(run.probability(bool) - 0.5) ** 2 for run in found]))
+
+    split = await error()
+    with wrong_children.unsplit():
+        assert await error() > 4 * split

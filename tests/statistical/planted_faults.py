@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import broken_twins as wrong
+import wrong_children
 from random_programs import Program
 
 from awrs_ppl import AWRS, Bernoulli, Categorical, Context, PaperAWRS, ToyLM, predicate, product
@@ -87,6 +88,16 @@ class OneDraw(AWRS):
         head.draws = int(head.unknown.mass > 0.0)
 
 
+def program(model: Any, again: bool = False, jointly: bool = False, **options: Any) -> Program:
+    """A program whose particles are copied, where its faults are not those of children."""
+    return Program(
+        model,
+        {"n_particles": 2, "resampling": "stratified", **options},
+        again=again,
+        jointly=jointly,
+    )
+
+
 def text_of(potential: Any, max_tokens: int = 2, again: bool = False, **options: Any) -> Program:
     """A program of one text; `proposal` and `critic` are those of the statement."""
     given = {name: options.pop(name, None) for name in ("proposal", "critic")}
@@ -94,7 +105,7 @@ def text_of(potential: Any, max_tokens: int = 2, again: bool = False, **options:
     async def model(ctx: Context) -> str:
         return await ctx.generate(potential, max_tokens=max_tokens, **given)
 
-    return Program(model, {"n_particles": 2, **options}, again=again)
+    return program(model, again, **options)
 
 
 async def same_twice(ctx: Context) -> bool:
@@ -165,7 +176,7 @@ def by_coin(**options: tuple[Any, Any]) -> Program:
             critic=own.get("critic"),
         )
 
-    return Program(model, {"n_particles": 4})
+    return program(model, n_particles=4)
 
 
 # --- all of them --------------------------------------------------------------------------
@@ -207,9 +218,9 @@ def nothing(text: str) -> float:
     return -math.inf
 
 
-ONE_CHECK = text_of(UNEVEN * only_b, proposal=AWRS(_max_checks=1))
-FOUR_DRAWS = text_of(UNEVEN * only_b, proposal=AWRS(_max_checks=1), n_particles=1)
-ONE_DRAW = text_of(UNEVEN * only_b, proposal=OneDraw(_max_checks=1))
+ONE_CHECK = text_of(UNEVEN * only_b, proposal=AWRS(effort=4.0, _max_checks=1))
+FOUR_DRAWS = text_of(UNEVEN * only_b, proposal=AWRS(effort=4.0, _max_checks=1), n_particles=1)
+ONE_DRAW = text_of(UNEVEN * only_b, proposal=OneDraw(effort=4.0, _max_checks=1))
 FEW_VISITS = text_of(
     lm(["a", "b", "c"], 10, 3, 1, 3)("a") * no_c,
     2,
@@ -230,14 +241,17 @@ WAITING = text_of(
     PARTS("a") * predicate(lambda text: "丁" not in text and "b" not in text), 4, **EVENED
 )
 ENDING = text_of(UNEVEN * no_pairs, 4, **EVENED)
-DEAD_ENDS = Program(narrow, {"n_particles": 8})
-SAME = Program(same_twice, EVENED)
-WEIGHED, HALVED, AHEAD = Program(weighed, EVENED), Program(halved, EVENED), Program(ahead, EVENED)
+DEAD_ENDS = program(narrow, n_particles=8)
+SAME = program(same_twice, **EVENED)
+WEIGHED, HALVED, AHEAD = (program(model, **EVENED) for model in (weighed, halved, ahead))
 NO_A = Soft(without_a, prefix=without_a)
 LIKES_A, LIKES_B = Soft(likes_a, prefix=likes_a), Soft(likes_b, prefix=likes_b)
 NOTHING = Soft(nothing, prefix=nothing)
 LENGTHS, STOPS = by_coin(max_tokens=(1, 3)), by_coin(stop=(None, "b"))
 TEMPERATURES = by_coin(temperature=(0.4, 2.5))
+COMPETING: dict[str, Any] = {**EVENED, "resampling": "auto"}
+MANY_DRAWS = text_of(UNEVEN * only_b, proposal=AWRS(effort=30.0, _max_checks=1), **COMPETING)
+TWO_CHILDREN = text_of(UNEVEN * no_pairs, 4, **{**COMPETING, "n_particles": 2})
 CRITIC = text_of(EVEN * anything, 4, critic=Soft(length, prefix=misleading), **EVENED)
 
 FAULTS = [
@@ -296,7 +310,7 @@ FAULTS = [
     Fault(
         "two prompts drawn as one",
         of(Generate, "draw_key", wrong.by_constraint),
-        Program(two_prompts, EVENED),
+        program(two_prompts, **EVENED),
     ),
     Fault("max_tokens of the first", of(text_step, "_steps", wrong.first_limit), LENGTHS),
     Fault(
@@ -343,26 +357,40 @@ FAULTS = [
     Fault(
         "residual without chance",
         lambda: patch.dict(SCHEMES, residual=wrong.largest_rests),
-        Program(weighed, {"n_particles": 2, "ess_threshold": 1.0, "resampling": "residual"}),
+        program(weighed, ess_threshold=1.0, resampling="residual"),
     ),
+    Fault("equal draws dropped", wrong_children.equal_draws_dropped, MANY_DRAWS),
+    Fault("one child for the tail", wrong_children.one_child_for_the_tail, MANY_DRAWS),
+    Fault(
+        "equal particles dropped",
+        wrong_children.equal_particles_dropped,
+        program(same_twice, **COMPETING),
+    ),
+    Fault(
+        "twist left in a child",
+        wrong_children.twist_left,
+        text_of(EVEN * anything, 4, critic=Soft(length, prefix=misleading), **COMPETING),
+    ),
+    Fault("light children with their own weight", wrong_children.own_weight, TWO_CHILDREN),
+    Fault("children normalized", wrong_children.normalized, TWO_CHILDREN),
     Fault(
         "draw from a proposal unweighed",
         of(Sample, "weigh", wrong.unweighed),
-        Program(imported, EVENED),
+        program(imported, **EVENED),
     ),
     Fault(
         "numbers of a step used again",
         wrong.streams_by("slot"),
-        Program(same_twice, {"n_particles": 1}),
+        program(same_twice, n_particles=1),
     ),
     Fault(
         "numbers of a sample used again",
         wrong.streams_by("step", "slot"),
-        Program(coins, {"n_particles": 2}),
+        program(coins),
     ),
     Fault(
         "numbers copied to other particles",
         wrong.streams_by("step", "index"),
-        Program(coin, {"n_particles": 2}, jointly=True),
+        program(coin, jointly=True),
     ),
 ]
