@@ -113,7 +113,7 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
     what = "resample below this share of effective particles (default: 0.5; children 0.75)"
     add("--ess-threshold", metavar="X", type=_SHARE, help=what)
     what = "how particles are resampled (default: %(default)s)"
-    add("--resampling", choices=_RESAMPLING, default="stratified", help=what)
+    add("--resampling", choices=_RESAMPLING, default="auto", help=what)
     what = "share what is learned with inferences inside the program; a seed then fixes nothing"
     add("--remember", action="store_true", help=what)
     what = "stop after so long, with the texts that are finished"

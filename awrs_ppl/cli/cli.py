@@ -262,7 +262,10 @@ def _report_facts(posterior: Posterior) -> None:
     if found.runs is not None:
         facts[0] += f" in {len(posterior.parts)} runs"
     ess = "equally likely" if found.is_chosen else "ESS"
-    facts += [f"{posterior.alive} alive", f"{ess} {posterior.ess:.1f}"]
+    facts.append(f"{posterior.alive} alive")
+    if posterior.free:
+        facts.append(f"{posterior.free} equal to others")
+    facts.append(f"{ess} {posterior.ess:.1f}")
     facts.append(f"log evidence {posterior.log_ml:.2f}")
     if survived := _diagnosed.survived(found):
         facts.append(f"{survived} resampling")

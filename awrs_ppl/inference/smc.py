@@ -27,9 +27,9 @@ __all__ = ["check_replay", "infer", "run"]
 async def infer(
     model: Model,
     *args: Any,
-    n_particles: int = 10,
+    n_particles: int = 16,
     ess_threshold: float | None = None,
-    resampling: str = "stratified",
+    resampling: str = "auto",
     runs: int = 1,
     seed: int | None = None,
     remember: bool = False,
@@ -40,19 +40,20 @@ async def infer(
     """The posterior of `model(ctx, *args)`, by sequential Monte Carlo.
 
     Particles are synchronized after every token of a `generate` and after every weighted
-    statement, and resampled by the scheme `resampling` ("multinomial", "stratified",
-    "systematic" or "residual") when the effective sample size falls below `ess_threshold` (by
-    default 0.5) of them; with `ess_threshold=0` never, and then critics do not steer either
-    (importance sampling). While texts are growing, particles that are ahead of them, such as
-    those whose text has ended, keep slot and weight; the rest is resampled, by its own
-    effective sample size.
+    statement. Where the proposal knows the weights of all next tokens (`AWRS` does), all these
+    continuations of all particles, their children, compete for the places at the next token, when
+    the effective sample size is below `ess_threshold` (by default 0.75) of them: the heaviest stay
+    as they are, the others are drawn, and particles that have made the same choices are one. N
+    particles then are N different texts of unequal weights, and the places of equal ones are free
+    (`posterior.free`). Before other draws copies are resampled, below 0.5 by default. With
+    `ess_threshold=0` neither is done, and critics do not steer either (importance sampling). While
+    texts are growing, particles that are ahead of them, such as those whose text has ended, keep
+    slot and weight.
 
-    By "children", where the proposal knows the weights of all next tokens (`AWRS` does), it is
-    all these continuations of all particles that compete for their places, below an effective
-    sample size of 0.75 by default: the heaviest stay as they are, and particles that have made
-    the same choices are one. N particles then are N different texts of unequal weights, and the
-    places of equal ones are free (`posterior.free`). "auto" is by children wherever a proposal
-    can, else stratified; "children" raises `ModelError` there.
+    That is `resampling="auto"`. With "children" it is a `ModelError` that a proposal knows no
+    weights; "multinomial", "stratified", "systematic" and "residual" resample copies only. Those
+    take fewer rows of the language model at equal `n_particles`, and at equal rows they are better
+    where a branch weighs little for some tokens and nearly all at the end.
 
     The same `seed` gives the same posterior, in another process and with `workers=` too, as far
     as the logits are the same: another device, dtype or number of threads, what the engine's

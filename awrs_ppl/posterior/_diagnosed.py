@@ -141,7 +141,7 @@ def runs(found: Diagnosis) -> str:
 def ess(found: Diagnosis) -> str:
     """The effective sample size. After a choice among children weights are unequal on different
     particles: they are small where the posterior is peaked, and no sign of failure."""
-    if found.is_chosen:
+    if found.is_chosen and found.alive:
         many = f"{found.alive:,} different particle{plural(found.alive)}"
         return f"{many}, as much as {found.ess:,.1f} equally likely"
     return f"{found.ess:,.1f} of {found.n_particles:,}"

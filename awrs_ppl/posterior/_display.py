@@ -134,11 +134,15 @@ def _headline(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
     facts = [
         ("log evidence", f"{posterior.log_ml:.2f}" if posterior.is_proper else "none"),
         ("ESS", _diagnosed.ess(found)),
-        ("alive", f"{posterior.alive:,} of {n:,}"),
+        ("alive", f"{posterior.alive:,} of {n:,}{_free(posterior)}"),
     ]
     if posterior.unfinished:
         facts.append(("unfinished", f"{percent(posterior.unfinished)} of the weight"))
     return facts + _reliance(found)
+
+
+def _free(posterior: Posterior) -> str:
+    return f", {posterior.free:,} free (equal particles are one)" if posterior.free else ""
 
 
 def _reliance(found: Diagnosis) -> list[tuple[str, str]]:
@@ -169,8 +173,7 @@ def _facts(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
     elif posterior.stopped:
         evidence += f" (too low in expectation: {posterior.stopped})"
     particles = f"{posterior.alive:,} alive, {posterior.dead:,} dead"
-    if posterior.free:
-        particles += f", {posterior.free:,} free (equal particles are one)"
+    particles += _free(posterior)
     if unfinished := posterior.alive - len(posterior.values):
         share = percent(posterior.unfinished)
         particles += f", {unfinished:,} unfinished with {share} of the weight"

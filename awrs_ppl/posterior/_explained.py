@@ -126,7 +126,7 @@ def _sections(explanation: Explanation) -> list[tuple[str, list[str]]]:
     found = []
     if explanation.deaths:
         n = explanation.n_particles
-        sentences = [_death(deaths, n) for deaths in explanation.deaths[:_LINES]]
+        sentences = [_death(deaths, n - explanation.free) for deaths in explanation.deaths[:_LINES]]
         if rest := explanation.deaths[_LINES:]:
             count = sum(deaths.count for deaths in rest)
             sentences.append(f"{count:,} more in {len(rest):,} other place{plural(len(rest))}")

@@ -99,6 +99,7 @@ class Explanation:
     `checks` and `rejections` count evaluations of potentials without a mask, and those that
     rejected, by potential, and `seconds` is how long they took; `deaths` are the largest groups
     first. `lineages` is how many of the first particles those with weight descend from.
+    `free` counts the places of particles that were equal to others and are one with them.
     `accepted` is the share of runs of the program by the language model alone that would have
     ended with weight, where statements only filter, else None. `importance` is None where this
     run gives no estimate, and `why_not` says why.
@@ -113,6 +114,7 @@ class Explanation:
     seconds: dict[str, float]
     resamplings: int
     lineages: int
+    free: int
     unfinished: float
     accepted: float | None
     importance: Importance | None
@@ -146,6 +148,7 @@ def explain(posterior: Posterior) -> Explanation:
         seconds=dict(posterior.stats.check_seconds),
         resamplings=sum(sync.ancestors is not None for sync in posterior.history),
         lineages=len({root for root, t in _rooted(posterior) if t.log_weight > -math.inf}),
+        free=posterior.free,
         unfinished=posterior.log_ml - explained if left else 0.0,
         accepted=_accepted(posterior),
         importance=importance if isinstance(importance, Importance) else None,

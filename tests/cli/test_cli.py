@@ -93,7 +93,8 @@ def test_generate_prints_a_table_of_probabilities(command: Command) -> None:
     # The distribution of the toy: one token, then the end.
     assert found == pytest.approx(_exact(["a", "b", "c"]), abs=0.1)
     (line,) = result.err.splitlines()
-    assert line.startswith("awrs-ppl: 200 particles, 200 alive, ESS ")
+    # Three texts, of which equal particles are one.
+    assert line.startswith("awrs-ppl: 200 particles, 3 alive, 197 equal to others, equally likely ")
     assert line.endswith(", seed 1")
 
 
@@ -102,13 +103,13 @@ def test_runs_and_resampling_are_those_of_infer(command: Command) -> None:
     arguments += ["--max-tokens", "6"]
     result = command(*arguments, "--runs", "4")
     facts, *warnings = result.err.splitlines()
-    assert facts.startswith("awrs-ppl: 12 particles in 4 runs, 12 alive, ESS ")
+    assert facts.startswith("awrs-ppl: 12 particles in 4 runs, ")
     assert ", runs differ by " in facts
     assert "of the weight survived resampling, " in facts
     assert all(line.startswith("awrs-ppl: warning: ") for line in warnings)
     assert len(warnings) < 2
-    by_children = command(*arguments, "--resampling", "children")
-    assert "equally likely " in by_children.err
+    assert "equally likely " in facts
+    assert "ESS " in command(*arguments, "--resampling", "stratified").err
     assert json.loads(command(*arguments, "--runs", "4", "--json").out)["n_particles"] == 12
 
 
@@ -190,7 +191,7 @@ def test_seed_given_twice_gives_the_same_result(command: Command) -> None:
     assert values("--seed", huge) == values("--seed", huge)
     assert values("--seed", "1") != values("--seed", "2")
     assert values() != values()
-    assert json.loads(command(*arguments, "--remember").out)["alive"] == 4
+    assert json.loads(command(*arguments, "--remember").out)["dead"] == 0
 
 
 def test_ess_threshold_of_zero_never_resamples(command: Command) -> None:
@@ -233,7 +234,7 @@ def test_no_survivors_gives_status_1(command: Command) -> None:
     assert "more particles" in line
     result = command(*arguments, "--json")
     assert result.status == 1
-    assert json.loads(result.out)["dead"] == 4
+    assert json.loads(result.out)["alive"] == 0
 
 
 def test_model_option_names_the_model(command: Command, loaded: list[str | None]) -> None:

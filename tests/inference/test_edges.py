@@ -202,7 +202,7 @@ async def test_slow_unwinding_is_done_at_once_and_leaves_nothing() -> None:
             left.append(1)
 
     before = len(asyncio.all_tasks())
-    posterior = await _infer(model, n_particles=40, timeout=0.5)
+    posterior = await _infer(model, n_particles=40, resampling="stratified", timeout=0.5)
     assert posterior.stopped == "timed out"
     assert len(left) == len(entered) > 40
     assert len(asyncio.all_tasks()) == before
@@ -462,7 +462,7 @@ async def test_killer_at_the_empty_text_is_named() -> None:
         return await ctx.generate(TOY("x") * never, max_tokens=3)
 
     posterior = await _infer(model)
-    assert posterior.kills == {"predicate(never) (at the empty text)": 10}
+    assert posterior.kills == {"predicate(never) (at the empty text)": 1}  # equal ones are one
 
 
 async def test_large_weights_do_not_overflow() -> None:

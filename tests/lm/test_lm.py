@@ -167,7 +167,8 @@ async def test_evidence_by_mask_and_by_predicate_agrees(smollm: LM) -> None:
     for name, constraint in (("mask", Regex(pattern)), ("check", check)):
 
         async def model(ctx: Context, constraint: Any = constraint) -> str:
-            return await ctx.generate(smollm("My favourite colour is") * constraint, max_tokens=5)
+            prompt = smollm("My favourite colour is", stop=[".", ","])
+            return await ctx.generate(prompt * constraint, max_tokens=5)
 
         values = [
             math.exp((await infer(model, n_particles=16, seed=seed, progress=False)).log_ml)

@@ -80,7 +80,7 @@ async def test_survived_share_is_that_of_the_particles_taken() -> None:
         await ctx.factor(0.0)
         return number
 
-    posterior = await infer(model, n_particles=12, seed=0, progress=False)
+    posterior = await infer(model, n_particles=12, resampling="stratified", seed=0, progress=False)
     resampling, _ = posterior.history
     assert resampling.ancestors is not None
     weights = np.exp(resampling.log_weights)
@@ -243,7 +243,8 @@ async def test_real_runs_show_their_disagreement_everywhere() -> None:
         await ctx.factor(0.5 * number)
         return number
 
-    posterior = await infer(model, n_particles=3, runs=4, ess_threshold=1.0, seed=0, progress=False)
+    options = {"runs": 4, "ess_threshold": 1.0, "resampling": "stratified"}
+    posterior = await infer(model, n_particles=3, seed=0, progress=False, **options)
     found = posterior.diagnose()
     assert found.runs is not None
     assert found.warnings

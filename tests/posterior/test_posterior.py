@@ -353,7 +353,7 @@ def read_record(text: str) -> list[list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_genlm_record_is_read_by_its_viewer(seed: int, tmp_path: Path) -> None:
-    posterior = await two_texts(seed, ess_threshold=0.9)
+    posterior = await two_texts(seed, ess_threshold=0.9, resampling="stratified")
     path = tmp_path / "record.json"
     text = posterior.to_genlm_record(path)
     assert json.loads(path.read_bytes()) == json.loads(text)

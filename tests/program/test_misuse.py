@@ -214,7 +214,7 @@ async def test_exception_of_a_call_is_caught_by_its_model() -> None:
             return str(error)
         return "worked"
 
-    assert (await _infer(model)).values == ["no network"] * 10
+    assert set((await _infer(model)).values) == {"no network"}
 
 
 async def test_predicate_that_raises_is_named_with_the_text() -> None:
@@ -381,6 +381,6 @@ async def test_generate_that_allows_no_text_has_no_evidence() -> None:
     async def model(ctx: Context) -> str:
         return await ctx.generate(LM("go") * predicate(lambda text: False), max_tokens=3)
 
-    posterior = await _infer(model)
+    posterior = await _infer(model, n_particles=10)
     assert posterior.log_ml == -math.inf
     assert len(posterior) == 10

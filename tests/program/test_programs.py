@@ -186,11 +186,13 @@ async def one_way_dies(ctx: Context) -> str:
 async def test_text_that_has_ended_keeps_its_slot_while_others_grow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    options = {"ess_threshold": 0.7, "resampling": "stratified"}
+
     async def runs() -> list[float]:
         found = []
         for seed in range(20):
             posterior = await infer(
-                one_way_dies, n_particles=4, ess_threshold=0.7, seed=seed, progress=False
+                one_way_dies, n_particles=4, seed=seed, progress=False, **options
             )
             found.append(posterior.log_ml)
         return found
@@ -243,9 +245,10 @@ async def test_enumeration_leaves_out_what_has_no_weight() -> None:
 # --- broken twins ---------------------------------------------------------------------------
 
 
-async def _is_caught(model: Any, **options: Any) -> None:
+async def _is_caught(model: Any, resampling: str = "stratified") -> None:
+    options = {"runs": 150, "n_particles": 12, "ess_threshold": 0.9, "resampling": resampling}
     with pytest.raises(AssertionError, match="the mass of"):
-        await assert_unbiased(model, runs=150, n_particles=12, ess_threshold=0.9, **options)
+        await assert_unbiased(model, **options)
 
 
 @pytest.mark.slow

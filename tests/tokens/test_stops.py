@@ -186,7 +186,7 @@ async def test_dead_end_after_the_prefix_of_a_stop_belongs_to_its_text():
         ]
         return tuple(texts)
 
-    checked = {"runs": 60, "n_particles": 8, "ess_threshold": 0.9}
+    checked = {"runs": 60, "n_particles": 8, "ess_threshold": 0.9, "resampling": "stratified"}
     await assert_unbiased(model, **checked)
     right = dead_ends.joint_state
 
