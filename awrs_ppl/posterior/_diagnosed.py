@@ -50,7 +50,9 @@ def warnings(found: Diagnosis, posterior: Posterior) -> list[str]:
     if found.runs is not None:
         return lines + _of_runs(found, found.runs)
     n, lost = found.n_particles, found.survived
-    if lost is not None and lost < FEW_SURVIVED and found.equal_values < PEAKED:
+    # Values may be coarse: of children, who differ, it is the texts that count.
+    few = found.ess if found.is_chosen else found.equal_values
+    if lost is not None and lost < FEW_SURVIVED and few < PEAKED:
         lines.append(
             f"Few values are left, and {percent(lost)} of the weight survived resampling"
             f"{_where(found)}: try {_more(found)}, and runs=4 to see whether runs agree."

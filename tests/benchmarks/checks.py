@@ -12,8 +12,9 @@ timed here: `seconds` are those of the main thread, all but the forward passes.
         [--set tune|report] [--model NAME] [--method NAME] [--seeds N] [--limit N]
         [--patterns FILE] [--option effort=4]
 
-The bars are those of "ours" at `effort=4`, which is what `--option` says if it says nothing;
-"ours, by cost" is `AWRS()` as users have it, whose effort follows from the cost of a check.
+The bars are those of "ours" at `effort=4`, which is what `--option` says if it says nothing, and
+resampled as genlm-control does; "ours, by cost" is `AWRS()`, whose effort follows from the cost of
+a check, and "ours, by default" has competing children besides.
 
 With `--raw` every run is kept, and a run that was stopped continues where it was; a change of
 the library needs a new file. See the README here for the patterns and their evidence.
@@ -295,13 +296,14 @@ async def our_run(
     return result(cost, posterior.log_ml)
 
 
-def ours(proposal_of: Callable[[Any], Any]) -> Method:
-    """Our engine with the proposal that is made of the options of the command line."""
+def ours(proposal_of: Callable[[Any], Any], **settings: Any) -> Method:
+    """Our engine with the proposal that is made of the options of the command line, and with
+    settings of `infer`."""
 
     async def runs(bench: Bench, pattern: str, seeds: Sequence[int], options: Any) -> list[Result]:
         allowed = constraint(pattern)
         proposal = proposal_of(options)
-        each = (our_run(bench, pattern, allowed, seed, proposal) for seed in seeds)
+        each = (our_run(bench, pattern, allowed, seed, proposal, **settings) for seed in seeds)
         return await timed(asyncio.gather(*each))
 
     return runs
@@ -330,6 +332,7 @@ METHODS: dict[str, Method] = {
     "ours": ours(lambda options: AWRS(**options)),
     "ours, remembered": remembered,
     "ours, by cost": ours(lambda _: AWRS()),
+    "ours, by default": ours(lambda _: AWRS(), resampling="auto", ess_threshold=None),
     "two-loop": ours(lambda _: PaperAWRS("two-loop")),
     "recursive": ours(lambda _: PaperAWRS("recursive")),
     "geometric": ours(lambda _: PaperAWRS("geometric")),

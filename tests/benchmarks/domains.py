@@ -180,6 +180,7 @@ def ours(
             *task,
             n_particles=particles,
             ess_threshold=method.ess_threshold,
+            resampling="stratified",  # as the paper's methods are
             seed=seed,
             progress=False,
         )

@@ -55,7 +55,7 @@ def row(exact: dict[Any, float], posterior: Posterior) -> dict[str, Any]:
         "alive": bool(posterior.values),
         "error": true_error(exact, posterior.probabilities),
         "survived": 1.0 if found.survived is None else found.survived,
-        "equal_values": found.equal_values,
+        "few": found.ess if found.is_chosen else found.equal_values,
         "lineages": found.lineages,
         "disagreement": found.runs and found.runs.disagreement,
         "spread": found.runs and found.runs.spread,
@@ -121,7 +121,7 @@ def split(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], ...]:
 
 
 def lost(r: dict[str, Any], threshold: float) -> bool:
-    return r["survived"] < threshold and r["equal_values"] < PEAKED
+    return r["survived"] < threshold and r["few"] < PEAKED
 
 
 def main() -> None:
