@@ -53,6 +53,9 @@ class Foreign(Potential):
 
     complete = prefix
 
+    def __repr__(self) -> str:
+        return "Foreign()"
+
 
 async def run(constraint: Any, proposal: AWRS) -> Posterior:
     async def model(ctx: Context) -> str:
