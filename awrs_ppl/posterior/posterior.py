@@ -105,7 +105,7 @@ class Posterior:
         >>> async def coin(ctx):
         ...     return await ctx.sample(Bernoulli(0.5))
         >>> Posterior.pool([run(coin, seed=seed, progress=False) for seed in range(3)])
-        <Posterior: 30 particles in 3 runs, 2 values, ESS 30.0, log_ml 0.00>
+        <Posterior: 48 particles in 3 runs, 2 values, ESS 48.0, log_ml 0.00>
         """
         return cls(**pooled(posteriors))
 
