@@ -78,14 +78,12 @@ class Predicate(BooleanPotential):
             raise ValueError(f"predicate got on_error={on_error!r}: choose 'raise' or 'reject'")
         check_workers("predicate", workers, time_limit, (function, complete))
         super().__init__()
+        waits = is_async(function) or is_async(complete)
+        if waits or workers is not None:
+            self.speculation = SPECULATION
+            self.cost = _AWAITED if waits else _IN_PROCESS
         if cost is not None:
             self.cost = require_cost(cost, "predicate")
-        elif is_async(function) or is_async(complete):
-            self.cost = _AWAITED
-        elif workers is not None:
-            self.cost = _IN_PROCESS
-        if workers is not None or is_async(function) or is_async(complete):
-            self.speculation = SPECULATION
         self._function = self.__wrapped__ = function
         self._complete = complete
         self._future = state

@@ -138,7 +138,7 @@ def check_workers(
         )
 
 
-def require_cost(cost: Any, what: str) -> float:
+def require_cost(cost: Any, what: object) -> float:
     """The cost of a check. Raises `ValueError` unless it is a number, positive and finite."""
     if not (is_number(cost) and 0 < cost < math.inf):
         raise ValueError(

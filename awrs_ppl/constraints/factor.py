@@ -42,7 +42,7 @@ class ByteFactor:
     @property
     def cost(self) -> float:
         """Rows of the language model that one check is worth."""
-        return require_cost(self.potential.cost, repr(self.potential))
+        return require_cost(self.potential.cost, self.potential)
 
     async def begin(self, text: Text) -> State | None:
         """The state after a whole text; None if no allowed text has this prefix."""

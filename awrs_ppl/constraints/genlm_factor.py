@@ -48,7 +48,7 @@ class TokenFactor:
 
     @property
     def cost(self) -> float:
-        return require_cost(getattr(self.potential, "cost", _COST), repr(self.potential))
+        return require_cost(getattr(self.potential, "cost", _COST), self.potential)
 
     async def begin(self, text: Text) -> State | None:
         return await self._reach(text)
