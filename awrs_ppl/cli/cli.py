@@ -264,7 +264,7 @@ def _report_facts(posterior: Posterior) -> None:
     ess = "equally likely" if found.is_chosen else "ESS"
     facts.append(f"{posterior.alive} alive")
     if posterior.free:
-        facts.append(f"{posterior.free} equal to others")
+        facts.append(f"{posterior.free} free")
     facts.append(f"{ess} {posterior.ess:.1f}")
     facts.append(f"log evidence {posterior.log_ml:.2f}")
     if survived := _diagnosed.survived(found):

@@ -94,7 +94,7 @@ def test_generate_prints_a_table_of_probabilities(command: Command) -> None:
     assert found == pytest.approx(_exact(["a", "b", "c"]), abs=0.1)
     (line,) = result.err.splitlines()
     # Three texts, of which equal particles are one.
-    assert line.startswith("awrs-ppl: 200 particles, 3 alive, 197 equal to others, equally likely ")
+    assert line.startswith("awrs-ppl: 200 particles, 3 alive, 197 free, equally likely ")
     assert line.endswith(", seed 1")
 
 
