@@ -52,8 +52,10 @@ async def infer(
 
     That is `resampling="auto"`. With "children" it is a `ModelError` that a proposal knows no
     weights; "multinomial", "stratified", "systematic" and "residual" resample copies only. Those
-    take fewer rows of the language model at equal `n_particles`, and at equal rows they are better
-    where a branch weighs little for some tokens and nearly all at the end.
+    take fewer rows of the language model at equal `n_particles`. At equal rows their error was
+    larger on all programs of known posterior from 16 particles on, and with 8 on all but one (1.14
+    times), garden paths apart: where a branch weighs little for some tokens and nearly all at the
+    end children have up to 1.05 times their error, and both may miss it.
 
     The same `seed` gives the same posterior, in another process and with `workers=` too, as far
     as the logits are the same: another device, dtype or number of threads, what the engine's
