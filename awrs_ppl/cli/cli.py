@@ -1,4 +1,5 @@
-"""The command line: `awrs-ppl generate` draws a text, `awrs-ppl run` runs a program.
+"""The command line: `awrs-ppl generate` draws a text, `awrs-ppl run` runs a program,
+`awrs-ppl models` gets language models.
 
 Results go to stdout, everything else to stderr, what programs and predicates print included.
 """
@@ -25,6 +26,7 @@ from awrs_ppl.cli._cli_input import (
     read_stdin,
     reading,
 )
+from awrs_ppl.cli._cli_models import models
 from awrs_ppl.cli._cli_options import EMBEDDED, options_parser
 from awrs_ppl.errors import AwrsError, NoSurvivors
 
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options = options_parser().parse_args(argv)
         except SystemExit as end:
             return int(end.code or 0)
-        return _answer(options)
+        return models(options) if options.command == "models" else _answer(options)
     except BrokenPipeError:
         # What is still buffered must not be written at exit either.
         with suppress(OSError, ValueError):
@@ -228,14 +230,15 @@ def _language_model(name: str | None) -> LM:
     _report(f"loading {name}")
     from awrs_ppl.lm import LM
 
-    if name in EMBEDDED:
-        return LM.embedded(name)
     try:
-        return LM(name)
+        return LM.gguf(name) if name.endswith(".gguf") else LM(name)
+    except AwrsError:
+        raise
     except Exception as error:  # transformers raises whatever its parts do
         raise BadInput(
             f"--model {name!r} cannot be loaded ({one_line(error)}): choose "
-            f"{' or '.join(EMBEDDED)}, a folder with a model, or a name that transformers knows"
+            f"{', '.join(EMBEDDED)}, a folder with a model, a .gguf file, or a name that "
+            "transformers knows"
         ) from error
 
 

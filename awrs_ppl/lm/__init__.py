@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,18 +15,15 @@ from awrs_ppl._messages import quoted
 from awrs_ppl.errors import PotentialError, VocabularyError
 from awrs_ppl.lm.arguments import end_ids, stops_of, temperature_of, token_ids
 from awrs_ppl.lm.conversation import chat_ids
-from awrs_ppl.lm.encoding import Encoder, special_ids
+from awrs_ppl.lm.embedded import MODELS
 from awrs_ppl.lm.engine import Engine
+from awrs_ppl.lm.loading import Loading
 from awrs_ppl.lm.prompted import PromptedLM
-from awrs_ppl.tokens.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from genlm.backend.llm.base import AsyncLM
 
 __all__ = ["LM", "Engine", "PromptedLM"]
 
 
-class LM:
+class LM(Loading):
     """A causal language model, loaded by transformers.
 
     `name_or_model` is a name or folder that transformers loads, or a model object with its
@@ -40,11 +37,6 @@ class LM:
     >>> lm("ab", stop="b", temperature=0.5)
     lm('ab', stop='b', temperature=0.5)
     """
-
-    engine: Engine
-    vocabulary: Vocabulary
-    tokenizer: Any
-    _encoder: Any = None  # of a tokenizer, where there is one
 
     def __init__(
         self,
@@ -64,6 +56,9 @@ class LM:
                     "which has its own: leave it out"
                 )
             name = os.fspath(name_or_model)
+            if name in MODELS and not os.path.isdir(name):
+                self._load_embedded(name, device, dtype, memory)
+                return
             engine = TransformersEngine.load(name, device=device, dtype=dtype, memory=memory)
         else:
             if tokenizer is None:
@@ -80,65 +75,6 @@ class LM:
             name = type(name_or_model).__name__
             engine = TransformersEngine(name_or_model, tokenizer, memory=memory)
         self._use(name, engine, end_ids(engine.tokenizer, engine.model), engine.vocab_size)
-
-    def _use(self, name: str, engine: Any, ends: Sequence[int], size: int) -> None:
-        self.name = name
-        self.engine = engine
-        self.tokenizer = engine.tokenizer
-        self.vocabulary = Vocabulary(
-            engine.byte_vocab, ends=ends, special=special_ids(engine.tokenizer), size=size
-        )
-        self._encoder = Encoder(engine.tokenizer, self.vocabulary)
-
-    @classmethod
-    def embedded(
-        cls, name: Literal["gemma3-270m", "smollm2-135m"] = "gemma3-270m", **options: Any
-    ) -> LM:
-        """A small model whose weights come as a Python package, so that no hub is needed.
-
-        `"gemma3-270m"` (262,144 tokens, a base model; Google's Gemma terms of use apply) or
-        `"smollm2-135m"` (49,152 tokens, instruction-tuned). Converted once into the user's
-        cache, which takes about a minute. `options` are those of `LM`. Raises
-        `EmbeddedModelError` if the package is missing or damaged.
-        """
-        from awrs_ppl.lm.embedded import embedded_path
-
-        lm = cls(embedded_path(name), **options)
-        lm.name = name
-        return lm
-
-    @classmethod
-    def from_backend(
-        cls,
-        async_lm: AsyncLM,
-        *,
-        ends: Sequence[int] | None = None,
-        lora_name: str | None = None,
-    ) -> LM:
-        """An LM on another engine of genlm-backend (vLLM, SGLang, MLX, ...).
-
-        `ends` are the ids of the tokens that end a text, by default the tokenizer's and the
-        model's; `lora_name` is that of an adapter that the engine has.
-        """
-        from awrs_ppl.lm.backends import BackendEngine
-
-        if isinstance(async_lm, type) or not hasattr(async_lm, "batch_next_token_logprobs"):
-            raise TypeError(
-                f"LM.from_backend got {quoted(async_lm)}: give an AsyncLM of genlm-backend"
-            )
-        if lora_name is not None and not isinstance(lora_name, str):
-            raise TypeError(f"LM.from_backend got lora_name={quoted(lora_name)}: give a name")
-        given = None if ends is None else token_ids("ends", ends, len(async_lm.byte_vocab))
-        cache: dict[Any, LM] = vars(async_lm).setdefault("_awrs_ppl_lms", {})
-        lm = cache.get((given, lora_name))
-        if lm is None:
-            lm = cls.__new__(cls)
-            engine = BackendEngine(async_lm, lora_name)
-            model = getattr(async_lm, "model", None)
-            found = end_ids(engine.tokenizer, model) if given is None else given
-            lm._use(type(async_lm).__name__, engine, found, engine.vocab_size)
-            cache[given, lora_name] = lm
-        return lm
 
     def __call__(
         self,

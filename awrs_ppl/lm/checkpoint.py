@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import (
     are_progress_bars_disabled,
     disable_progress_bars,
@@ -17,7 +20,26 @@ from transformers.utils import logging
 
 from awrs_ppl._messages import quoted
 
-__all__ = ["load_checkpoint"]
+__all__ = ["load_checkpoint", "require_found"]
+
+
+def require_found(name_or_path: str) -> None:
+    """Raise `OSError` for a name that is no folder, not in the hub's cache, and whose hub cannot be
+    reached; one attempt, where transformers makes many."""
+    if os.path.isdir(name_or_path) or isinstance(
+        try_to_load_from_cache(name_or_path, "config.json"), str
+    ):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(name_or_path, "config.json"), timeout=10)
+    except (HfHubHTTPError, HFValidationError, EntryNotFoundError):
+        return  # it answers: what is wrong, transformers says
+    except Exception as error:  # of whatever client the hub's library uses
+        raise OSError(
+            f"LM got {quoted(name_or_path)}: there is no folder of that name, no copy in the cache "
+            f"of transformers,\nand the hub of models cannot be reached ({error}).\n"
+            "LM.embedded(...) needs no network: see awrs-ppl models"
+        ) from None
 
 
 def load_checkpoint(name_or_path: str, dtype: torch.dtype) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from itertools import pairwise
@@ -52,6 +53,13 @@ class Runner:
             self._most_rows = _PASS_TOKENS
             self.store = self._store_of(trial, memory)
         self.stats = Stats()
+
+    def sibling(self, memory: int) -> Runner:
+        """Another one of this model, with a store of its own."""
+        other = copy.copy(self)
+        other.store = Store(self.store.layers, self.model.dtype, self.device, memory)
+        other.stats = Stats()
+        return other
 
     def _store_of(self, trial: Trial, memory: int) -> Store:
         """The store for a model's layers, or one without layers if they cannot be cached.

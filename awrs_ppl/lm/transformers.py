@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import os
 import weakref
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from awrs_ppl._messages import quoted
 from awrs_ppl.errors import AwrsError, ContextLengthError
 from awrs_ppl.lm.acceptance import require_causal
 from awrs_ppl.lm.arguments import byte_limit, device_of, dtype_of
-from awrs_ppl.lm.checkpoint import load_checkpoint
+from awrs_ppl.lm.checkpoint import load_checkpoint, require_found
 from awrs_ppl.lm.jobs import Job
 from awrs_ppl.lm.runner import Runner
 from awrs_ppl.lm.token_bytes import token_bytes
@@ -113,9 +114,19 @@ class TransformersEngine(AsyncLM):
         """
         device = device_of(device)
         dtype, memory = dtype_of(dtype, device), byte_limit(memory)
+        require_found(name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
         model = load_checkpoint(name_or_path, dtype)
         return cls(model.to(device), tokenizer, memory=memory)
+
+    def sibling(self, memory: float) -> Self:
+        """An engine with the same weights and a cache of its own."""
+        other = copy.copy(self)
+        other._runner = self._runner.sibling(byte_limit(memory))
+        other.stats = other._runner.stats
+        other._start_worker()
+        other._lines = weakref.WeakKeyDictionary()
+        return other
 
     async def next_logits(self, contexts: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """Next-token logits, `[len(contexts), vocab_size]`, float32, on the device.

@@ -484,7 +484,7 @@ def test_model_that_cannot_be_loaded_says_what_to_choose(
     assert out == ""
     assert loading == f"awrs-ppl: loading {name}"
     assert line.startswith(f"awrs-ppl: --model {name!r} cannot be loaded (")
-    assert "gemma3-270m or smollm2-135m, a folder with a model, or a name" in line
+    assert "qwen2.5-coder-1.5b, a folder with a model, a .gguf file, or a name" in line
 
 
 def test_error_inside_has_a_traceback(command: Command, monkeypatch: Any) -> None:

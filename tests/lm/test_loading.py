@@ -177,3 +177,38 @@ def test_forked_process_and_its_parent_give_the_same_logits() -> None:
     torch.testing.assert_close(torch.tensor(found), before, atol=1e-4, rtol=0)
     after = asyncio.run(engine.next_logits([*contexts, (5, 6, 7, 8)]))
     torch.testing.assert_close(after[:2], before, atol=1e-4, rtol=0)
+
+
+def test_embedded_model_shares_its_weights_and_not_its_cache() -> None:
+    first = LM.embedded("smollm2-135m", device="cpu")
+    second = LM("smollm2-135m", device="cpu", memory=2**24)
+    assert second.name == first.name
+    one: Any = first.engine
+    other: Any = second.engine
+    assert other.model is one.model
+    assert second.vocabulary is first.vocabulary
+    assert other is not one
+    context = first.prompt_ids("The sky is")
+    a = asyncio.run(first.engine.next_logits([context]))
+    assert (one.stats.rows, other.stats.rows) == (1, 0)
+    b = asyncio.run(second.engine.next_logits([context]))
+    assert torch.equal(a, b)
+    assert other.stats.rows == 1
+    assert other._runner.store.limit < one._runner.store.limit
+    third = LM.embedded("smollm2-135m", device="cpu", dtype="bfloat16")
+    assert third.engine.model is not one.model  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_unknown_name_without_network_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def unreachable(url: str, **_: Any) -> None:
+        calls.append(url)
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("awrs_ppl.lm.checkpoint.get_hf_file_metadata", unreachable)
+    with pytest.raises(OSError, match="LM got 'nobody/no-model': there is no folder") as caught:
+        LM("nobody/no-model")
+    assert len(calls) == 1
+    assert len(str(caught.value).splitlines()) == 3
+    assert "no route to host" in str(caught.value)
