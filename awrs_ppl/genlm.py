@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from genlm.control.potential.autobatch import autobatched
-from genlm.control.potential.base import Potential
-from genlm.control.potential.product import Product
 from genlm.control.sampler.token import TokenSampler
 
+from awrs_ppl._genlm import Potential, Product
 from awrs_ppl._messages import quoted
 from awrs_ppl._recent import Recent
 from awrs_ppl._values import whole

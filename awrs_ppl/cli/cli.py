@@ -136,8 +136,7 @@ def _constraints(options: argparse.Namespace) -> Iterator[Any]:
         with reading(f"--grammar {file!r}", "mend the grammar"):
             yield Grammar(lark)
     for target, function in functions.items():
-        from genlm.control.potential.base import Potential
-
+        from awrs_ppl._genlm import Potential
         from awrs_ppl.potentials.predicates import predicate
 
         with reading(f"--predicate {target!r}", "name a function of a text, or a potential"):

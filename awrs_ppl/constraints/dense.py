@@ -5,9 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from genlm.control.potential.base import Potential
-from genlm.control.potential.built_in.llm import PromptedLLM
-
+from awrs_ppl._genlm import Potential, PromptedLLM
 from awrs_ppl.constraints.potential import Multiplicative
 
 __all__ = ["Dense", "adopted"]

@@ -13,14 +13,19 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from genlm.backend.tokenization import Token
-from genlm.control import BoolCFG, BoolFSA, CanonicalTokenization
-from genlm.control.potential.autobatch import AutoBatchedPotential
-from genlm.control.potential.base import Potential
-from genlm.control.potential.built_in.json import FullValidatorJsonSchema, ParserPotential
-from genlm.control.potential.coerce import Coerced
-from genlm.control.potential.product import Product as GenlmProduct
 
+from awrs_ppl._genlm import (
+    AutoBatchedPotential,
+    BoolCFG,
+    BoolFSA,
+    CanonicalTokenization,
+    Coerced,
+    FullValidatorJsonSchema,
+    ParserPotential,
+    Potential,
+    Token,
+)
+from awrs_ppl._genlm import Product as GenlmProduct
 from awrs_ppl._messages import listed, quoted, show
 from awrs_ppl.constraints.arguments import require_cost
 from awrs_ppl.constraints.potential import BooleanPotential, Multiplicative, State

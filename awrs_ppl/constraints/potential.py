@@ -11,10 +11,8 @@ from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from genlm.control.potential.base import Potential
-from genlm.control.typing import Atomic
-
 from awrs_ppl._concurrency import resolve
+from awrs_ppl._genlm import Atomic, Potential
 from awrs_ppl.constraints.arguments import MadeOf
 
 if TYPE_CHECKING:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from genlm.backend.tokenization import Token
-from genlm.control.potential.base import Potential
-
-from awrs_ppl.constraints.potential import BYTE_TABLES, BYTES, Multiplicative
+from awrs_ppl._genlm import Potential, Token
+from awrs_ppl.constraints.potential import Multiplicative
 from awrs_ppl.constraints.scoring import score
+from awrs_ppl.constraints.tables import LazyTables
 from awrs_ppl.constraints.target import Target
 from awrs_ppl.tokens.text import Text
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Product", "fingerprint", "product", "target_of"]
 
 
-class Product(Multiplicative):
+class Product(LazyTables, Multiplicative):
     """The product of potentials; made by `p * q` or `product(p, q, ...)`.
 
     Its vocabulary is that of its language model, or the bytes if it has none. A token that a
@@ -32,12 +32,11 @@ class Product(Multiplicative):
         flat: list[Potential] = []
         for factor in factors:
             flat.extend(factor.target.factors if isinstance(factor, Product) else [factor])
-        self.target = Target.of(flat)
-        vocabulary = self.target.vocabulary
-        if vocabulary is None:
-            super().__init__(BYTES, tables=BYTE_TABLES)
-        else:
-            super().__init__(vocabulary.text_tokens, tables=vocabulary.tables)
+        self.target = Target.of(flat)  # not genlm-control's own __init__: see LazyTables
+
+    def vocabulary_of_tables(self) -> Vocabulary | None:
+        """That of the language model."""
+        return self.target.vocabulary
 
     @property
     def key(self) -> Hashable:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from genlm.control.potential.base import Potential
-
+from awrs_ppl._genlm import Potential
 from awrs_ppl.constraints.dense import Dense, adopted
 from awrs_ppl.constraints.factor import ByteFactor, Factor, evaluate
 from awrs_ppl.constraints.genlm_factor import TokenFactor, common_alphabet, is_boolean

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genlm.control.potential.base import Potential
-
 from awrs_ppl._concurrency import together
+from awrs_ppl._genlm import Potential
 from awrs_ppl.constraints.genlm_factor import Alphabet, checked_weight
 from awrs_ppl.errors import ContextLengthError
 from awrs_ppl.tokens.text import Text

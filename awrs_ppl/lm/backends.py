@@ -16,7 +16,7 @@ from awrs_ppl.lm.token_bytes import token_bytes
 from awrs_ppl.lm.transformers import TransformersEngine
 
 if TYPE_CHECKING:
-    from genlm.backend.llm.base import AsyncLM
+    from awrs_ppl._genlm import AsyncLM
 
 __all__ = ["BackendEngine"]
 
@@ -32,9 +32,9 @@ class BackendEngine:
         self.async_lm = async_lm
         self.lora_name = lora_name
         self.tokenizer = async_lm.tokenizer
-        self.byte_vocab = _bytes_of(async_lm)
+        self.token_bytes = _bytes_of(async_lm)
         # A model's row may be longer than its tokenizer (padding) or shorter (tokens added).
-        self.vocab_size = max(len(self.byte_vocab), _row_length(async_lm))
+        self.vocab_size = max(len(self.token_bytes), _row_length(async_lm))
         self.stats = Stats()
 
     async def next_logits(self, contexts: Sequence[tuple[int, ...]]) -> torch.Tensor:
@@ -76,7 +76,7 @@ class BackendEngine:
 def _bytes_of(async_lm: AsyncLM) -> list[Any]:
     """The bytes of an engine's tokens: by its tokenizer, or else those that it reports."""
     if isinstance(async_lm, TransformersEngine):
-        return async_lm.byte_vocab
+        return async_lm.token_bytes
     try:
         return token_bytes(async_lm.tokenizer)
     except (AttributeError, VocabularyError):

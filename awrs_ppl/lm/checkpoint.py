@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +17,12 @@ from huggingface_hub.utils import (
     disable_progress_bars,
     enable_progress_bars,
 )
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from awrs_ppl._messages import quoted
 
-__all__ = ["load_checkpoint", "require_found"]
+__all__ = ["load_checkpoint", "load_tokenizer", "require_found"]
 
 
 def require_found(name_or_path: str) -> None:
@@ -40,6 +42,24 @@ def require_found(name_or_path: str) -> None:
             f"of transformers,\nand the hub of models cannot be reached ({error}).\n"
             "LM.embedded(...) needs no network: see awrs-ppl models"
         ) from None
+
+
+def load_tokenizer(name_or_path: str, kept: bool = False) -> Any:
+    """The tokenizer; of a `kept` folder, which transformers saved, without reading it thrice.
+
+    For 262,144 tokens transformers takes three seconds, of which the file itself takes one: it
+    parses it in Python as well, to see of what kind it is.
+    """
+    if not kept:
+        return AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
+    folder = Path(name_or_path)
+    options = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    for name in ("tokenizer_class", "backend", "is_local", "local_files_only"):
+        options.pop(name, None)
+    template = folder / "chat_template.jinja"
+    if template.exists():
+        options["chat_template"] = template.read_text(encoding="utf-8")
+    return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **options)
 
 
 def load_checkpoint(name_or_path: str, dtype: torch.dtype) -> Any:

@@ -49,6 +49,10 @@ def convert(gguf: Path, folder: Path, dtype: torch.dtype = torch.float32) -> Non
         _restore_pre_tokenizer(tokenizer, source.splitting)
         _flag_controls(tokenizer)
         tokenizer.save_pretrained(folder)
+        # As it loads again: classes of transformers change what stands in the file (Qwen's adds
+        # NFC), and the next time the file is read without them.
+        loaded: Any = AutoTokenizer.from_pretrained(folder)
+        loaded.backend_tokenizer.save(str(folder / "tokenizer.json"))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from awrs_ppl.lm.engine import Engine
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from genlm.backend.llm.base import AsyncLM
+    from awrs_ppl._genlm import AsyncLM
 
 __all__ = ["EmbeddedName", "Loading"]
 
@@ -45,7 +45,7 @@ class Loading:
         self.engine = engine
         self.tokenizer = engine.tokenizer
         self.vocabulary = Vocabulary(
-            engine.byte_vocab, ends=ends, special=special_ids(engine.tokenizer), size=size
+            engine.token_bytes, ends=ends, special=special_ids(engine.tokenizer), size=size
         )
         self._encoder = Encoder(engine.tokenizer, self.vocabulary)
 
@@ -93,7 +93,8 @@ class Loading:
             self.tokenizer, self.vocabulary = first.tokenizer, first.vocabulary
             self._encoder = first._encoder
             return
-        engine = TransformersEngine.load(str(folder), device=device, dtype=dtype, memory=memory)
+        options: Any = {"device": device, "dtype": dtype, "memory": memory}
+        engine = TransformersEngine.load(str(folder), kept=True, **options)
         self._use(name, engine, end_ids(engine.tokenizer, engine.model), engine.vocab_size)
         _LOADED[key] = self
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from genlm.backend.tokenization import Token
-from genlm.control.potential.built_in.llm import PromptedLLM
 
+from awrs_ppl._genlm import PromptedLLM, Token
 from awrs_ppl._messages import quoted
 from awrs_ppl.constraints.arguments import Argument, hidden
 from awrs_ppl.constraints.dense import Dense
+from awrs_ppl.constraints.tables import LazyTables
 from awrs_ppl.tokens.underflow import end_log_weight
-from awrs_ppl.tokens.vocabulary import Closings, first_stop, stop_prefix
+from awrs_ppl.tokens.vocabulary import Closings, Vocabulary, first_stop, stop_prefix
 
 if TYPE_CHECKING:
     from awrs_ppl.lm import LM
@@ -37,7 +37,7 @@ _WEIGHING = (
 )
 
 
-class PromptedLM(Dense):
+class PromptedLM(LazyTables, Dense):
     """The next-token distribution of `lm` after a prompt; made by `lm(prompt)`.
 
     Its vocabulary is the model's text tokens. `complete` is the probability that the text is
@@ -59,11 +59,15 @@ class PromptedLM(Dense):
     def __init__(
         self, lm: LM, prompt: tuple[int, ...], stops: tuple[bytes, ...], temperature: float
     ) -> None:
-        super().__init__(lm.vocabulary.text_tokens, tables=lm.vocabulary.tables)
+        # Not genlm-control's own __init__: see LazyTables.
         self.lm = lm
         self.prompt = prompt
         self.stops = stops
         self.temperature = temperature
+
+    def vocabulary_of_tables(self) -> Vocabulary:
+        """That of the model."""
+        return self.lm.vocabulary
 
     @classmethod
     def from_genlm(cls, potential: PromptedLLM) -> PromptedLM:

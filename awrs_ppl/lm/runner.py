@@ -13,16 +13,17 @@ import torch
 
 from awrs_ppl.errors import AwrsError
 from awrs_ppl.lm.acceptance import Trial
-from awrs_ppl.lm.cache import Node, Store, cache_argument, layers_of
+from awrs_ppl.lm.cache import Store, cache_argument, layers_of
 from awrs_ppl.lm.forward import Forward
 from awrs_ppl.lm.jobs import Job
+from awrs_ppl.lm.outcome import Outcome
+from awrs_ppl.lm.room import Room
 from awrs_ppl.lm.stats import Stats
 from awrs_ppl.lm.view import View
 
 __all__ = ["PASS_BYTES", "Runner"]
 
 _log = logging.getLogger(__name__)
-
 PASS_BYTES = 2**29  # logits of one pass
 _CHUNK = 512  # new tokens of one row in one pass
 _PASS_TOKENS = 4096  # new tokens of one pass, padding included
@@ -39,7 +40,7 @@ class Runner:
     is no causal language model.
     """
 
-    def __init__(self, model: Any, memory: int) -> None:
+    def __init__(self, model: Any, memory: int, known: Outcome | None = None) -> None:
         self.model = model
         self.device: torch.device = model.device
         self._forward = Forward(model)
@@ -47,18 +48,25 @@ class Runner:
         self.pass_cost = _PASS_COST * (16 if self.device.type == "cuda" else 1)
         self.stats = Stats()
         self._warned = False
-        with torch.inference_mode():
-            trial = Trial(self._forward)
-            self.vocab_size, self.window = trial.vocab_size, trial.window
-            self._most_rows = _PASS_TOKENS
-            self.store = self._store_of(trial, memory)
+        self._most_rows = _PASS_TOKENS
+        if known is None:
+            with torch.inference_mode():
+                trial = Trial(self._forward)
+                known = Outcome(trial.vocab_size, trial.window, trial.tokens)
+                self.vocab_size, self.window, _ = known
+                self.store = self._store_of(trial, memory)
+        else:
+            self.vocab_size, self.window, tokens = known
+            self.store = Store(layers_of(model), model.dtype, self.device, memory)
+            self.store.with_room_for(tokens)
+        self.outcome = known if self.store.layers else None
         self.stats = Stats()
 
     def sibling(self, memory: int) -> Runner:
         """Another one of this model, with a store of its own."""
         other = copy.copy(self)
-        other.store = Store(self.store.layers, self.model.dtype, self.device, memory)
         other.stats = Stats()
+        other.store = Store(self.store.layers, self.model.dtype, self.device, memory)
         return other
 
     def _store_of(self, trial: Trial, memory: int) -> Store:
@@ -68,32 +76,33 @@ class Runner:
         tried out rather than looked up.
         """
         plain = Store([], self.model.dtype, self.device, memory)
+        name = type(self.model).__name__
         try:
-            layers = layers_of(self.model)
-            store = Store(layers, self.model.dtype, self.device, memory)
-            self.store = store.with_room_for(trial.tokens)
-            problem = trial.difference(self.run)
+            store = Store(layers_of(self.model), self.model.dtype, self.device, memory)
         except AwrsError:
             raise  # too little memory
         except Exception as error:
-            problem = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            problem = str(error)
         else:
+            problem = self._problem(trial, store.with_room_for(trial.tokens))
             if problem is None:
                 return store
         trial.require_past_only()
-        name = type(self.model).__name__
         _log.warning("%s cannot be cached and is run in full each time: %s", name, problem)
-        self.store = plain
-        try:
-            problem = trial.difference(self.run)
-        except AwrsError:
-            raise
-        except Exception as error:
-            problem = repr(error)
-        if problem is not None:
+        if (problem := self._problem(trial, plain)) is not None:
             _log.warning("%s cannot be run in batches either: %s", name, problem)
             self._most_rows = 1
         return plain
+
+    def _problem(self, trial: Trial, store: Store) -> str | None:
+        """How answers by way of a store differ from the model alone; None if they do not."""
+        self.store = store
+        try:
+            return trial.difference(self.run)
+        except AwrsError:
+            raise
+        except Exception as error:
+            return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
     @torch.inference_mode()
     def run(self, jobs: list[Job]) -> list[torch.Tensor]:
@@ -166,7 +175,7 @@ class Runner:
         """Split jobs into passes: as few as possible, but not at the price of much padding."""
         group: list[Job] = []
         needed = waste = keep = 0
-        slots = _Slots(self.store)
+        slots = Room(self.store)
         plain = not self.store.layers
         for need, job in sorted(
             ((len(job.fed) - self._depth(job), job) for job in jobs), key=lambda it: -it[0]
@@ -182,7 +191,7 @@ class Runner:
             ):
                 yield group
                 group, waste, keep = [], 0, 0
-                slots = _Slots(self.store)
+                slots = Room(self.store)
             if not group:
                 needed = need
                 kept = self._forward.kept(job.keep, need) if plain else job.keep
@@ -254,46 +263,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         "can't allocate memory" in str(error)
     )
-
-
-class _Slots:
-    """The slots of the store that a pass over some jobs needs, shared prefixes once."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._jobs: list[Job] = []
-        self._most = 0  # if nothing were shared
-        self._nodes: set[int] | None = None
-        self._new = 0
-
-    def fit(self, job: Job) -> bool:
-        """Whether one more job fits the store."""
-        limit = self._store.limit
-        if self._most + len(job.fed) <= limit:
-            return True
-        if self._nodes is None:  # counting costs a walk: only where it matters
-            self._nodes = set()
-            for one in self._jobs:
-                self._count(one)
-        base = self._store.find(job.past)
-        unseen = sum(1 for _ in self._unseen(base))
-        return len(self._nodes) + self._new + unseen + len(job.fed) - base.depth <= limit
-
-    def add(self, job: Job) -> None:
-        """Take a job into the pass."""
-        self._jobs.append(job)
-        self._most += len(job.fed)
-        if self._nodes is not None:
-            self._count(job)
-
-    def _count(self, job: Job) -> None:
-        assert self._nodes is not None
-        base = self._store.find(job.past)
-        self._nodes.update([id(node) for node in self._unseen(base)])
-        self._new += len(job.fed) - base.depth
-
-    def _unseen(self, node: Node) -> Iterator[Node]:
-        assert self._nodes is not None
-        while node.parent is not None and id(node) not in self._nodes:
-            yield node
-            node = node.parent

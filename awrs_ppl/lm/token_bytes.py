@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from genlm.backend.tokenization.bytes import ByteVocabError, get_byte_vocab
+import numpy as np
 
+from awrs_ppl._genlm import ByteVocabError, get_byte_vocab
 from awrs_ppl._messages import quoted
 from awrs_ppl.errors import VocabularyError
 
-__all__ = ["token_bytes"]
+__all__ = ["kept_token_bytes", "token_bytes"]
+
+_FORMAT = 1  # raise when the bytes of a token change, so that older files are not used
 
 # What a step of a decoder makes of one token: a text, or bytes, which no later step changes.
 _Step = Callable[[str], str | bytes]
@@ -42,6 +49,23 @@ def token_bytes(tokenizer: Any) -> list[bytes]:
     as_text = [step for step in steps if step not in (_from_byte_level, _from_byte_fallback)]
     for token, i in vocabulary.items():
         found[i] = _applied(as_text if i in added else steps, token)
+    return found
+
+
+def kept_token_bytes(tokenizer: Any, folder: Path) -> list[bytes]:
+    """The same for the tokenizer of a folder that nobody changes, kept in it for the next time."""
+    path = folder / f"tokens-{_FORMAT}.npz"
+    try:
+        with np.load(path) as kept:
+            data, ends = kept["data"].tobytes(), kept["ends"].tolist()
+        return [data[start:end] for start, end in pairwise([0, *ends])]
+    except (OSError, ValueError, KeyError):
+        found = token_bytes(tokenizer)
+    fresh = path.with_name(f".{path.stem}-{os.getpid()}.npz")
+    data = np.frombuffer(b"".join(found), dtype=np.uint8)
+    with contextlib.suppress(OSError):
+        np.savez(fresh, data=data, ends=np.cumsum([len(token) for token in found]))
+        fresh.replace(path)
     return found
 
 

@@ -10,22 +10,23 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any, Self
 
 import torch
-from genlm.backend.llm.base import AsyncLM
-from genlm.backend.tokenization import Token
-from transformers import AutoTokenizer
 
+from awrs_ppl._genlm import AsyncLM, Token
 from awrs_ppl._messages import quoted
 from awrs_ppl.errors import AwrsError, ContextLengthError
 from awrs_ppl.lm.acceptance import require_causal
 from awrs_ppl.lm.arguments import byte_limit, device_of, dtype_of
-from awrs_ppl.lm.checkpoint import load_checkpoint, require_found
+from awrs_ppl.lm.checkpoint import load_checkpoint, load_tokenizer, require_found
 from awrs_ppl.lm.jobs import Job
+from awrs_ppl.lm.outcome import load_outcome, save_outcome
 from awrs_ppl.lm.runner import Runner
-from awrs_ppl.lm.token_bytes import token_bytes
+from awrs_ppl.lm.token_bytes import kept_token_bytes, token_bytes
 
 __all__ = ["TransformersEngine"]
 
@@ -51,12 +52,20 @@ class TransformersEngine(AsyncLM):
 
     `memory` bounds the keys and values that are kept, in bytes. A model with layers other than full
     and sliding-window attention is run without a cache, every context in full: see `is_cached`.
-    Whatever mode a model is in, it is evaluated without dropout; after a change of its weights call
-    `clear_cache`. A forked process may continue with the engine, from an empty cache. Raises
-    `ValueError` for a model that is no causal language model.
+    In the `folder` of a model that nobody changes are kept the bytes of its tokens and what its
+    trial came to. Whatever mode a model is in, it is evaluated without dropout; after a change of
+    its weights call `clear_cache`. A forked process may continue with the engine, from an empty
+    cache. Raises `ValueError` for a model that is no causal language model.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, memory: float = 2 * 2**30) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        memory: float = 2 * 2**30,
+        folder: Path | None = None,
+    ) -> None:
         if isinstance(model, type) or not hasattr(model, "get_input_embeddings"):
             raise TypeError(f"{quoted(model)} is no language model of transformers")
         if isinstance(tokenizer, type) or not hasattr(tokenizer, "convert_ids_to_tokens"):
@@ -65,18 +74,31 @@ class TransformersEngine(AsyncLM):
         require_causal(model)
         # Not AsyncLM's own __init__: it misreads some vocabularies, and reads fewer.
         self.tokenizer = tokenizer
-        self.byte_vocab = [Token(i, data) for i, data in enumerate(token_bytes(tokenizer))]
-        self.str_vocab = [data.decode("utf-8", "replace") for data in self.byte_vocab]
+        kept = None if folder is None else kept_token_bytes(tokenizer, folder)
+        self.token_bytes = token_bytes(tokenizer) if kept is None else kept
         self.model = model.eval()
         self.device: torch.device = model.device
         self._known = int(model.get_input_embeddings().weight.shape[0])
-        self._runner = Runner(self.model, memory)
+        known = None if folder is None else load_outcome(folder, model)
+        self._runner = Runner(self.model, memory, known)
+        if folder is not None and known is None and self._runner.outcome is not None:
+            save_outcome(folder, model, self._runner.outcome)
         self.vocab_size = self._runner.vocab_size
         self.stats = self._runner.stats
         self._start_worker()
         self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = (
             weakref.WeakKeyDictionary()
         )
+
+    @cached_property
+    def byte_vocab(self) -> list[Token]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The tokens by their ids, as genlm-backend has them; made when it asks for them."""
+        return [Token(i, data) for i, data in enumerate(self.token_bytes)]
+
+    @cached_property
+    def str_vocab(self) -> list[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The same as texts."""
+        return [data.decode("utf-8", "replace") for data in self.token_bytes]
 
     def _start_worker(self) -> None:
         # One thread: a pass uses all cores anyway, and the store needs no lock.
@@ -104,20 +126,22 @@ class TransformersEngine(AsyncLM):
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         memory: float = 2 * 2**30,
+        kept: bool = False,
     ) -> Self:
         """Load a model by the name or the folder that `transformers` knows it by.
 
         `device="auto"` is the GPU if there is one; `dtype="auto"` is float32 on a CPU and bfloat16
-        on a GPU. Only safetensors are read, and no code that comes with a model is run. Raises
+        on a GPU. A `kept` folder is one that nobody changes.
+        Only safetensors are read, and no code that comes with a model is run. Raises
         `ValueError` for a device or a dtype that cannot be used, for a model of another kind and
         for one with weights missing, and `OSError` for no model.
         """
         device = device_of(device)
         dtype, memory = dtype_of(dtype, device), byte_limit(memory)
         require_found(name_or_path)
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
-        model = load_checkpoint(name_or_path, dtype)
-        return cls(model.to(device), tokenizer, memory=memory)
+        tokenizer = load_tokenizer(name_or_path, kept)
+        model = load_checkpoint(name_or_path, dtype).to(device)
+        return cls(model, tokenizer, memory=memory, folder=Path(name_or_path) if kept else None)
 
     def sibling(self, memory: float) -> Self:
         """An engine with the same weights and a cache of its own."""

@@ -12,8 +12,7 @@ from awrs_ppl.program.arguments import name_of
 from awrs_ppl.program.statements import Call, Condition, Factor, Sample, Statement
 
 if TYPE_CHECKING:
-    from genlm.control.potential.base import Potential
-
+    from awrs_ppl._genlm import Potential
     from awrs_ppl.program.execution import Run
     from awrs_ppl.proposals import Proposal
 

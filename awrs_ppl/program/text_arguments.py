@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from genlm.control.potential.base import Potential
-
+from awrs_ppl._genlm import Potential
 from awrs_ppl._values import count_of
 from awrs_ppl.constraints.genlm_factor import common_alphabet
 from awrs_ppl.constraints.product import target_of

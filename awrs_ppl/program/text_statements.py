@@ -6,8 +6,7 @@ import math
 from collections.abc import Hashable
 from typing import Any
 
-from genlm.control.potential.base import Potential
-
+from awrs_ppl._genlm import Potential
 from awrs_ppl.constraints.product import fingerprint
 from awrs_ppl.constraints.scoring import score, weighed
 from awrs_ppl.constraints.target import Target

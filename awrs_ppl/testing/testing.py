@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from genlm.control.potential.base import Potential
 
 from awrs_ppl._concurrency import resolve
+from awrs_ppl._genlm import Potential
 from awrs_ppl._messages import quoted
 from awrs_ppl._values import is_number, whole
 from awrs_ppl.constraints.genlm_factor import Alphabet

@@ -26,12 +26,12 @@ class PrefixIndex:
     """
 
     def __init__(self, tokens: Sequence[bytes], text_ids: Sequence[int]) -> None:
-        pairs = sorted((bytes(tokens[i]), i) for i in text_ids)
-        self.tokens = [token for token, _ in pairs]
-        self.ids = np.array([i for _, i in pairs], dtype=np.int32)
+        order = sorted(sorted(text_ids), key=lambda i: bytes(tokens[i]))  # equal ones by their ids
+        self.tokens = [bytes(tokens[i]) for i in order]
+        self.ids = np.array(order, dtype=np.int32)
         self.ranks = np.full(len(tokens), -1, dtype=np.int32)
         self._within: dict[bytes, tuple[int, ...]] = {}
-        self.ranks[self.ids] = np.arange(len(pairs), dtype=np.int32)
+        self.ranks[self.ids] = np.arange(len(order), dtype=np.int32)
 
     def range(self, prefix: bytes) -> tuple[int, int]:
         """The ranks, first and past the last, of the tokens with this prefix."""

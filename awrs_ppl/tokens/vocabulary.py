@@ -18,8 +18,8 @@ from awrs_ppl.tokens.prefix_index import PrefixIndex
 
 if TYPE_CHECKING:
     import torch
-    from genlm.backend.tokenization import Token
-    from genlm.control.potential.base import VocabTables
+
+    from awrs_ppl._genlm import Token, VocabTables
 
 __all__ = ["Closing", "Closings", "Vocabulary"]
 
@@ -134,16 +134,14 @@ class Vocabulary:
     @cached_property
     def text_tokens(self) -> list[Token]:
         """The text tokens as genlm-backend's `Token`s, in the order of their ids."""
-        from genlm.backend.tokenization import Token
+        from awrs_ppl._genlm import Token
 
         return [Token(int(i), bytes(self.tokens[i])) for i in self.text_ids]
 
     @cached_property
     def tables(self) -> VocabTables:
         """genlm-control's tables of the text tokens, built once and shared by all potentials."""
-        from genlm.backend.tokenization import Token
-        from genlm.control.potential.base import Potential
-        from genlm.control.typing import Atomic
+        from awrs_ppl._genlm import Atomic, Potential, Token
 
         return Potential.build_tables(self.text_tokens, token_type=Atomic(Token))
 

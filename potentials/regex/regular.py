@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+import numpy as np
 import regex
 
 from awrs_ppl._messages import shorten
@@ -122,7 +123,8 @@ def _not_regular(node: Node, why: str = "this may not be regular") -> NotRegular
 
 @lru_cache(maxsize=1)
 def _everything() -> str:
-    return "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
+    codes = np.concatenate([np.arange(0xD800), np.arange(0xE000, 0x110000)])
+    return codes.astype("<u4").tobytes().decode("utf-32-le")
 
 
 @lru_cache(maxsize=1024)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_gguf import SIZES, WIDTH, far_from, model_of, names_of, write
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from awrs_ppl import LM
-from awrs_ppl.errors import EmbeddedModelError
-from awrs_ppl.lm import gguf_weights
+from awrs_ppl.errors import AwrsError, EmbeddedModelError
+from awrs_ppl.lm import gguf_weights, loading
 
 
 @pytest.fixture(autouse=True)
@@ -156,3 +156,45 @@ def test_saved_folder_loads_with_transformers_alone(tmp_path: Path, own_cache: P
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for name, weight in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight)
+
+
+def test_folder_is_read_as_transformers_reads_it(tmp_path: Path, own_cache: Path):
+    lm = LM.gguf(write(tmp_path / "m.gguf", model_of("qwen2")), device="cpu")
+    (folder,) = [path for path in own_cache.iterdir() if path.is_dir()]
+    theirs = AutoTokenizer.from_pretrained(folder)
+    ours = lm.tokenizer
+    assert ours.get_vocab() == theirs.get_vocab()
+    for name in ("eos_token_id", "pad_token_id", "all_special_ids", "chat_template"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    # Qwen's class normalizes, which its file does not say.
+    for text in ("ab 12\n", "e\u0301", "<|im_end|>a", "  x\t"):
+        assert ours.encode(text) == theirs.encode(text)
+    assert ours.encode("e\u0301") == ours.encode("\u00e9") != ours.encode("e")
+
+
+def test_second_load_knows_what_the_first_found_out(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = write(tmp_path / "m.gguf", model_of("qwen2"))
+    first: Any = LM.gguf(path, device="cpu").engine
+    (folder,) = [path for path in own_cache.iterdir() if path.is_dir()]
+    kept = [*folder.glob("trial-*.json"), *folder.glob("tokens-*.npz")]
+    assert len(kept) == 2
+    found = (first.vocab_size, first._runner.window, first.token_bytes)
+    loading._LOADED.clear()
+    monkeypatch.setattr("awrs_ppl.lm.runner.Trial", None)
+    again: Any = LM.gguf(path, device="cpu").engine
+    assert again.model is not first.model
+    assert (again.vocab_size, again._runner.window, again.token_bytes) == found
+    # Damaged files are no reason to fail, and what holds of one dtype need not of another.
+    for file in kept:
+        file.write_bytes(b"?")
+    loading._LOADED.clear()
+    with pytest.raises(TypeError):
+        LM.gguf(path, device="cpu")
+    monkeypatch.undo()
+    monkeypatch.setenv("AWRS_PPL_CACHE", str(own_cache))
+    mended: Any = LM.gguf(path, device="cpu").engine
+    assert (mended.vocab_size, mended._runner.window, mended.token_bytes) == found
+    with pytest.raises(AwrsError):  # as on a first load
+        LM.gguf(path, device="cpu", memory=1)
