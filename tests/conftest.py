@@ -35,6 +35,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "each run",
     )
 
+    parser.addoption(
+        "--model",
+        action="append",
+        default=[],
+        help="an embedded model that is here, for the tests of the engine, beside the small ones; "
+        "those of Qwen have tests of their own",
+    )
+
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile(

@@ -110,9 +110,15 @@ def load_embedded(name: Any, **options: Any) -> TransformersEngine:
     return TransformersEngine.load(str(embedded_path(name)), **options)
 
 
-@pytest.fixture(scope="session", params=EMBEDDED)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "embedded" in metafunc.fixturenames:
+        names = [*EMBEDDED, *metafunc.config.option.model]
+        metafunc.parametrize("embedded", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def embedded(request: pytest.FixtureRequest) -> TransformersEngine:
-    return load_embedded(request.param, device="cpu")
+    return load_embedded(request.param, device="cpu", dtype="float32")
 
 
 def bytes_per_token(engine: TransformersEngine) -> int:
