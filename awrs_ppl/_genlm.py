@@ -1,8 +1,8 @@
 """What this library has of genlm-control and genlm-backend, imported without what they do not use.
 
-`genlm.control` brings, by way of arsenal and jsonschema, pyplot, pandas, `scipy.stats` and a parser
-that is built for one format of JSON schemas: three of its three and a half seconds, and nothing
-of it is called by what it offers. While it is imported, stand-ins take the place of those modules;
+`genlm.control` brings, by way of arsenal and jsonschema, pyplot, pandas, parts of scipy and a
+parser that is built for one format of JSON schemas: nine tenths of its seconds, and nothing of it
+is called by what it offers. While it is imported, stand-ins take the place of those modules;
 afterwards each is imported in full where it is first used, by genlm-control or by others.
 """
 
@@ -14,7 +14,16 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-_UNUSED = ("matplotlib", "matplotlib.pyplot", "pandas", "rfc3987_syntax", "scipy.stats")
+_UNUSED = (
+    "graphviz",
+    "matplotlib",
+    "matplotlib.pyplot",
+    "pandas",
+    "rfc3987_syntax",
+    "scipy.integrate",
+    "scipy.optimize",
+    "scipy.stats",
+)
 
 
 class _Later:

@@ -7,7 +7,15 @@ import sys
 
 import pytest
 
-UNUSED = ("matplotlib.pyplot", "pandas", "rfc3987_syntax", "scipy.stats")
+UNUSED = (
+    "graphviz",
+    "matplotlib.pyplot",
+    "pandas",
+    "rfc3987_syntax",
+    "scipy.integrate",
+    "scipy.optimize",
+    "scipy.stats",
+)
 
 
 def python(code: str) -> str:
@@ -25,10 +33,13 @@ def test_modules_are_the_real_ones_afterwards(first: str):
     code = f"""{first}
 import awrs_ppl
 awrs_ppl.LM
-import matplotlib.pyplot, pandas, scipy, scipy.stats
+import graphviz, matplotlib.pyplot, pandas, scipy, scipy.integrate, scipy.optimize, scipy.stats
 from scipy.stats import mannwhitneyu
 assert isinstance(pandas.DataFrame({{"a": [1]}}), pandas.DataFrame)
 assert scipy.stats.norm.cdf(0) == 0.5
+assert scipy.integrate.quad(lambda x: x, 0, 1)[0] == 0.5
+assert abs(scipy.optimize.minimize(lambda x: x @ x, [1.0]).x[0]) < 1e-6
+assert "a -> b" in graphviz.Source("digraph {{a -> b}}").source
 assert matplotlib.pyplot.figure() is not None
 import arsenal.timer  # imported with stand-ins
 assert arsenal.timer.pd.DataFrame is pandas.DataFrame
