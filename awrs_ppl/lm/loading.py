@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import weakref
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
+from weakref import WeakSet
 
 import torch
 
@@ -25,10 +26,8 @@ __all__ = ["EmbeddedName", "Loading"]
 
 EmbeddedName = Literal["gemma3-270m", "smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"]
 
-# Of conversions in use, by folder, device and dtype.
-_LOADED: weakref.WeakValueDictionary[tuple[str, str, torch.dtype], Any] = (
-    weakref.WeakValueDictionary()
-)
+# Those of conversions in use, by folder, device and dtype: of any of them the weights are shared.
+_LOADED: defaultdict[tuple[str, str, torch.dtype], WeakSet[Any]] = defaultdict(WeakSet)
 
 
 class Loading:
@@ -86,17 +85,17 @@ class Loading:
         """Load a conversion, which nobody changes: the weights of one in use are shared."""
         from awrs_ppl.lm.transformers import TransformersEngine
 
-        key = (str(folder), str(device), dtype)
-        first = _LOADED.get(key)
+        alive = _LOADED[str(folder), str(device), dtype]
+        first = next(iter(alive), None)
         if first is not None:
             self.name, self.engine = name, first.engine.sibling(memory)
             self.tokenizer, self.vocabulary = first.tokenizer, first.vocabulary
             self._encoder = first._encoder
-            return
-        options: Any = {"device": device, "dtype": dtype, "memory": memory}
-        engine = TransformersEngine.load(str(folder), kept=True, **options)
-        self._use(name, engine, end_ids(engine.tokenizer, engine.model), engine.vocab_size)
-        _LOADED[key] = self
+        else:
+            options: Any = {"device": device, "dtype": dtype, "memory": memory}
+            engine = TransformersEngine.load(str(folder), kept=True, **options)
+            self._use(name, engine, end_ids(engine.tokenizer, engine.model), engine.vocab_size)
+        alive.add(self)  # whole now, also for other threads
 
     @classmethod
     def gguf(

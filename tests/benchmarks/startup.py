@@ -2,8 +2,9 @@
 
 Each run is a process of its own: imports, `LM.embedded(...)`, a program of 10 tokens under a
 pattern with 4 particles, and the program again, of which the first time takes what is made once.
-Runs of the checkouts take turns; the median of each part is shown. CPU seconds of all threads, so
-that a busy machine changes little; the files are in the page cache after the first, uncounted run.
+Runs of the checkouts take turns; the median of each part is shown. CPU seconds, and torch has one
+thread (several spin while they wait), so that a busy machine changes little; the files are in the
+page cache after the first, uncounted run.
 
     python tests/benchmarks/startup.py [--against FOLDER] [--model NAME] [--runs K] [--json FILE]
 """
@@ -50,7 +51,7 @@ print(json.dumps(parts | {"to the first posterior": total}))
 
 def measure(checkout: Path, model: str) -> dict[str, float]:
     """The CPU seconds of each part, in a process."""
-    env = os.environ | {"PYTHONPATH": str(checkout)}
+    env = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, model]
     done = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

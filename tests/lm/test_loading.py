@@ -195,8 +195,12 @@ def test_embedded_model_shares_its_weights_and_not_its_cache() -> None:
     assert torch.equal(a, b)
     assert other.stats.rows == 1
     assert other._runner.store.limit < one._runner.store.limit
+    weights = one.model
+    del first, one
+    again: Any = LM.embedded("smollm2-135m", device="cpu").engine  # the first is gone
+    assert again.model is weights
     third = LM.embedded("smollm2-135m", device="cpu", dtype="bfloat16")
-    assert third.engine.model is not one.model  # pyright: ignore[reportAttributeAccessIssue]
+    assert third.engine.model is not weights  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_unknown_name_without_network_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
