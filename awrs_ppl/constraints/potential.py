@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from awrs_ppl._concurrency import resolve
 from awrs_ppl._genlm import Atomic, Potential
 from awrs_ppl.constraints.arguments import MadeOf
+from awrs_ppl.constraints.no_potential import not_a_potential
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -33,10 +34,13 @@ class Multiplicative(MadeOf, Potential):
 
     def __mul__(self, other: Potential) -> Product:  # pyright: ignore[reportIncompatibleMethodOverride]
         if not isinstance(other, Potential):
-            return NotImplemented
+            raise not_a_potential(other)
         from awrs_ppl.constraints.product import product
 
         return product(self, other)
+
+    def __rmul__(self, other: Any) -> Product:
+        raise not_a_potential(other)
 
     def __deepcopy__(self, memo: Any) -> Multiplicative:
         return self  # a value: it does not change

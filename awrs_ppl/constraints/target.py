@@ -9,6 +9,7 @@ from awrs_ppl._genlm import Potential
 from awrs_ppl.constraints.dense import Dense, adopted
 from awrs_ppl.constraints.factor import ByteFactor, Factor, evaluate
 from awrs_ppl.constraints.genlm_factor import TokenFactor, common_alphabet, is_boolean
+from awrs_ppl.constraints.no_potential import not_a_potential
 from awrs_ppl.constraints.potential import BooleanPotential, State
 from awrs_ppl.constraints.weighing import Weigher
 from awrs_ppl.errors import VocabularyError
@@ -51,10 +52,7 @@ class Target:
         """Sort the factors. Raises `VocabularyError` if they share no token."""
         for factor in factors:
             if isinstance(factor, type) or not isinstance(factor, Potential):
-                raise TypeError(
-                    f"a product got {factor!r}: its factors are potentials, such as Regex('a+') "
-                    "or predicate(f)"
-                )
+                raise not_a_potential(factor)
         factors = tuple(adopted(factor) for factor in factors)
         dense = tuple(factor for factor in factors if isinstance(factor, Dense))
         vocabulary = dense[0].lm.vocabulary if dense else None
