@@ -5,20 +5,17 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from numbers import Integral
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from awrs_ppl import _values
-from awrs_ppl.errors import NoSurvivors
-from awrs_ppl.log_weights import ess, log_sum, mean, normalize
+from awrs_ppl.log_weights import ess, log_sum
 from awrs_ppl.posterior import _display, _exports, _plots, _record
 from awrs_ppl.posterior.diagnosis import Diagnosis, diagnose
 from awrs_ppl.posterior.explanation import Explanation, explain
 from awrs_ppl.posterior.pooling import heaviest, pooled
+from awrs_ppl.posterior.values import Values
 from awrs_ppl.stats import Stats
 
 if TYPE_CHECKING:
@@ -31,13 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["Posterior", "Stats"]
 
 
-class Posterior:
+class Posterior(Values):
     """Weighted results of a model, by `infer`.
 
     `values` and `log_weights` run in parallel over the particles that finished with a weight
-    above zero: they are what `probabilities`, `mode`, `sample`, `expect`, `probability` and
-    `ess` look at. Nothing else is hidden: `len` and indexing are over all particles, each a
-    `Trace`; `dead` counts those of weight zero, and `unfinished` is the share of the weight
+    above zero: they are what `probabilities`, `mode`, `top`, `sample`, `expect`, `probability`,
+    `map` and `ess` look at. Nothing else is hidden: `len` and indexing are over all particles, each
+    a `Trace`; `dead` counts those of weight zero, and `unfinished` is the share of the weight
     that a timeout or an interrupt left in particles that had not finished (`stopped` says
     which; None after a whole run).
 
@@ -140,57 +137,6 @@ class Posterior:
         """The effective sample size of the values: (sum w)^2 / sum w^2."""
         return ess(self.log_weights)
 
-    @property
-    def probabilities(self) -> dict[Any, float]:
-        """The values and their probabilities, the most probable first.
-
-        Equal values are one, as Python sees equality: `1`, `1.0` and `True` are the same.
-        Those that cannot be hashed stand as a frozen copy: a list, array or tensor as a tuple, a
-        set as a `frozenset`, a dict as the tuple of its items sorted by key (a `frozenset` of
-        items if the keys are not all strings), a dataclass as the tuple of its name and fields,
-        other things as their `repr`. NaNs are one value.
-        """
-        return {key: share for key, _, share in self._results}
-
-    def mode(self) -> Any:
-        """The most probable value; of several the one found first."""
-        self._require()
-        return self._results[0][1]
-
-    @overload
-    def sample(self, n: None = None, seed: int | None = None) -> Any: ...
-    @overload
-    def sample(self, n: int, seed: int | None = None) -> list[Any]: ...
-    def sample(self, n: int | None = None, seed: int | None = None) -> Any:
-        """A value drawn by its probability, or a list of `n` drawn independently.
-
-        The same `seed` gives the same values. Raises `NoSurvivors` if there are none.
-        """
-        self._require()
-        for name, number in (("n", n), ("seed", seed)):
-            if number is not None and (not isinstance(number, Integral) or number < 0):
-                raise ValueError(f"{name}={number!r}: it must be an int of at least 0, or None")
-        rng = np.random.default_rng(seed)
-        drawn = rng.choice(len(self.values), size=n, p=self._shares)
-        return self.values[drawn] if n is None else [self.values[i] for i in drawn]
-
-    def expect(self, f: Callable[[Any], Any]) -> Any:
-        """The mean of `f(value)`, a float or an array, under the posterior.
-
-        Self-normalized: consistent as the particles grow in number, not unbiased. Raises
-        `NoSurvivors` if there are no values.
-        """
-        self._require()
-        if not callable(f):
-            raise TypeError(f"got {f!r}: give a function of a value")
-        return mean(f, self.values, self._shares)
-
-    def probability(self, predicate: Callable[[Any], object]) -> float:
-        """The probability that `predicate(value)` is true: `expect` of 0 and 1."""
-        if not callable(predicate):
-            raise TypeError(f"got {predicate!r}: give a function of a value")
-        return self.expect(lambda value: bool(predicate(value)))
-
     def to_dataframe(self) -> pd.DataFrame:
         """One row for each particle: value, log_weight, probability, finished, and its choices.
 
@@ -284,17 +230,3 @@ class Posterior:
     def _state(self) -> dict[str, Any]:
         """All but what is computed from the rest."""
         return {k: v for k, v in vars(self).items() if k not in ("_shares", "_results")}
-
-    @cached_property
-    def _shares(self) -> np.ndarray:
-        return normalize(self.log_weights)
-
-    @cached_property
-    def _results(self) -> list[tuple[Any, Any, float]]:
-        """Key, the first value that has it, and probability, the most probable first."""
-        return _values.merged(self.values, self._shares.tolist())
-
-    def _require(self) -> None:
-        """Raise `NoSurvivors` unless there are values."""
-        if not self.values:
-            raise NoSurvivors(_display.no_survivors(self))
