@@ -21,6 +21,7 @@ __all__ = [
     "dtype_of",
     "end_ids",
     "messages_of",
+    "several_texts",
     "stops_of",
     "temperature_of",
     "texts_in",
@@ -86,6 +87,18 @@ def messages_of(messages: Any) -> list[dict[str, Any]]:
             f"chat got {quoted(messages)}: give a text, or a list of messages, each "
             '{"role": "user", "content": "a text"}'
         )
+    return found
+
+
+def several_texts(texts: Any) -> list[str | bytes]:
+    """Texts to be scored."""
+    try:
+        found = list(texts)
+    except TypeError:
+        found = [texts]
+    for text in found:
+        if not isinstance(text, str | bytes):
+            raise TypeError(f"log_prob got {quoted(text)}: give a text, or a list of texts")
     return found
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from awrs_ppl._messages import quoted
 from awrs_ppl.constraints.arguments import Argument, hidden
 from awrs_ppl.constraints.dense import Dense
 from awrs_ppl.constraints.tables import LazyTables
+from awrs_ppl.lm.arguments import several_texts
 from awrs_ppl.tokens.underflow import end_log_weight
 from awrs_ppl.tokens.vocabulary import Closings, Vocabulary, first_stop, stop_prefix
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PromptedLM"]
 
+
+_TOGETHER = 64  # texts whose ends are weighed at once: each needs a row over all tokens
 
 # The methods by which a `PromptedLLM` weighs tokens.
 _WEIGHING = (
@@ -97,6 +100,39 @@ class PromptedLM(LazyTables, Dense):
             raise TypeError(f"encode got {quoted(text)}: it needs a str")
         return self.lm._encode(text, False, self.prompt)
 
+    @overload
+    async def log_prob(self, text: str | bytes, *, ends: bool = False) -> float: ...
+    @overload
+    async def log_prob(self, text: Iterable[str | bytes], *, ends: bool = False) -> list[float]: ...
+    async def log_prob(self, text: Any, *, ends: bool = False) -> float | list[float]:
+        """The log-probability of texts that begin with `text`, or with `ends` of this text and its
+        end; of several texts a list, in as few passes as they fit into.
+
+        As `ctx.observe` weighs it: by the model's own tokenization of the text; -inf for a text
+        with a stop in it, which would have ended before.
+
+        >>> import asyncio
+        >>> from awrs_ppl import ToyLM
+        >>> lm = ToyLM(["a", "b"], weights=lambda context: [0.25, 0.25, 0.5])("a")
+        >>> [round(math.exp(x), 3) for x in asyncio.run(lm.log_prob(["a", "ab"], ends=True))]
+        [0.125, 0.031]
+        """
+        if isinstance(text, str | bytes):
+            (found,) = await self.log_prob([text], ends=ends)
+            return found
+        given = [one if isinstance(one, str) else _decoded(one) for one in several_texts(text)]
+        tokens = [self.encode(one) for one in given]
+        requests = [(self.prompt, ids) for ids in tokens]
+        weights = await self.lm.scores(requests, self.temperature) if requests else []
+        for start in range(0, len(given), _TOGETHER) if ends else ():
+            batch = slice(start, start + _TOGETHER)
+            rows = await self.log_probs(tokens[batch])
+            for i, row in enumerate(rows, start):
+                data = _encoded(given[i])
+                weights[i] += end_log_weight([row], self.lm.vocabulary, self.stops, data)
+        pairs = zip(given, weights, strict=True)
+        return [w if first_stop(_encoded(t), self.stops) is None else -math.inf for t, w in pairs]
+
     @property
     def _prompt_text(self) -> str:
         return self.lm.shown(self.prompt)
@@ -166,6 +202,14 @@ class PromptedLM(LazyTables, Dense):
             weight[:-1] = row[vocabulary.text_ids]
             weight[-1] = end_log_weight([given], vocabulary, self.stops, data)
         return weights
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 def _ids(context: Sequence[Token]) -> tuple[int, ...]:
