@@ -73,7 +73,7 @@ async def test_potentials_of_the_docs_give_their_weights() -> None:
 @pytest.mark.slow
 async def test_domains_of_the_docs_give_allowed_texts() -> None:
     namespace: dict[str, Any] = {"lm": LM.embedded()}
-    (block,) = blocks("docs/domains.md")
+    block, chat = blocks("docs/domains.md")
     await _run(block, namespace)
     for source in re.findall(r"^async def .*?(?=\n\n|\Z)", block, flags=re.DOTALL | re.MULTILINE):
         assert len(source.splitlines()) <= 5
@@ -82,6 +82,9 @@ async def test_domains_of_the_docs_give_allowed_texts() -> None:
         posterior = await infer(namespace[name], *args, n_particles=n, seed=0, progress=False)
         assert posterior.values
         return posterior.values
+
+    await _run(chat, namespace)
+    assert [*inspect.signature(namespace["answer"]).parameters][:2] == ["ctx", "lm"]
 
     for text in await results("date"):
         assert regex.fullmatch(r" (\d{4})-\d\d-11 \(\1\)", text)

@@ -64,6 +64,11 @@ def held() -> tuple[int, int, int]:
     return len(asyncio.all_tasks()), threading.active_count(), files
 
 
+def more_than(before: tuple[int, int, int]) -> bool:
+    """Whether more is held; threads of earlier tests may end whenever their engines go."""
+    return any(now > then for now, then in zip(held(), before, strict=True))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("partial", [False, True])
 async def test_cancellation_at_any_turn_of_the_event_loop_leaves_nothing(partial: bool) -> None:
@@ -86,7 +91,7 @@ async def test_cancellation_at_any_turn_of_the_event_loop_leaves_nothing(partial
             # At the very end nothing is missing.
             assert posterior.stopped == "interrupted" or posterior.values == whole.values
             assert len(posterior) == len(whole)
-        assert held() == before
+        assert not more_than(before)
         turns += 1
     assert turns > 50
     assert ended == (turns - 1 if partial else 0)
@@ -120,7 +125,7 @@ async def test_exception_raised_once_is_reported_and_changes_no_later_run(
     error: type[Exception] = PotentialError if kind in ("check", "critic") else OSError
     with pytest.raises(error, match="the line is dead"):
         await infer(model, **OPTIONS)
-    assert held() == before
+    assert not more_than(before)
     again = await infer(model, **OPTIONS)
     assert (again.log_ml, again.values) == (whole.log_ml, whole.values)
 
