@@ -43,7 +43,7 @@ tutorials: install
 
 # The examples in it are run by the tests.
 docs: install
-	$(BIN)/python -m pdoc --output-directory build/docs awrs_ppl awrs_ppl.models awrs_ppl.genlm
+	$(BIN)/python docs/reference.py build/docs
 
 clean:
 	rm -rf .venv build dist
