@@ -26,6 +26,7 @@ __all__ = [
     "read_schema",
     "read_stdin",
     "reading",
+    "report",
 ]
 
 
@@ -127,3 +128,8 @@ def line_in(file: str | None, error: BaseException) -> str:
     """The line of a file that an exception went through last."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     return f" at {file}:{lines[-1]}" if lines else ""
+
+
+def report(text: str) -> None:
+    """Say something on stderr."""
+    print(f"awrs-ppl: {text}", file=sys.stderr, flush=True)

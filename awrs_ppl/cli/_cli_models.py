@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-from awrs_ppl.cli._cli_input import one_line
+from awrs_ppl.cli._cli_input import one_line, report
 from awrs_ppl.errors import AwrsError
 
 if TYPE_CHECKING:
@@ -23,18 +22,14 @@ def models(options: argparse.Namespace) -> int:
             import torch
 
             dtype = getattr(torch, options.dtype) if options.dtype else None
-            _report(f"downloading and converting {options.name}")
+            report(f"downloading and converting {options.name}")
             print(packages.get_model(options.name, dtype), flush=True)
         elif options.action == "remove":
             gone = packages.remove_model(options.name)
-            _report(f"removed {', '.join(map(str, gone)) or 'nothing: it was not converted'}")
+            report(f"removed {', '.join(map(str, gone)) or 'nothing: it was not converted'}")
         else:
             print(packages.list_models(), flush=True)
     except AwrsError as error:
-        _report(one_line(error))
+        report(one_line(error))
         return 2
     return 0
-
-
-def _report(text: str) -> None:
-    print(f"awrs-ppl: {text}", file=sys.stderr, flush=True)

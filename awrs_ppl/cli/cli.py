@@ -25,6 +25,7 @@ from awrs_ppl.cli._cli_input import (
     read_schema,
     read_stdin,
     reading,
+    report,
 )
 from awrs_ppl.cli._cli_models import models
 from awrs_ppl.cli._cli_options import EMBEDDED, options_parser
@@ -59,11 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        _report("interrupted")
+        report("interrupted")
         return 130
     except Exception:
         traceback.print_exc()
-        _report("this error does not come from your input: please report it, with the lines above")
+        report("this error does not come from your input: please report it, with the lines above")
         return 70
 
 
@@ -73,14 +74,14 @@ def _answer(options: argparse.Namespace) -> int:
         with redirect_stdout(sys.stderr):
             posterior = _COMMANDS[options.command](options)
     except (BadInput, AwrsError) as error:
-        _report(one_line(error))
+        report(one_line(error))
         return 2
     if options.json:
         _print(posterior.to_json())
     try:
         posterior.mode()
     except NoSurvivors as error:
-        _report(one_line(error))
+        report(one_line(error))
         return 1
     if not options.json:
         _print(_table(posterior))
@@ -226,7 +227,7 @@ def _infer(model: Callable[..., Any], options: argparse.Namespace) -> Posterior:
 def _language_model(name: str | None) -> LM:
     """Load the model of `--model`."""
     name = name or EMBEDDED[0]
-    _report(f"loading {name}")
+    report(f"loading {name}")
     from awrs_ppl.lm import LM
 
     try:
@@ -273,15 +274,11 @@ def _report_facts(posterior: Posterior) -> None:
         facts.append(f"{survived} resampling")
     if differ := _diagnosed.runs(found):
         facts.append(f"runs {differ}")
-    _report(", ".join([*facts, f"seed {posterior.seed}"]))
+    report(", ".join([*facts, f"seed {posterior.seed}"]))
     for warning in found.warnings[:1]:
-        _report(f"warning: {warning}")
+        report(f"warning: {warning}")
 
 
 def _print(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
-def _report(text: str) -> None:
-    print(f"awrs-ppl: {text}", file=sys.stderr, flush=True)

@@ -16,9 +16,9 @@ from awrs_ppl.lm.acceptance import Trial
 from awrs_ppl.lm.cache import Store, cache_argument, layers_of
 from awrs_ppl.lm.forward import Forward
 from awrs_ppl.lm.jobs import Job
-from awrs_ppl.lm.outcome import Outcome
-from awrs_ppl.lm.room import Room
+from awrs_ppl.lm.slots import Slots
 from awrs_ppl.lm.stats import Stats
+from awrs_ppl.lm.trial_result import TrialResult
 from awrs_ppl.lm.view import View
 
 __all__ = ["PASS_BYTES", "Runner"]
@@ -40,7 +40,7 @@ class Runner:
     is no causal language model.
     """
 
-    def __init__(self, model: Any, memory: int, known: Outcome | None = None) -> None:
+    def __init__(self, model: Any, memory: int, known: TrialResult | None = None) -> None:
         self.model = model
         self.device: torch.device = model.device
         self._forward = Forward(model)
@@ -52,14 +52,14 @@ class Runner:
         if known is None:
             with torch.inference_mode():
                 trial = Trial(self._forward)
-                known = Outcome(trial.vocab_size, trial.window, trial.tokens)
+                known = TrialResult(trial.vocab_size, trial.window, trial.tokens)
                 self.vocab_size, self.window, _ = known
                 self.store = self._store_of(trial, memory)
         else:
             self.vocab_size, self.window, tokens = known
             self.store = Store(layers_of(model), model.dtype, self.device, memory)
             self.store.with_room_for(tokens)
-        self.outcome = known if self.store.layers else None
+        self.trial_result = known if self.store.layers else None
         self.stats = Stats()
 
     def sibling(self, memory: int) -> Runner:
@@ -82,7 +82,7 @@ class Runner:
         except AwrsError:
             raise  # too little memory
         except Exception as error:
-            problem = str(error)
+            problem = _said(error)
         else:
             problem = self._problem(trial, store.with_room_for(trial.tokens))
             if problem is None:
@@ -102,7 +102,7 @@ class Runner:
         except AwrsError:
             raise
         except Exception as error:
-            return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            return _said(error)
 
     @torch.inference_mode()
     def run(self, jobs: list[Job]) -> list[torch.Tensor]:
@@ -175,7 +175,7 @@ class Runner:
         """Split jobs into passes: as few as possible, but not at the price of much padding."""
         group: list[Job] = []
         needed = waste = keep = 0
-        slots = Room(self.store)
+        slots = Slots(self.store)
         plain = not self.store.layers
         for need, job in sorted(
             ((len(job.fed) - self._depth(job), job) for job in jobs), key=lambda it: -it[0]
@@ -191,7 +191,7 @@ class Runner:
             ):
                 yield group
                 group, waste, keep = [], 0, 0
-                slots = Room(self.store)
+                slots = Slots(self.store)
             if not group:
                 needed = need
                 kept = self._forward.kept(job.keep, need) if plain else job.keep
@@ -263,3 +263,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         "can't allocate memory" in str(error)
     )
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

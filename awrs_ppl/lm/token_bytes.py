@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -56,10 +57,10 @@ def kept_token_bytes(tokenizer: Any, folder: Path) -> list[bytes]:
     """The same for the tokenizer of a folder that nobody changes, kept in it for the next time."""
     path = folder / f"tokens-{_FORMAT}.npz"
     try:
-        with np.load(path) as kept:
+        with path.open("rb") as file, np.load(file) as kept:
             data, ends = kept["data"].tobytes(), kept["ends"].tolist()
         return [data[start:end] for start, end in pairwise([0, *ends])]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         found = token_bytes(tokenizer)
     fresh = path.with_name(f".{path.stem}-{os.getpid()}.npz")
     data = np.frombuffer(b"".join(found), dtype=np.uint8)

@@ -24,9 +24,9 @@ from awrs_ppl.lm.acceptance import require_causal
 from awrs_ppl.lm.arguments import byte_limit, device_of, dtype_of
 from awrs_ppl.lm.checkpoint import load_checkpoint, load_tokenizer, require_found
 from awrs_ppl.lm.jobs import Job
-from awrs_ppl.lm.outcome import load_outcome, save_outcome
 from awrs_ppl.lm.runner import Runner
 from awrs_ppl.lm.token_bytes import kept_token_bytes, token_bytes
+from awrs_ppl.lm.trial_result import load_result, save_result
 
 __all__ = ["TransformersEngine"]
 
@@ -79,10 +79,10 @@ class TransformersEngine(AsyncLM):
         self.model = model.eval()
         self.device: torch.device = model.device
         self._known = int(model.get_input_embeddings().weight.shape[0])
-        known = None if folder is None else load_outcome(folder, model)
+        known = None if folder is None else load_result(folder, model)
         self._runner = Runner(self.model, memory, known)
-        if folder is not None and known is None and self._runner.outcome is not None:
-            save_outcome(folder, model, self._runner.outcome)
+        if folder is not None and known is None and self._runner.trial_result is not None:
+            save_result(folder, model, self._runner.trial_result)
         self.vocab_size = self._runner.vocab_size
         self.stats = self._runner.stats
         self._start_worker()

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from awrs_ppl import LM
 from awrs_ppl.errors import AwrsError, EmbeddedModelError
 from awrs_ppl.lm import gguf_weights, loading
+from awrs_ppl.lm.token_bytes import kept_token_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -196,5 +197,11 @@ def test_second_load_knows_what_the_first_found_out(
     monkeypatch.setenv("AWRS_PPL_CACHE", str(own_cache))
     mended: Any = LM.gguf(path, device="cpu").engine
     assert (mended.vocab_size, mended._runner.window, mended.token_bytes) == found
+    (tokens,) = folder.glob("tokens-*.npz")
+    whole = tokens.read_bytes()
+    for cut in (0, len(whole) // 2, len(whole) - 3):
+        tokens.write_bytes(whole[:cut])
+        assert kept_token_bytes(mended.tokenizer, folder) == mended.token_bytes
+        assert len(tokens.read_bytes()) == len(whole)
     with pytest.raises(AwrsError):  # as on a first load
         LM.gguf(path, device="cpu", memory=1)

@@ -1,4 +1,4 @@
-"""What fits into the store in one pass."""
+"""The slots that one pass needs, and whether the store has so many."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from awrs_ppl.lm.cache import Node, Store
 from awrs_ppl.lm.jobs import Job
 
-__all__ = ["Room"]
+__all__ = ["Slots"]
 
 
-class Room:
+class Slots:
     """The slots of the store that a pass over some jobs needs, shared prefixes once."""
 
     def __init__(self, store: Store) -> None:

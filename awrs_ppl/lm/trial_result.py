@@ -14,12 +14,12 @@ import torch
 
 from awrs_ppl.lm.context_window import ContextWindow
 
-__all__ = ["Outcome", "load_outcome", "save_outcome"]
+__all__ = ["TrialResult", "load_result", "save_result"]
 
 _FORMAT = 1  # raise when the trial or what it decides changes
 
 
-class Outcome(NamedTuple):
+class TrialResult(NamedTuple):
     """A model that passed: with a cache it gives what it gives alone.
 
     `tokens` is how many the cache held in the trial.
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
 
 
 def _path(folder: Path, model: Any) -> Path:
-    """The file of an outcome: another one for all that may change what a model computes."""
+    """The file of a result: another one for all that may change what a model computes."""
     import transformers
 
     device = model.device
@@ -42,26 +42,26 @@ def _path(folder: Path, model: Any) -> Path:
     return folder / f"trial-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
-def load_outcome(folder: Path, model: Any) -> Outcome | None:
-    """The outcome of an earlier load of this folder, on such a machine, if it passed."""
+def load_result(folder: Path, model: Any) -> TrialResult | None:
+    """The result of an earlier load of this folder, on such a machine, if it passed."""
     try:
         found = json.loads(_path(folder, model).read_text(encoding="utf-8"))
         limit, source, switch = found["window"]
         window = ContextWindow(limit or math.inf, source, switch or math.inf)
-        return Outcome(int(found["vocab_size"]), window, int(found["tokens"]))
+        return TrialResult(int(found["vocab_size"]), window, int(found["tokens"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def save_outcome(folder: Path, model: Any, outcome: Outcome) -> None:
-    """Keep an outcome; a folder that cannot be written is none."""
-    window = outcome.window
+def save_result(folder: Path, model: Any, result: TrialResult) -> None:
+    """Keep a result, if the folder can be written."""
+    window = result.window
     lengths = [None if math.isinf(x) else x for x in (window.limit, window.switch)]
     text = json.dumps(
         {
-            "vocab_size": outcome.vocab_size,
+            "vocab_size": result.vocab_size,
             "window": [lengths[0], window.source, lengths[1]],
-            "tokens": outcome.tokens,
+            "tokens": result.tokens,
         }
     )
     path = _path(folder, model)
