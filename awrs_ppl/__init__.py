@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         NoSurvivors,
         PotentialError,
         ReplayError,
+        SavedFileError,
         VocabularyError,
     )
     from awrs_ppl.inference.smc import check_replay, infer, run
@@ -77,6 +78,7 @@ __all__ = [
     "PotentialError",
     "Prior",
     "ReplayError",
+    "SavedFileError",
     "ToyLM",
     "Trace",
     "Uniform",
@@ -102,6 +104,7 @@ _HOMES = {
         "NoSurvivors",
         "PotentialError",
         "ReplayError",
+        "SavedFileError",
         "VocabularyError",
     ),
     "awrs_ppl.lm": ("LM",),

@@ -7,6 +7,7 @@
     ├── ContextLengthError   a context has more tokens than the language model can take
     ├── VocabularyError      potentials with no token in common, or a text that no tokens spell
     ├── EmbeddedModelError   the weights are missing or damaged, or cannot be converted
+    ├── SavedFileError       a file is no saved posterior, is damaged, or is of a newer version
     └── NoSurvivors          every particle has weight zero, and a result was requested
 
 An exception raised by a user's model is not wrapped: it comes out of `infer` as itself.
@@ -22,6 +23,7 @@ __all__ = [
     "NoSurvivors",
     "PotentialError",
     "ReplayError",
+    "SavedFileError",
     "VocabularyError",
 ]
 
@@ -60,6 +62,10 @@ class VocabularyError(AwrsError):
 
 class EmbeddedModelError(AwrsError):
     """A model's weights are not on this machine or damaged, or their cache cannot be written."""
+
+
+class SavedFileError(AwrsError, ValueError):
+    """A file is no posterior that was saved, is damaged, or is of a newer version."""
 
 
 class NoSurvivors(AwrsError):

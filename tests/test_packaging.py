@@ -37,8 +37,8 @@ def _python(code: str) -> str:
 NAMES = """
 AWRS AwrsError Bernoulli BooleanPotential Categorical Context ContextLengthError Diagnosis
 Distribution EmbeddedModelError LM LocalAWRS ModelError NoSurvivors PaperAWRS Posterior
-PotentialError Prior ReplayError ToyLM Trace Uniform VocabularyError check_replay errors infer
-potentials predicate product run testing
+PotentialError Prior ReplayError SavedFileError ToyLM Trace Uniform VocabularyError check_replay
+errors infer potentials predicate product run testing
 """
 
 

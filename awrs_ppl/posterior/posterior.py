@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from awrs_ppl.log_weights import ess, log_sum
-from awrs_ppl.posterior import _display, _exports, _plots, _record
+from awrs_ppl.posterior import _display, _exports, _plots, _record, saving
 from awrs_ppl.posterior.diagnosis import Diagnosis, diagnose
 from awrs_ppl.posterior.explanation import Explanation, explain
 from awrs_ppl.posterior.pooling import heaviest, pooled
@@ -153,6 +153,43 @@ class Posterior(Values):
         ("nan", "-inf": `float` reads them), and lone surrogates are escaped.
         """
         return _exports.written(_exports.everything(self), path)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that a posterior shows to one file, which `Posterior.load` reads: JSON without
+        code, compressed where the name ends in `.json.gz`. A file that was there is replaced, once
+        the new one is whole.
+
+        Values come back equal and of the same types if they are None, booleans, numbers (numpy's
+        too), `str`, `bytes`, lists, tuples, sets or dicts of these. A dataclass or Pydantic object
+        comes back as a dict of its fields, with the name of its type first, as `"__type__"`:
+        `Point(x=1, y=2)` as `{"__type__": "Point", "x": 1, "y": 2}`, so that `marginal(field="x")`
+        finds the same. A value of another type raises `TypeError`: save `posterior.map(f)` with an
+        `f` that gives plain data. Choices that a program did not return never fail: one of another
+        type comes back as `{"__type__": name, "repr": text}`, and a warning says so.
+
+        Raises `OSError` where the file cannot be written.
+
+        >>> import tempfile
+        >>> from awrs_ppl import Bernoulli, run
+        >>> async def coin(ctx):
+        ...     return await ctx.sample(Bernoulli(0.5)), math.inf
+        >>> posterior = run(coin, n_particles=4, runs=3, seed=0, progress=False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     posterior.save(f"{folder}/coin.json.gz")
+        ...     again = Posterior.load(f"{folder}/coin.json.gz")
+        >>> again.values == posterior.values, str(again) == str(posterior), len(again.parts)
+        (True, True, 3)
+        """
+        saving.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Posterior:
+        """The posterior that `save` wrote to a file, equal to what it was. It runs no code from it.
+
+        Raises `SavedFileError` for a file that is damaged, not a posterior's, or of a newer
+        version, and `OSError` for one that cannot be read.
+        """
+        return saving.load(path, cls)
 
     def to_genlm_record(self, path: str | os.PathLike[str] | None = None) -> str:
         """The run as genlm-control's SMC records it, as JSON, also written to `path` if given.

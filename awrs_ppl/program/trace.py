@@ -10,13 +10,13 @@ from typing import Any
 from awrs_ppl._messages import escape, safe_repr, shorten
 from awrs_ppl.program.log import Record
 
-__all__ = ["Trace"]
+__all__ = ["Choice", "Trace"]
 
 _SHOWN = 6  # at most this many choices are in the repr of a trace
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class Choice:
     """What a trace keeps of a record: data, and nothing that the statement was about."""
 
     value: Any
@@ -47,7 +47,7 @@ class Trace(Mapping[str, Any]):
         self.log_weight = log_weight
         self.finished = finished
         self._choices = {
-            record.statement.name: _Choice(
+            record.statement.name: Choice(
                 record.value,
                 record.log_weight,
                 record.statement.is_weighted,
@@ -55,6 +55,20 @@ class Trace(Mapping[str, Any]):
             )
             for record in records
         }
+
+    @classmethod
+    def of(
+        cls, value: Any, log_weight: float, choices: Mapping[str, Choice], *, finished: bool
+    ) -> Trace:
+        """A trace of `choices` by name, as another has them."""
+        trace = cls(value, log_weight, (), finished=finished)
+        trace._choices = dict(choices)
+        return trace
+
+    @property
+    def choices(self) -> Mapping[str, Choice]:
+        """The choices by name, each with its value and what it did to the weight."""
+        return self._choices
 
     def weighed(self, shift: float) -> Trace:
         """The same choices with another log-weight."""
