@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from awrs_ppl.inference.smc import check_replay, infer, run
     from awrs_ppl.lm import LM
     from awrs_ppl.lm.toy import ToyLM
+    from awrs_ppl.posterior.comparison import compare
     from awrs_ppl.posterior.diagnosis import Diagnosis
     from awrs_ppl.posterior.posterior import Posterior
     from awrs_ppl.potentials.predicates import predicate
@@ -84,6 +85,7 @@ __all__ = [
     "Uniform",
     "VocabularyError",
     "check_replay",
+    "compare",
     "errors",
     "infer",
     "potentials",
@@ -109,6 +111,7 @@ _HOMES = {
     ),
     "awrs_ppl.lm": ("LM",),
     "awrs_ppl.lm.toy": ("ToyLM",),
+    "awrs_ppl.posterior.comparison": ("compare",),
     "awrs_ppl.posterior.diagnosis": ("Diagnosis",),
     "awrs_ppl.posterior.posterior": ("Posterior",),
     "awrs_ppl.constraints.potential": ("BooleanPotential",),
