@@ -6,7 +6,7 @@ import dataclasses
 import math
 import operator
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from decimal import Decimal
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ __all__ = [
     "count_of",
     "is_number",
     "key",
-    "merged",
     "plain",
     "same",
     "series",
@@ -34,10 +33,11 @@ __all__ = [
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 
 
-def key(value: Any) -> Any:
+def key(value: Any, rest: Callable[[Any], Any] | None = None) -> Any:
     """The value if it can be hashed, else a frozen copy; one key for all NaNs.
 
-    Arrays and tensors go by their elements, in any nesting.
+    Arrays and tensors go by their elements, in any nesting; what is of no type that is known here
+    by `rest`, its repr by default.
 
     >>> key({"b": [1, 2], "a": {3}})
     (('a', frozenset({3})), ('b', (1, 2)))
@@ -49,31 +49,18 @@ def key(value: Any) -> Any:
     if _is_nan(value):
         return math.nan
     if (listed := _listed(value)) is not value:
-        return key(listed)
+        return key(listed, rest)
     if isinstance(value, tuple):
-        items = tuple([key(item) for item in value])
+        items = tuple([key(item, rest) for item in value])
         changed = any(a is not b for a, b in zip(items, value, strict=True))
         return items if changed else value
-    if dataclasses.is_dataclass(value) and _is_odd(value):
-        return _frozen(value)  # a tensor in it would be hashed by its address
+    if _is_record(value) and _is_odd(value):
+        return _frozen(value, rest)  # a tensor in it would be hashed by its address
     try:
         hash(value)
     except TypeError:
-        return _frozen(value)
+        return _frozen(value, rest)
     return value
-
-
-def merged(values: Iterable[Any], shares: Iterable[float]) -> list[tuple[Any, Any, float]]:
-    """Key, the first value that has it, and the sum of its shares, the largest first.
-
-    >>> merged(["a", "b", "a"], [0.25, 0.25, 0.5])
-    [('a', 'a', 0.75), ('b', 'b', 0.25)]
-    """
-    found: dict[Any, tuple[Any, list[float]]] = {}
-    for value, share in zip(values, shares, strict=True):
-        found.setdefault(key(value), (value, []))[1].append(share)
-    summed = [(name, value, math.fsum(parts)) for name, (value, parts) in found.items()]
-    return sorted(summed, key=lambda result: -result[2])
 
 
 def same(first: Any, second: Any) -> bool:
@@ -93,9 +80,11 @@ def same(first: Any, second: Any) -> bool:
     if _is_nan(first) or _is_nan(second):
         return _is_nan(first) and _is_nan(second)
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
-        alike = isinstance(first, list) == isinstance(second, list)
-        return alike and len(first) == len(second) and all(map(same, first, second))
-    if type(first) is type(second) is not type and dataclasses.is_dataclass(first):
+        kinds = isinstance(first, list) == isinstance(second, list)
+        return kinds and len(first) == len(second) and all(map(same, first, second))
+    alike = type(first) is type(second) is not type and _is_record(first)
+    # Where nothing is odd, Pydantic's own equality decides, which may be the user's.
+    if alike and (dataclasses.is_dataclass(first) or _is_odd(first) or _is_odd(second)):
         first, second = _fields(first), _fields(second)
     if isinstance(first, list | tuple | dict) != isinstance(second, list | tuple | dict):
         return False  # numpy's numbers look inside
@@ -137,30 +126,49 @@ def _is_odd(value: Any) -> bool:
         return any(map(_is_odd, value))
     if isinstance(value, dict):
         return any(map(_is_odd, value.values()))
-    if dataclasses.is_dataclass(value):
+    if _is_record(value):
         return any(map(_is_odd, _fields(value).values()))
     return _is_array(value) or _is_nan(value)
 
 
+def _is_record(value: Any) -> bool:
+    """Whether it is a dataclass or a Pydantic object, or the class of one."""
+    kind = value if isinstance(value, type) else type(value)
+    return dataclasses.is_dataclass(kind) or _is_pydantic(kind)
+
+
+def _is_pydantic(kind: type) -> bool:
+    return hasattr(kind, "__pydantic_validator__") and hasattr(kind, "model_fields")
+
+
 def _fields(value: Any) -> dict[str, Any]:
-    """What dataclasses are compared by; nothing of a class."""
+    """What dataclasses and Pydantic objects are compared by; nothing of a class."""
+    if isinstance(value, type):
+        return {}
+    if _is_pydantic(type(value)):
+        hidden = getattr(value, "__pydantic_private__", None) or {}
+        return {**vars(value), **(value.model_extra or {}), **hidden}
     compared = [f.name for f in dataclasses.fields(value) if f.compare and hasattr(value, f.name)]
-    return {} if isinstance(value, type) else {name: getattr(value, name) for name in compared}
+    return {name: getattr(value, name) for name in compared}
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: Any, rest: Callable[[Any], Any] | None) -> Any:
     if isinstance(value, list):
-        return tuple([key(item) for item in value])
+        return tuple([key(item, rest) for item in value])
     if isinstance(value, set):
-        return frozenset(map(key, value))
+        return frozenset([key(item, rest) for item in value])
     if isinstance(value, dict):
-        items = [(name, key(item)) for name, item in value.items()]
+        items = [(name, key(item, rest)) for name, item in value.items()]
         if all(isinstance(name, str) for name in value):
             return tuple(sorted(items, key=lambda item: item[0]))
         return frozenset(items)
-    if dataclasses.is_dataclass(value):
+    if _is_record(value):
         fields = _fields(value).items()
-        return (type(value).__qualname__, *[(name, key(item)) for name, item in fields])
+        return (type(value).__qualname__, *[(name, key(item, rest)) for name, item in fields])
+    return rest(value) if rest is not None else _shown(value)
+
+
+def _shown(value: Any) -> str:
     # The repr of an array leaves out digits and its middle.
     with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
         return safe_repr(value)

@@ -249,8 +249,9 @@ async def test_arrays_are_drawn_proposed_observed_and_grouped(values: Any) -> No
 
     posterior = await _infer(model, n=1000)
     exact = await enumerate_posterior(model)
-    assert exact.probabilities == pytest.approx({key(values[0]): 0.75, key(values[1]): 0.25})
-    assert posterior.probabilities == pytest.approx(exact.probabilities, abs=0.06)
+    assert [exact.probabilities[value] for value in values] == pytest.approx([0.75, 0.25])
+    assert len(posterior.probabilities) == len(exact.probabilities) == 2
+    assert posterior.probabilities[values[0]] == pytest.approx(0.75, abs=0.06)
     assert posterior.log_ml == pytest.approx(math.log(1 / 2), abs=0.06)
     assert same(posterior.mode(), values[0])
     json.loads(posterior.to_json())

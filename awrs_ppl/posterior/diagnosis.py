@@ -12,6 +12,7 @@ import numpy as np
 
 from awrs_ppl.log_weights import equal_shares, log_mean, normalize
 from awrs_ppl.posterior import _diagnosed
+from awrs_ppl.posterior.by_value import ByValue
 from awrs_ppl.posterior.explanation import equal_lineages
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _runs(posterior: Posterior) -> Runs:
         shares=normalize(weights).tolist(),
         disagreement=_disagreement(posterior, table, weights) if alive > 1 else None,
         spread=float(np.std(weights, ddof=1)) if alive == len(parts) else math.inf,
-        errors=dict(zip(values, errors.tolist(), strict=True)),
+        errors=ByValue(zip(values, errors.tolist(), strict=True)),
         log_ml_error=log_ml_error,
     )
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
-from awrs_ppl import _values
 from awrs_ppl._messages import listed, quoted
 from awrs_ppl.errors import NoSurvivors
 from awrs_ppl.log_weights import mean, normalize
 from awrs_ppl.posterior import _display
+from awrs_ppl.posterior.by_value import ByValue, merged
 
 if TYPE_CHECKING:
     from awrs_ppl.program.trace import Trace
@@ -34,13 +34,18 @@ class Values:
     def probabilities(self) -> dict[Any, float]:
         """The values and their probabilities, the most probable first.
 
-        Equal values are one, as Python sees equality: `1`, `1.0` and `True` are the same.
-        Those that cannot be hashed stand as a frozen copy: a list, array or tensor as a tuple, a
-        set as a `frozenset`, a dict as the tuple of its items sorted by key (a `frozenset` of
-        items if the keys are not all strings), a dataclass as the tuple of its name and fields,
-        other things as their `repr`. NaNs are one value.
+        Equal values are one, as Python sees equality: `1`, `1.0` and `True` are the same, and a
+        list is no tuple. Those that cannot be hashed are keys as well, and found by their equality:
+        arrays and tensors by that of all their elements. NaNs are one value.
+
+        >>> from awrs_ppl import Categorical, run
+        >>> async def model(ctx):
+        ...     return {"n": await ctx.sample(Categorical({1: 3, 2: 1}))}
+        >>> probabilities = run(model, n_particles=1000, seed=0, progress=False).probabilities
+        >>> probabilities[{"n": 1}] > 0.7, {"n": 3} in probabilities
+        (True, False)
         """
-        return {key: share for key, _, share in self._results}
+        return ByValue((value, share) for _, value, share in self._results)
 
     def mode(self) -> Any:
         """The most probable value; of several the one found first."""
@@ -138,15 +143,15 @@ class Values:
         if name is not None:
             of = [t for t in self._traces if t.finished and t.log_weight > -np.inf]
         wanted = field if name is None else name
-        found = [_part(one, wanted) for one in of]
-        pairs = [(f[0], s) for f, s in zip(found, self._shares.tolist(), strict=True) if f]
+        parts = [_part(one, wanted) for one in of]
+        pairs = [(f[0], s) for f, s in zip(parts, self._shares.tolist(), strict=True) if f]
         if not pairs and name is not None:
             names = [*dict.fromkeys(known for trace in of for known in trace)]
             raise KeyError(f"no choice is named {quoted(name)}: there are {listed(names, 12)}")
         if not pairs:
             raise KeyError(f"no value has the field {quoted(field)}: the first is {quoted(of[0])}")
-        merged = _values.merged([value for value, _ in pairs], [share for _, share in pairs])
-        return {key: share for key, _, share in merged}
+        found = merged([value for value, _ in pairs], [share for _, share in pairs])
+        return ByValue((value, share) for _, value, share in found)
 
     @cached_property
     def _shares(self) -> np.ndarray:
@@ -154,8 +159,8 @@ class Values:
 
     @cached_property
     def _results(self) -> list[tuple[Any, Any, float]]:
-        """Key, the first value that has it, and probability, the most probable first."""
-        return _values.merged(self.values, self._shares.tolist())
+        """Entry, the first value that has it, and probability, the most probable first."""
+        return merged(self.values, self._shares.tolist())
 
     def _require(self) -> None:
         """Raise `NoSurvivors` unless there are values."""

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from arsenal.maths import logsumexp
 
-from awrs_ppl._values import key
 from awrs_ppl.constraints.target import Target
 from awrs_ppl.distributions import Bernoulli, Categorical
 from awrs_ppl.errors import ModelError
+from awrs_ppl.posterior.by_value import ByValue, entry
 from awrs_ppl.program.execution import Model, Run, require_model
 from awrs_ppl.program.log import Record, copied
 from awrs_ppl.program.statements import Call, Condition, Factor, Sample, Statement
@@ -66,7 +66,7 @@ async def enumerate_posterior(model: Model, *args: Any) -> Exact:
         records, log_weight = paths.pop()
         statement, value = await _run_on(model, args, records)
         if statement is None:
-            masses[key(value)].append(log_weight)
+            masses[entry(value)].append(log_weight)
             continue
         for choice, weight in await _choices(statement):
             if weight > -math.inf:
@@ -76,7 +76,8 @@ async def enumerate_posterior(model: Model, *args: Any) -> Exact:
         return Exact({}, -math.inf)
     log_masses = {value: float(logsumexp(weights)) for value, weights in masses.items()}
     log_ml = float(logsumexp(list(log_masses.values())))
-    return Exact({value: math.exp(mass - log_ml) for value, mass in log_masses.items()}, log_ml)
+    shares = {value: math.exp(mass - log_ml) for value, mass in log_masses.items()}
+    return Exact(ByValue(shares.items()), log_ml)
 
 
 async def _run_on(
@@ -112,7 +113,7 @@ async def _choices(statement: Statement) -> list[tuple[Any, float]]:
     if isinstance(distribution, Bernoulli):
         support: Iterable[Any] = (True, False)
     elif isinstance(distribution, Categorical):
-        support = {key(value): value for value in distribution.values}.values()
+        support = {entry(value): value for value in distribution.values}.values()
     else:
         raise ModelError(
             f"{statement.shows()} draws from {distribution!r}: only Categorical and Bernoulli can "

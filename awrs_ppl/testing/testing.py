@@ -12,7 +12,7 @@ import numpy as np
 from awrs_ppl._concurrency import resolve
 from awrs_ppl._genlm import Potential
 from awrs_ppl._messages import quoted
-from awrs_ppl._values import is_number, whole
+from awrs_ppl._values import is_number, same, whole
 from awrs_ppl.constraints.genlm_factor import Alphabet
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.constraints.product import target_of
@@ -20,6 +20,7 @@ from awrs_ppl.constraints.target import start
 from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.constraints.weighing import Weigher
 from awrs_ppl.inference.smc import infer
+from awrs_ppl.posterior.by_value import ByValue
 from awrs_ppl.program.execution import Model
 from awrs_ppl.proposals import Proposal, is_proposal
 from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
@@ -51,11 +52,11 @@ async def assert_unbiased(
     _require_positive(z)
     exact = await enumerate_posterior(model, *args)
     evidence = math.exp(exact.log_ml)
-    wanted = {
-        value: probability * evidence
+    wanted = ByValue(
+        (value, probability * evidence)
         for value, probability in exact.probabilities.items()
         if probability >= 0.05
-    }
+    )
     masses, n, squares = np.zeros((runs, len(wanted) + 1)), 1, 0.0
     for number in range(runs):
         posterior = await infer(model, *args, seed=seed + number, progress=False, **options)
@@ -63,7 +64,7 @@ async def assert_unbiased(
         masses[number, -1] = weights.sum()
         squares += float(np.square(weights).sum())
         for j, value in enumerate(wanted):
-            masses[number, j] = weights[[v == value for v in posterior.values]].sum()
+            masses[number, j] = weights[[same(v, value) for v in posterior.values]].sum()
         n = len(posterior)
         masses[number] /= n
     weight_sum = masses[:, -1].sum() * n
@@ -72,7 +73,7 @@ async def assert_unbiased(
         mean = masses[:, j].mean()
         # A value rarely seen has too small a sample variance. Its particles weigh what all do, in
         # the mean by weight: at best the evidence. The evidence itself can be without variance.
-        floor = 0.0 if name == "the evidence" else target * (typical - target) / n
+        floor = 0.0 if j == len(wanted) else target * (typical - target) / n
         error = math.sqrt(max(masses[:, j].var(), floor) / runs) + 1e-9 * evidence
         if abs(mean - target) > z * error:
             raise AssertionError(
