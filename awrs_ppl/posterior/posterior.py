@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from awrs_ppl.log_weights import ess, log_sum
-from awrs_ppl.posterior import _display, _exports, _plots, _record, saving
+from awrs_ppl.posterior import _arviz, _display, _exports, _plots, _record, saving
 from awrs_ppl.posterior.diagnosis import Diagnosis, diagnose
 from awrs_ppl.posterior.explanation import Explanation, explain
 from awrs_ppl.posterior.pooling import heaviest, pooled
@@ -200,6 +200,22 @@ class Posterior(Values):
         """
         of = self.heaviest
         return _exports.written(_record.genlm_record(of.history, len(of)), path)
+
+    def to_arviz(self, draws: int = 1000, seed: int | None = 0) -> Any:
+        """Draws for ArviZ: an `InferenceData`, of ArviZ 1 a `DataTree`. Needs the extra `arviz`.
+
+        ArviZ takes draws as equally likely, so they are `draws` particles resampled by their
+        weights, in one chain; the same `seed` gives the same. The group `posterior` has numbers:
+        the returned one as `value`, and named choices. Texts are in the group `texts`, as
+        `az.summary` and plots take none; `sample_stats` has the particle that each draw is, and its
+        `log_weight`. What is neither for every particle is left out with a warning.
+
+        ArviZ's `ess` and errors are those of independent draws, and say nothing of the inference:
+        ask for `az.summary(data, kind="stats")`, and `diagnose()` for the rest.
+
+        Raises `NoSurvivors` if there are no values, and `ValueError` if there is nothing to give.
+        """
+        return _arviz.arviz_of(self, draws, seed)
 
     def explain(self) -> Explanation:
         """Where the weight went: what each statement and potential cost in evidence, how many
