@@ -147,9 +147,10 @@ def _fields(value: Any) -> dict[str, Any]:
         return {}
     if _is_pydantic(type(value)):
         hidden = getattr(value, "__pydantic_private__", None) or {}
-        return {**vars(value), **(value.model_extra or {}), **hidden}
-    compared = [f.name for f in dataclasses.fields(value) if f.compare and hasattr(value, f.name)]
-    return {name: getattr(value, name) for name in compared}
+        names = [*type(value).model_fields, *(value.model_extra or {}), *hidden]
+    else:
+        names = [field.name for field in dataclasses.fields(value) if field.compare]
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def _frozen(value: Any, rest: Callable[[Any], Any] | None) -> Any:
