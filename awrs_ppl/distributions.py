@@ -102,7 +102,12 @@ class Categorical(Generic[T]):
 
     def sample(self, rng: np.random.Generator) -> T:
         """Draw one of the values."""
-        return self.values[int(rng.choice(len(self.values), p=self.probabilities))]
+        return self.at(rng.random())
+
+    def at(self, position: float) -> T:
+        """The value at a position in [0, 1), where each has its probability as its length."""
+        ends = self.probabilities.cumsum()
+        return self.values[int((ends / ends[-1]).searchsorted(position, side="right"))]
 
     def log_prob(self, x: Any) -> float:
         """The log-probability of `x`."""
@@ -136,7 +141,11 @@ class Bernoulli:
 
     def sample(self, rng: np.random.Generator) -> bool:
         """Draw a truth value."""
-        return bool(rng.random() < self.p)
+        return self.at(rng.random())
+
+    def at(self, position: float) -> bool:
+        """The truth value at a position in [0, 1), of which the first `p` are `True`."""
+        return bool(position < self.p)
 
     def log_prob(self, x: Any) -> float:
         """The log-probability of `x` (anything equal to `True` or `False`)."""

@@ -27,6 +27,7 @@ from awrs_ppl.inference.failures import report
 from awrs_ppl.inference.population import Particle, continued
 from awrs_ppl.inference.recorder import Recorder
 from awrs_ppl.inference.resampling import Resampling
+from awrs_ppl.inference.samples import stratified
 from awrs_ppl.inference.step import make_step
 from awrs_ppl.log_weights import ess, log_sum, normalize
 from awrs_ppl.posterior.posterior import Posterior
@@ -170,6 +171,7 @@ class Inference:
 
     async def _answer(self, unweighted: list[Particle]) -> None:
         """Serve `sample` and `call`; what they raise is raised in the model."""
+        drawn = stratified(unweighted, self._stream)
 
         async def answer(particle: Particle) -> None:
             statement, run = particle.statement, particle.run
@@ -177,7 +179,10 @@ class Inference:
             assert run is not None
             try:
                 rng = functools.partial(self._stream, particle, Purpose.SAMPLE)
-                value = await statement.answer(rng, run.context)
+                if particle.slot in drawn:
+                    value = drawn[particle.slot]
+                else:
+                    value = await statement.answer(rng, run.context)
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():

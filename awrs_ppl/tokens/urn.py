@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -211,4 +212,5 @@ def strata(members: int, rng: np.random.Generator) -> np.ndarray:
     """
     if members == 1:
         return rng.random(1)
-    return (rng.permutation(members) + rng.random(members)) / members
+    positions = (rng.permutation(members) + rng.random(members)) / members
+    return np.minimum(positions, math.nextafter(1.0, 0.0))  # the last may be rounded up to 1
