@@ -12,7 +12,8 @@ HINTS = {
 
 async def riddle(ctx: Context, lm: LM) -> str:
     """A riddle and its solution, whose name does not occur in it."""
-    kind = await ctx.generate(lm("Let me describe a well-known") * OneOf(HINTS))
+    # The sentence continues behind it: its end is not weighed.
+    kind = await ctx.generate(lm("Let me describe a well-known") * OneOf(HINTS), ends=False)
     text = f"Let me describe a well-known{kind}."
     for hint in HINTS[kind]:
         if await ctx.sample(Bernoulli(0.7)):

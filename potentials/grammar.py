@@ -109,6 +109,10 @@ class Grammar(BooleanPotential):
         """Whether the text is one of the grammar."""
         return self._language.accepts(state)
 
+    def is_over(self, state: Any) -> bool:
+        """What `accepts` says: a text that need not end is over here."""
+        return self.accepts(state)
+
 
 @lru_cache(maxsize=64)
 def _compile(lark: str) -> Language:

@@ -65,6 +65,10 @@ class Smiles(BooleanPotential):
         """Whether RDKit reads the text."""
         return molecule(state) is not None
 
+    def is_over(self, state: Any) -> bool:
+        """What `accepts` says: a text that need not end is over here."""
+        return self.accepts(state)
+
 
 class MoleculeProperty(Soft):
     """Molecules weighed by `f(mol)`, a log-weight; as a critic, or as a factor of a product.

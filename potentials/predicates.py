@@ -132,6 +132,10 @@ class Predicate(BooleanPotential):
             return False
         return True if self._complete is None else self._evaluate(self._complete, text)
 
+    def is_over(self, state: Any) -> Verdict:
+        """With `complete`, what `accepts` says: a text that need not end is over here."""
+        return False if self._complete is None else self.accepts(state)
+
     def _state(self, data: bytes, text: str, pending: bytes) -> Hashable:
         if self._future is None:
             return data

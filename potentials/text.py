@@ -13,7 +13,7 @@ from awrs_ppl._messages import listed, show
 from awrs_ppl._recent import Recent
 from awrs_ppl.constraints.arguments import Argument
 from awrs_ppl.constraints.potential import BooleanPotential
-from awrs_ppl.tokens.text import decode
+from awrs_ppl.tokens.text import as_str, decode
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Contains", "OneOf"]
@@ -43,7 +43,7 @@ class OneOf(BooleanPotential):
 
     arguments = (Argument("choices", _listed, lambda choices: f"{len(choices)} choices"),)
 
-    def __init__(self, choices: Iterable[str]) -> None:
+    def __init__(self, choices: Iterable[str | bytes]) -> None:
         if isinstance(choices, str | bytes):
             raise TypeError(f"OneOf got {choices!r}: give it a list of texts")
         try:
@@ -51,8 +51,12 @@ class OneOf(BooleanPotential):
         except TypeError as error:
             raise TypeError(f"OneOf got {choices!r}: give it a list of texts") from error
         for choice in choices:
-            if not isinstance(choice, str):
-                raise TypeError(f"OneOf got the choice {choice!r}: choices are of type str")
+            if not isinstance(choice, str | bytes):
+                raise TypeError(
+                    f"OneOf got the choice {choice!r}: choices are texts; write str({choice!r}), "
+                    "or draw it by ctx.sample(Categorical([...])) where it is no text"
+                )
+        choices = tuple(map(as_str, choices))
         if not choices:
             raise ValueError("OneOf got no choices: give it at least one text")
         super().__init__()
@@ -76,12 +80,16 @@ class OneOf(BooleanPotential):
         """Whether the text is a choice."""
         return self._words.nodes[state][0]
 
+    def is_over(self, state: Any) -> bool:
+        """What `accepts` says: a text that need not end is over here."""
+        return self.accepts(state)
+
 
 class Contains(BooleanPotential):
     """The texts that contain `text`. A state knows how much of it stands at the end.
 
     No prefix is rejected but bytes that are no UTF-8: a text can end only once `text`
-    is in it. Raises `TypeError` if it is no str.
+    is in it. Raises `TypeError` if it is no text.
 
     >>> import asyncio
     >>> fox = Contains("fox")
@@ -93,11 +101,11 @@ class Contains(BooleanPotential):
 
     arguments = (Argument("text", shown=show),)
 
-    def __init__(self, text: str) -> None:
-        if not isinstance(text, str):
-            raise TypeError(f"Contains got {text!r}: the text must be a str")
+    def __init__(self, text: str | bytes) -> None:
+        if not isinstance(text, str | bytes):
+            raise TypeError(f"Contains got {text!r}: give it a text, a str or bytes")
         super().__init__()
-        self.text = text
+        self.text = text = as_str(text)
         self._data = _encode(text, "Contains")
         self._falls = _falls(self._data)
         self.mask = _mask_of_utf8

@@ -12,9 +12,10 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from awrs_ppl._recent import Recent
-from awrs_ppl.constraints.ends import end_verdict
+from awrs_ppl.constraints.before_stops import held_back
+from awrs_ppl.constraints.ends import accepted_end, check_acceptance
 from awrs_ppl.constraints.potential import State
-from awrs_ppl.tokens.vocabulary import stop_prefix
+from awrs_ppl.tokens.stops import stop_prefix
 
 if TYPE_CHECKING:
     from awrs_ppl.constraints.next_verdicts import NextVerdicts
@@ -67,16 +68,19 @@ def joint_state(
     states = verdicts.states if states is None else states
     data = verdicts.text.data if data is None else data
     stops = verdicts.target.stops
-    # A text that ends in the prefix of a stop is read again when the stop is complete.
-    read_again = data if stops and stop_prefix(data, stops) else b""
+    # What is pending is in the states. Where a stop cannot be held back, a text that ends in a
+    # prefix of it is read again when the stop is complete.
+    read = tuple(stop for stop in stops if stop not in held_back(stops))
+    read_again = data if read and stop_prefix(data, read) else b""
     return verdicts.keys, states, verdicts.vocabulary, stops, read_again
 
 
 def is_dead_end(verdicts: NextVerdicts) -> bool:
     """Whether every token and every end is known to be rejected, whatever its weight."""
     size, closings = verdicts.vocabulary.size, verdicts.closings
-    ends = (j for j, ids in enumerate(closings.ids) if len(ids))
-    if any(end_verdict(verdicts, size + j) is not False for j in ends):
+    # The plain end is one also where no token ends a text: some texts need not end.
+    ends = (j for j, ids in enumerate(closings.ids) if len(ids) or j == 0)
+    if any(accepted_end(verdicts, size + j) is not False for j in ends):
         return False
     is_text = verdicts.vocabulary.is_text
     left = is_text if verdicts.allowed is None else verdicts.allowed
@@ -87,9 +91,11 @@ def is_dead_end(verdicts: NextVerdicts) -> bool:
     return not left.any()
 
 
-def note_dead_end(verdicts: NextVerdicts, origin: tuple[Hashable, int] | None) -> None:
+async def note_dead_end(verdicts: NextVerdicts, origin: tuple[Hashable, int] | None) -> None:
     """Where nothing is allowed, remember it; `origin` is the joint state before and the token
     between."""
+    for j in verdicts.closings.barred:  # other texts may be over by these
+        await check_acceptance(verdicts, verdicts.vocabulary.size + j)
     if is_dead_end(verdicts):
         if verdicts.cache.dead_ends is None:
             verdicts.cache.dead_ends = DeadEnds()

@@ -25,7 +25,7 @@ class Dense(Multiplicative):
     stops: tuple[bytes, ...]
     temperature: float
 
-    def encode(self, text: str) -> tuple[int, ...]:
+    def encode(self, text: str | bytes) -> tuple[int, ...]:
         """The tokens that a text has after the prompt."""
         raise NotImplementedError
 

@@ -7,16 +7,18 @@ have already read, the verdict belongs to this context alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from awrs_ppl.constraints.potential import State
+from awrs_ppl.constraints.verdict_cache import TailDraws
 from awrs_ppl.tokens.text import Text
 
 if TYPE_CHECKING:
     from awrs_ppl.constraints.next_verdicts import NextVerdicts
     from awrs_ppl.tokens.vocabulary import Closing
 
-__all__ = ["check_end", "end_verdict", "known_ends"]
+__all__ = ["accepted_end", "check_acceptance", "check_end", "end_verdict", "is_over", "known_ends"]
 
 
 def known_ends(verdicts: NextVerdicts) -> tuple[list[int], list[int]]:
@@ -31,6 +33,13 @@ def known_ends(verdicts: NextVerdicts) -> tuple[list[int], list[int]]:
 
 def end_verdict(verdicts: NextVerdicts, outcome: int) -> bool | None:
     """The verdict on a way to end by all factors, masked ones too; None if it is not known."""
+    if outcome - verdicts.vocabulary.size in verdicts.closings.barred:
+        return False
+    return accepted_end(verdicts, outcome)
+
+
+def accepted_end(verdicts: NextVerdicts, outcome: int) -> bool | None:
+    """The verdict on a way to end, also where a text that need not end is not over by it."""
     end = verdicts.closings.ends[outcome - verdicts.vocabulary.size]
     found = verdicts.ends.get(outcome)
     if found is None and not end.drop and verdicts.known:
@@ -44,7 +53,14 @@ def end_verdict(verdicts: NextVerdicts, outcome: int) -> bool | None:
 
 async def check_end(verdicts: NextVerdicts, outcome: int) -> bool:
     """Whether the text may end in this way; remembered."""
-    verdict = end_verdict(verdicts, outcome)
+    if end_verdict(verdicts, outcome) is False:
+        return False
+    return await check_acceptance(verdicts, outcome)
+
+
+async def check_acceptance(verdicts: NextVerdicts, outcome: int) -> bool:
+    """Whether all factors accept the text that ends in this way; remembered."""
+    verdict = accepted_end(verdicts, outcome)
     if verdict is None:
         end = verdicts.closings.ends[outcome - verdicts.vocabulary.size]
         verdict = await _evaluate(verdicts, end)
@@ -73,5 +89,31 @@ async def _evaluate(verdicts: NextVerdicts, end: Closing) -> bool:
             if not accepts:  # a count of 0 would be blamed, too
                 verdicts.rejections[i] += 1
         if not ends[end.keep]:
+            return False
+    return True
+
+
+async def is_over(verdicts: NextVerdicts, states: Sequence[State], data: bytes) -> bool:
+    """Whether a text that need not end, one token after this context, is over at these states:
+    all factors accept it and one says that it is over."""
+    factors = list(enumerate(zip(verdicts.target.boolean, states, strict=True)))
+    for i, (factor, state) in factors:
+        if await verdicts.timed(i, factor.is_over(state), data):
+            break
+    else:
+        return False
+    for i, (factor, state) in factors:
+        if i not in verdicts.known:
+            accepts = await verdicts.timed(i, factor.accepts(state), data)
+        else:
+            constraint = verdicts.cache.constraint(verdicts.keys[i])
+            known = constraint.at(state, verdicts.vocabulary).ends
+            if b"" not in known:
+                verdicts.checks[i] += 1
+                known[b""] = await verdicts.timed(i, factor.accepts(state), data)
+                constraint.charge(state, verdicts.vocabulary, TailDraws())
+            accepts = known[b""]
+        if not accepts:
+            verdicts.rejections[i] += 1
             return False
     return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Hashable
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -21,11 +21,13 @@ from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from awrs_ppl.constraints.before_stops import BeforeStop
     from awrs_ppl.constraints.genlm_factor import TokenFactor
+    from awrs_ppl.constraints.last_token import AfterLast
 
-__all__ = ["ByteFactor", "Factor", "evaluate"]
+__all__ = ["ByteFactor", "Factor", "evaluate", "is_over_bytes"]
 
-Factor: TypeAlias = "ByteFactor | TokenFactor"
+Factor: TypeAlias = "ByteFactor | TokenFactor | BeforeStop | AfterLast"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class ByteFactor:
     """A `BooleanPotential`, lifted: it sees the bytes of each token."""
 
     potential: BooleanPotential
+    is_over_bytes: ClassVar = True
 
     @property
     def key(self) -> Hashable:
@@ -55,11 +58,17 @@ class ByteFactor:
 
     async def accepts(self, state: Any) -> bool:
         """Whether a text may end here."""
-        verdict = self.potential.accepts(state)
+        return await self._bool("accepts", self.potential.accepts(state))
+
+    async def is_over(self, state: Any) -> bool:
+        """Whether a text that need not end may be over here, as far as this factor goes."""
+        return await self._bool("is_over", self.potential.is_over(state))
+
+    async def _bool(self, method: str, verdict: Any) -> bool:
         if isawaitable(verdict):
             verdict = await verdict
         if verdict is not True and verdict is not False and not isinstance(verdict, np.bool_):
-            raise PotentialError(f"{self.potential!r}.accepts returned {verdict!r}, not a bool")
+            raise PotentialError(f"{self.potential!r}.{method} returned {verdict!r}, not a bool")
         return bool(verdict)
 
     def mask(self, state: Any, vocabulary: Vocabulary) -> np.ndarray | None:
@@ -77,6 +86,11 @@ class ByteFactor:
     def next_bytes(self, state: Any) -> range | None:
         """The bytes that can continue the text, where they are known; else None."""
         return self.potential.next_bytes(state)
+
+
+def is_over_bytes(factor: Factor) -> bool:
+    """Whether what a factor says of a token it says of its bytes, and of all longer ones."""
+    return getattr(factor, "is_over_bytes", False)
 
 
 async def evaluate(factor: Factor, answer: Awaitable[Any], text: bytes) -> Any:

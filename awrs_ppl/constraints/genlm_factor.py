@@ -76,6 +76,9 @@ class TokenFactor:
         context = self.alphabet.context(state)
         return context is not None and await self._holds(self.potential.complete(context), state)
 
+    async def is_over(self, state: Any) -> bool:
+        return has_whole_texts(self.potential) and await self.accepts(state)
+
     def mask(self, state: Any, vocabulary: Vocabulary) -> np.ndarray | None:
         return None
 
@@ -209,7 +212,18 @@ def _spells(factor: Potential, kind: str, vocabulary: Vocabulary) -> bool:
     return any(spelled.issuperset(token) for token in vocabulary.text_tokens)
 
 
-_BOOLEAN = (BoolFSA, BoolCFG, CanonicalTokenization, FullValidatorJsonSchema, ParserPotential)
+_WHOLE = (BoolFSA, BoolCFG, FullValidatorJsonSchema, ParserPotential)
+_BOOLEAN = (*_WHOLE, CanonicalTokenization)
+
+
+def has_whole_texts(potential: Potential) -> bool:
+    """Whether a Boolean potential of genlm-control is a pattern or a grammar, by which a text
+    that need not end is over."""
+    if isinstance(potential, AutoBatchedPotential | Coerced):
+        return has_whole_texts(potential.potential)
+    if isinstance(potential, GenlmProduct):
+        return has_whole_texts(potential.p1) or has_whole_texts(potential.p2)
+    return isinstance(potential, _WHOLE)
 
 
 def is_boolean(potential: Potential) -> bool:

@@ -83,6 +83,14 @@ class BooleanPotential(Multiplicative):
     def accepts(self, state: Any) -> bool | Awaitable[bool]:
         """Whether the text may end here."""
 
+    def is_over(self, state: Any) -> bool | Awaitable[bool]:
+        """Whether a text that need not end, by `ctx.generate(..., ends=False)`, is over here.
+
+        It is where one factor says so and all accept. By default never: where a constraint has
+        whole texts, as a pattern or a list has, it is what `accepts` says.
+        """
+        return False
+
     def next_bytes(self, state: Any) -> range | None:
         """The bytes that can continue the text, where they are known without a check; else `None`.
 

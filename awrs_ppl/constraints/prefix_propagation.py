@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from awrs_ppl.constraints.factor import ByteFactor
+from awrs_ppl.constraints.factor import is_over_bytes
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.verdict_cache import StateVerdicts
@@ -31,7 +31,7 @@ async def propagate(
         return []
     data = bytes(verdicts.vocabulary.tokens[outcome])
     boolean = verdicts.target.boolean
-    over_bytes = [i for i in verdicts.known if isinstance(boolean[i], ByteFactor)]
+    over_bytes = [i for i in verdicts.known if is_over_bytes(boolean[i])]
     if allowed:
         return _accept_prefixes(verdicts, over_bytes, data, urn)
     for i in over_bytes:

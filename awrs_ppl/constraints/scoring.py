@@ -12,9 +12,9 @@ from awrs_ppl._concurrency import together
 from awrs_ppl.constraints.factor import evaluate
 from awrs_ppl.constraints.target import Target, start
 from awrs_ppl.constraints.weighing import require_weights, weigh_texts
+from awrs_ppl.tokens.stops import first_stop
 from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.underflow import end_log_weight
-from awrs_ppl.tokens.vocabulary import first_stop
 
 __all__ = ["dense_log_weight", "score", "weighed"]
 
@@ -34,6 +34,7 @@ async def score(target: Target, text: Text, *, ends: bool) -> float:
 
 async def weighed(target: Target, text: Text, *, ends: bool) -> float:
     """The log-weight that the weighing factors give to a text."""
+    text = text if ends else text.without_pending(target.stops)
     answers = await weigh_texts([(weigher, text, ends) for weigher in target.weighted])
     return sum(require_weights(answers), 0.0)
 

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from awrs_ppl._genlm import Potential
+from awrs_ppl.constraints.before_stops import before_stop
 from awrs_ppl.constraints.dense import Dense, adopted
 from awrs_ppl.constraints.factor import ByteFactor, Factor, evaluate
 from awrs_ppl.constraints.genlm_factor import TokenFactor, common_alphabet, is_boolean
@@ -69,11 +70,11 @@ class Target:
             if isinstance(factor, Dense):
                 continue
             if isinstance(factor, BooleanPotential):
-                boolean.append(ByteFactor(factor))
+                boolean.append(before_stop(ByteFactor(factor), stops))
                 continue
             alphabet = common_alphabet(factor, vocabulary, stops)
             if is_boolean(factor):
-                boolean.append(TokenFactor(factor, alphabet))
+                boolean.append(before_stop(TokenFactor(factor, alphabet), stops))
             else:
                 weighted.append(Weigher(factor, alphabet))
         # Masks first: only what they leave is checked.

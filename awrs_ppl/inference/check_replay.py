@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from awrs_ppl._messages import show
-from awrs_ppl.constraints.factor import ByteFactor, evaluate
+from awrs_ppl.constraints.factor import Factor, evaluate, is_over_bytes
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.program.log import Record
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.tokens.prefix_index import boundaries
-from awrs_ppl.tokens.text import Text
+from awrs_ppl.tokens.text import Text, as_bytes
 
 __all__ = ["recheck"]
 
@@ -31,12 +31,12 @@ async def recheck(records: Sequence[Record], seed: int) -> None:
         statement = record.statement
         if not isinstance(statement, Generate) or record.error is not None:
             continue
-        data = record.value.encode("utf-8", "surrogateescape")
+        data = as_bytes(record.value)
         cuts = [0, *boundaries(data)]
         if len(cuts) > _PREFIXES:
             cuts = sorted(rng.choice(cuts, _PREFIXES, replace=False).tolist())
         for factor in statement.target.boolean:
-            if isinstance(factor, ByteFactor):
+            if is_over_bytes(factor):
                 for cut in [*cuts, *cuts]:
                     state = await evaluate(factor, factor.begin(Text(data[:cut])), data[:cut])
                     if state is None:
@@ -47,7 +47,7 @@ async def recheck(records: Sequence[Record], seed: int) -> None:
                         raise _contradiction(factor, data, "as a whole")
 
 
-def _contradiction(factor: ByteFactor, data: bytes, what: str) -> PotentialError:
+def _contradiction(factor: Factor, data: bytes, what: str) -> PotentialError:
     return PotentialError(
         f"{factor.potential!r} had allowed {show(data)} {what} and rejects it when checked again: "
         "its verdict must depend on the text alone (not on randomness, the time or a count), and a "

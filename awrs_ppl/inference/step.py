@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 from awrs_ppl._concurrency import together
@@ -18,10 +17,8 @@ from awrs_ppl.inference.change import Change, Shared
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.inference.text_step import draw_tokens
 from awrs_ppl.program.text_statements import Generate
-from awrs_ppl.proposals.token_step import Progress
 from awrs_ppl.rng import Purpose
-from awrs_ppl.tokens.text import Text
-from awrs_ppl.tokens.vocabulary import stop_prefix
+from awrs_ppl.tokens.text import as_str
 
 __all__ = ["make_step"]
 
@@ -46,7 +43,7 @@ async def make_step(active: Sequence[Particle], shared: Shared) -> list[Change]:
 async def _steer(changes: Sequence[Change], shared: Shared) -> None:
     """The twists of critics, on the texts that continue."""
     steered = [
-        (change, critic, _lasting(change.progress, change.generate))
+        (change, critic, change.progress.lasting(change.generate.target.stops))
         for change in changes
         if change.progress is not None
         and (critic := change.generate.critic) is not None
@@ -65,21 +62,13 @@ async def _steer(changes: Sequence[Change], shared: Shared) -> None:
             change.killer = _name(critic)
 
 
-def _lasting(progress: Progress, generate: Generate) -> Text:
-    """The part of a text that no stop can take away: what it ends as has this prefix."""
-    text = progress.text
-    tail = b"" if progress.ended else stop_prefix(text.data, generate.target.stops)
-    return replace(text, data=text.data[: len(text.data) - len(tail)])
-
-
 async def _end(texts: Sequence[Particle], shared: Shared) -> list[Change]:
     """All have ended their text: critics weigh it as a whole, and the models continue."""
     changes, judged = [], []
     for particle in texts:
         assert particle.progress is not None
         text = particle.progress.text
-        shown = text.data.decode("utf-8", "surrogateescape")
-        change = Change(particle, completes=True, value=shown)
+        change = Change(particle, completes=True, value=as_str(text.data))
         changes.append(change)
         if (critic := change.generate.critic) is not None:
             judged.append((change, critic, text))

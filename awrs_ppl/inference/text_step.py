@@ -114,8 +114,8 @@ def _steps(growing: Sequence[Change], shared: Shared) -> _Steps:
         generate, progress = change.generate, change.progress
         assert progress is not None
         tokens = progress.text.tokens
-        forced = len(tokens) >= generate.max_tokens - 1
-        key = (generate.draw_key, tokens, forced)
+        last = len(tokens) >= generate.max_tokens - 1
+        key = (generate.draw_key, tokens, last)
         step = found.get(key)
         if step is None:
             step = found[key] = TokenStep.at(
@@ -123,7 +123,8 @@ def _steps(growing: Sequence[Change], shared: Shared) -> _Steps:
                 progress,
                 shared.cache,
                 generate.proposal,
-                forced=forced,
+                last=last,
+                ends=generate.ends,
                 keys=generate.keys,
             )
             steps[step] = []
@@ -221,13 +222,13 @@ def _killer(step: TokenStep) -> str:
         name = " * ".join(repr(boolean[i].potential) for i in sorted(verdicts.masked))
     else:
         name = "the language model"
-    return f"{name} (at max_tokens)" if step.forced else name
+    return f"{name} (at max_tokens)" if step.last else name
 
 
 async def _weigh(growing: Sequence[Change], before: Sequence[Progress | None]) -> None:
     """Multiply by the factors that weigh; `before` are the texts before the draws."""
     requests = [
-        (weigher, change.progress.text, change.progress.ended)
+        (weigher, change.progress.lasting(change.generate.target.stops), change.progress.ended)
         for change in growing
         if change.progress is not None
         for weigher in change.generate.target.weighted

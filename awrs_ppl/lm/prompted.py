@@ -14,8 +14,10 @@ from awrs_ppl.constraints.arguments import Argument, hidden
 from awrs_ppl.constraints.dense import Dense
 from awrs_ppl.constraints.tables import LazyTables
 from awrs_ppl.lm.arguments import several_texts
+from awrs_ppl.tokens.stops import first_stop, stop_prefix
+from awrs_ppl.tokens.text import as_bytes, as_str
 from awrs_ppl.tokens.underflow import end_log_weight
-from awrs_ppl.tokens.vocabulary import Closings, Vocabulary, first_stop, stop_prefix
+from awrs_ppl.tokens.vocabulary import Closings, Vocabulary
 
 if TYPE_CHECKING:
     from awrs_ppl.lm import LM
@@ -94,11 +96,11 @@ class PromptedLM(LazyTables, Dense):
         )
         return lm(potential.prompt_ids, temperature=potential.temperature)
 
-    def encode(self, text: str) -> tuple[int, ...]:
+    def encode(self, text: str | bytes) -> tuple[int, ...]:
         """The tokens that a text has behind the prompt."""
-        if not isinstance(text, str):
-            raise TypeError(f"encode got {quoted(text)}: it needs a str")
-        return self.lm._encode(text, False, self.prompt)
+        if not isinstance(text, str | bytes):
+            raise TypeError(f"encode got {quoted(text)}: give a text, a str or bytes")
+        return self.lm._encode(as_str(text), False, self.prompt)
 
     @overload
     async def log_prob(self, text: str | bytes, *, ends: bool = False) -> float: ...
@@ -120,7 +122,7 @@ class PromptedLM(LazyTables, Dense):
         if isinstance(text, str | bytes):
             (found,) = await self.log_prob([text], ends=ends)
             return found
-        given = [one if isinstance(one, str) else _decoded(one) for one in several_texts(text)]
+        given = list(map(as_str, several_texts(text)))
         tokens = [self.encode(one) for one in given]
         requests = [(self.prompt, ids) for ids in tokens]
         weights = await self.lm.scores(requests, self.temperature) if requests else []
@@ -128,10 +130,10 @@ class PromptedLM(LazyTables, Dense):
             batch = slice(start, start + _TOGETHER)
             rows = await self.log_probs(tokens[batch])
             for i, row in enumerate(rows, start):
-                data = _encoded(given[i])
+                data = as_bytes(given[i])
                 weights[i] += end_log_weight([row], self.lm.vocabulary, self.stops, data)
         pairs = zip(given, weights, strict=True)
-        return [w if first_stop(_encoded(t), self.stops) is None else -math.inf for t, w in pairs]
+        return [w if first_stop(as_bytes(t), self.stops) is None else -math.inf for t, w in pairs]
 
     @property
     def _prompt_text(self) -> str:
@@ -202,14 +204,6 @@ class PromptedLM(LazyTables, Dense):
             weight[:-1] = row[vocabulary.text_ids]
             weight[-1] = end_log_weight([given], vocabulary, self.stops, data)
         return weights
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _decoded(text: bytes) -> str:
-    return text.decode("utf-8", "surrogateescape")
 
 
 def _ids(context: Sequence[Token]) -> tuple[int, ...]:

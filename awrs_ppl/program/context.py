@@ -72,14 +72,26 @@ class Context:
         potential: Potential,
         *,
         max_tokens: int = 256,
+        ends: bool = True,
         proposal: Proposal | None = None,
         critic: Potential | None = None,
         name: str | None = None,
     ) -> Pending[str]:
         """Draw a text from a potential, token by token.
 
-        `potential` is a language model after a prompt, alone or in a product. `max_tokens`
-        counts the end: after `max_tokens - 1` tokens of text the end is forced and weighed.
+        `potential` is a language model after a prompt, alone or in a product. The text ends by
+        the model's end token or before a stop, and `max_tokens` counts the end: the texts are
+        those that end within so many tokens. After `max_tokens - 1` tokens of text the end is
+        forced, and weighed by its probability.
+
+        With `ends=False` the text is over without an end token, and nothing is weighed for
+        ending: after each token, where every Boolean factor accepts the text and at least one
+        says that it is over, as patterns, lists, grammars, schemas and predicates with
+        `complete=` do; at a stop, and after `max_tokens` tokens of text, if all accept, else its
+        weight is 0. It is never empty. Of a pattern that continues to match, as `[a-z]+`, this is
+        the shortest text, token by token: write what comes behind it into the pattern, as
+        `[a-z]+ `, or give a `stop`, where longer ones are meant.
+
         `proposal` is `AWRS()` by default. `critic` is an expensive potential over the text:
         its `prefix` steers provisionally (without what may be the prefix of a stop), its
         `complete` weighs when all have ended.
@@ -88,7 +100,7 @@ class Context:
         """
         from awrs_ppl.program.text_statements import Generate
 
-        return self._make(Generate, name, potential, max_tokens, proposal, critic)
+        return self._make(Generate, name, potential, max_tokens, proposal, critic, ends)
 
     def sample(
         self,
@@ -100,7 +112,9 @@ class Context:
         """Draw from a distribution: an object with `sample(rng)` and `log_prob(x)`, or one of
         torch or scipy, as `scipy.stats.norm(0, 1)`.
 
-        With a `proposal`, draw from that one and multiply the weight by the ratio.
+        With a `proposal`, draw from that one and multiply the weight by the ratio. Particles
+        that draw at once from one `Categorical` or `Bernoulli` share its values among them by
+        their probabilities, as far as that goes.
         """
         return self._make(Sample, name, distribution, proposal)
 

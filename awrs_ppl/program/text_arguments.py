@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from awrs_ppl._genlm import Potential
+from awrs_ppl._messages import quoted
 from awrs_ppl._values import count_of
 from awrs_ppl.constraints.genlm_factor import common_alphabet
 from awrs_ppl.constraints.product import target_of
@@ -19,13 +22,21 @@ from awrs_ppl.errors import ModelError
 from awrs_ppl.foreign import adapted
 from awrs_ppl.proposals import AWRS, Proposal, is_proposal
 
-__all__ = ["critic_of", "observed", "proposal_of", "text_target", "token_limit"]
+__all__ = ["critic_of", "observed", "proposal_of", "text_target", "token_limit", "truth_of"]
 
 _AWRS = AWRS()
 
 
-def text_target(potential: Any) -> Target:
-    """The factors of what a text is drawn from: there is a language model, and an end."""
+def truth_of(name: str, value: Any) -> bool:
+    """A truth value."""
+    if not isinstance(value, bool | np.bool_):
+        raise ModelError(f"ctx.generate got {name}={value!r}: give it True or False")
+    return bool(value)
+
+
+def text_target(potential: Any, *, ends: bool = True) -> Target:
+    """The factors of what a text is drawn from: there is a language model, and an end if the text
+    `ends`."""
     if not isinstance(potential, Potential):
         raise ModelError(
             f"ctx.generate got {potential!r}: give it a potential, such as lm('a prompt') or "
@@ -37,7 +48,8 @@ def text_target(potential: Any) -> Target:
             f"ctx.generate got {potential!r}: there is no language model in it to draw from; "
             "multiply it by one, as lm('a prompt') * ..."
         )
-    _require_end(target, f"ctx.generate got {potential!r}")
+    if ends:
+        _require_end(target, f"ctx.generate got {potential!r}")
     return target
 
 
@@ -78,8 +90,11 @@ def critic_of(critic: Any, target: Target) -> Weigher | None:
 def observed(potential: Any, value: Any, ends: bool) -> Target | Distribution:
     """What gives an observed value its probability."""
     if isinstance(potential, Potential):
-        if not isinstance(value, str):
-            raise ModelError(f"ctx.observe got the value {value!r}: potentials weigh a str")
+        if not isinstance(value, str | bytes):
+            raise ModelError(
+                f"ctx.observe got the value {quoted(value)}: potentials weigh a text, a str or "
+                "bytes; for another value give a distribution, such as Categorical"
+            )
         target = target_of(potential)
         if ends:
             _require_end(target, f"ctx.observe got ends=True and {potential!r}")

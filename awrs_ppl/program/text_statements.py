@@ -21,9 +21,10 @@ from awrs_ppl.program.text_arguments import (
     proposal_of,
     text_target,
     token_limit,
+    truth_of,
 )
 from awrs_ppl.proposals import Proposal
-from awrs_ppl.tokens.text import EMPTY, Text
+from awrs_ppl.tokens.text import EMPTY, Text, as_bytes, as_str
 
 __all__ = ["Generate", "Observe"]
 
@@ -36,7 +37,7 @@ class Generate(Statement):
     """
 
     __slots__ = (
-        *("_key", "critic", "filters", "fingerprint", "lms"),
+        *("_key", "critic", "ends", "filters", "fingerprint", "lms"),
         *("max_tokens", "proposal", "target"),
     )
     kind = "generate"
@@ -50,9 +51,11 @@ class Generate(Statement):
         max_tokens: int = 256,
         proposal: Proposal | None = None,
         critic: Potential | None = None,
+        ends: bool = True,
     ) -> None:
         super().__init__(name)
-        self.target = text_target(potential)
+        self.ends = truth_of("ends", ends)
+        self.target = text_target(potential, ends=self.ends)
         self.max_tokens = token_limit(max_tokens)
         self.proposal = proposal_of(proposal)
         self.critic = critic_of(critic, self.target)
@@ -63,7 +66,7 @@ class Generate(Statement):
             names.append(f"critic {fingerprint(critic)}")
         self.fingerprint = (
             " * ".join(names),
-            f"max_tokens={self.max_tokens}",
+            f"max_tokens={self.max_tokens}" + ("" if self.ends else ", ends=False"),
             type(self.proposal).__qualname__,
         )
         self._key: tuple[Hashable, tuple[Hashable, ...], Hashable] | None = None
@@ -83,7 +86,7 @@ class Generate(Statement):
     @property
     def draw_key(self) -> Hashable:
         """Equal for statements that draw alike, whatever weighs later."""
-        return self.key[:2], self.proposal
+        return self.key[:2], self.proposal, self.ends
 
 
 class Observe(Statement):
@@ -102,7 +105,7 @@ class Observe(Statement):
     ) -> None:
         super().__init__(name)
         self.source = observed(potential, value, ends)
-        self.value, self.ends = value, ends
+        self.value, self.ends = as_str(value) if isinstance(value, bytes) else value, ends
         shown = repr(value if isinstance(value, str | bytes | int) else type(value).__qualname__)
         if isinstance(self.source, Target):
             self.fingerprint = (fingerprint(potential), shown)
@@ -125,7 +128,7 @@ class Observe(Statement):
             return None, log_prob(self.source, self.value)
         target = self.source
         tokens = target.dense[0].encode(self.value) if target.dense else ()
-        text = Text(self.value.encode("utf-8", "surrogateescape"), tokens)
+        text = Text(as_bytes(self.value), tokens)
         weight = await score(target, text, ends=self.ends)
         if not self.ends and weight > -math.inf:
             # The empty text weighs nothing only if every text does.

@@ -19,15 +19,17 @@ import torch
 
 from awrs_ppl._concurrency import together
 from awrs_ppl.constraints.dead_ends import joint_state, note_dead_end
+from awrs_ppl.constraints.ends import is_over
+from awrs_ppl.constraints.last_token import with_last
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.target import Target
 from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.proposals import DEAD, Draw, Pool, Proposal, has_pool
 from awrs_ppl.tokens.next_token import NOTHING, Outcomes, Restriction, weigh_outcomes
+from awrs_ppl.tokens.stops import stop_prefix
 from awrs_ppl.tokens.text import Text
 from awrs_ppl.tokens.underflow import Underflow, rescaled
-from awrs_ppl.tokens.vocabulary import stop_prefix
 
 __all__ = ["Progress", "TokenStep", "side_by_side", "weigh"]
 
@@ -50,20 +52,30 @@ class Progress:
     origin: tuple[Hashable, int] | None = None
     twist: float = 0.0
 
+    def lasting(self, stops: tuple[bytes, ...]) -> Text:
+        """The part of the text that no stop can take away: what it ends as has this prefix."""
+        return self.text if self.ended else self.text.without_pending(stops)
+
 
 class TokenStep:
     """A context, what is known of the outcomes there, and their weights once they were weighed.
 
-    `forced`: only the plain end is left, as at `max_tokens`.
+    `last`: `max_tokens` allows one token more. If the text `ends`, only the plain end is left
+    then, and it is `forced`; a text that need not end is over by its last token.
     """
 
-    __slots__ = ("forced", "outcomes", "progress", "proposal", "verdicts")
+    __slots__ = ("ends", "last", "outcomes", "progress", "proposal", "verdicts")
 
     def __init__(
-        self, progress: Progress, proposal: Proposal, verdicts: NextVerdicts, forced: bool
+        self,
+        progress: Progress,
+        proposal: Proposal,
+        verdicts: NextVerdicts,
+        last: bool = False,
+        ends: bool = True,
     ) -> None:
-        self.progress, self.proposal, self.forced = progress, proposal, forced
-        self.verdicts = verdicts
+        self.progress, self.proposal, self.verdicts = progress, proposal, verdicts
+        self.last, self.ends = last, ends
         self.outcomes: Outcomes | None = None
 
     @classmethod
@@ -74,7 +86,8 @@ class TokenStep:
         cache: VerdictCache,
         proposal: Proposal,
         *,
-        forced: bool = False,
+        last: bool = False,
+        ends: bool = True,
         keys: tuple[Hashable, ...] | None = None,
         twisted: bool = True,
     ) -> TokenStep:
@@ -82,13 +95,21 @@ class TokenStep:
         `twisted`: what follows the draw looks at its twist."""
         assert target.vocabulary is not None
         text = progress.text
-        closings = target.vocabulary.closings(target.stops, stop_prefix(text.data, target.stops))
-        verdicts = NextVerdicts.at(
-            target, text, progress.states, closings, cache, keys, progress.twist
-        )
+        tail = stop_prefix(text.data, target.stops)
+        empty = ends or len(text.data) > len(tail)
+        closings = target.vocabulary.closings(target.stops, tail, by_end=ends, empty=empty)
+        states = progress.states
+        if last and not ends:
+            target, states, keys = with_last(target), (*states, *states), None
+        verdicts = NextVerdicts.at(target, text, states, closings, cache, keys, progress.twist)
         if not twisted:
             verdicts.waiting = {}
-        return cls(progress, proposal, verdicts, forced)
+        return cls(progress, proposal, verdicts, last, ends)
+
+    @property
+    def forced(self) -> bool:
+        """Whether only the plain end is left."""
+        return self.last and self.ends
 
     def restriction(self, share: float = 1.0) -> Restriction:
         """What the outcomes are restricted by, as far as the proposal uses it. `share` is the
@@ -138,10 +159,15 @@ class TokenStep:
     async def commit(self, draws: Sequence[Draw]) -> list[Progress | None]:
         """The text after each draw, None where its weight is 0; what was learned is kept."""
         verdicts = self.verdicts
-        after = [await self._after(draw) for draw in draws]
+        found: dict[Draw, Progress | None] = {}
+        for draw in draws:
+            if draw not in found:
+                found[draw] = await self._after(draw)
+        after = [found[draw] for draw in draws]
         # Now and not before: what others find must not depend on who is done first.
-        if None in after and not self.forced:
-            note_dead_end(verdicts, self.progress.origin)
+        # What the last token makes impossible is no dead end for others.
+        if not self.last and any(draw.log_weight == -math.inf for draw in draws):
+            await note_dead_end(verdicts, self.progress.origin)
         verdicts.charge()
         return after
 
@@ -153,8 +179,11 @@ class TokenStep:
         if draw.outcome < size:
             data = bytes(verdicts.vocabulary.tokens[draw.outcome])
             states = await verdicts.states_after(draw.outcome)
+            longer = text.then(draw.outcome, data)
+            if not self.ends and (self.last or await is_over(verdicts, states, longer.data)):
+                return Progress(longer, states, self.progress.weights, ended=True)
             return Progress(
-                text.then(draw.outcome, data),
+                longer,
                 states,
                 self.progress.weights,
                 origin=(joint_state(verdicts), draw.outcome),

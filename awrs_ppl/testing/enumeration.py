@@ -26,8 +26,8 @@ from awrs_ppl.program.execution import Model, Run, require_model
 from awrs_ppl.program.log import Record, copied
 from awrs_ppl.program.statements import Call, Condition, Factor, Sample, Statement
 from awrs_ppl.program.text_statements import Generate, Observe
-from awrs_ppl.tokens.text import Text
-from awrs_ppl.tokens.vocabulary import first_stop
+from awrs_ppl.tokens.stops import first_stop
+from awrs_ppl.tokens.text import Text, as_bytes, as_str
 
 __all__ = ["Exact", "continuations", "enumerate_posterior", "enumerate_texts", "is_allowed"]
 
@@ -127,7 +127,7 @@ async def _observed(observation: Observe) -> float:
     target = observation.source
     if not isinstance(target, Target):
         return target.log_prob(observation.value)
-    data = observation.value.encode("utf-8", "surrogateescape")
+    data = as_bytes(observation.value)
     ids = target.dense[0].encode(observation.value) if target.dense else ()
     if target.vocabulary is not None and max(ids, default=0) >= len(target.vocabulary.tokens):
         return -math.inf  # a byte that no token of a `ToyLM` spells
@@ -155,38 +155,47 @@ async def enumerate_texts(generation: Generate) -> dict[str, float]:
         partial.append(((), b"", 0.0))
     while partial:
         ids, data, log_p = partial.pop()
-        forced = len(ids) == generation.max_tokens - 1
-        for token, text, weight in await continuations(target, ids, data, forced=forced):
+        last = len(ids) == generation.max_tokens - 1
+        for token, text, weight in await continuations(
+            target, ids, data, forced=last and generation.ends, ends=generation.ends
+        ):
             if weight == -math.inf:
                 continue
-            if token is None:
-                total = log_p + weight + await other_weight(target, Text(text, ids), ends=True)
+            after = Text(text, ids if token is None else (*ids, token))
+            over = token is None
+            if token is not None and not generation.ends:
+                over = await is_over(target, after, last=last)
+                if last and not over:
+                    continue
+            if over:
+                total = log_p + weight + await other_weight(target, after, ends=True)
                 if generation.critic is not None:
-                    total += (await generation.critic.completes([Text(text, ids)]))[0]
+                    total += (await generation.critic.completes([after]))[0]
                 # The sum of weights that are all zero would be NaN.
                 if total > -math.inf:
-                    masses[text.decode("utf-8", "surrogateescape")].append(total)
-            else:
-                longer = (*ids, token)
-                if await other_weight(target, Text(text, longer), ends=False) > -math.inf:
-                    partial.append((longer, text, log_p + weight))
+                    masses[as_str(text)].append(total)
+            elif await other_weight(target, after, ends=False) > -math.inf:
+                partial.append((after.tokens, text, log_p + weight))
     return {text: float(logsumexp(parts)) for text, parts in masses.items()}
 
 
 async def continuations(
-    target: Target, ids: tuple[int, ...], data: bytes, *, forced: bool
+    target: Target, ids: tuple[int, ...], data: bytes, *, forced: bool, ends: bool = True
 ) -> list[tuple[int | None, bytes, float]]:
-    """Every next token of the LMs: (token, text), or (None, finished text), and its log p."""
+    """Every next token of the LMs: (token, text), or (None, finished text), and its log p.
+
+    A text that need not end, without `ends`, is not ended by an end token, nor while it is empty.
+    """
     vocabulary = target.vocabulary
     assert vocabulary is not None
     rows = []
     for lm in target.dense:
         logits = (await lm.lm.engine.next_logits([lm.prompt + ids]))[0].double()
         rows.append(torch.log_softmax(logits / lm.temperature, dim=-1).numpy())
-    ends = vocabulary.ends
-    found: list[tuple[int | None, bytes, float]] = [
-        (None, data, sum(float(np.logaddexp.reduce(row[ends])) for row in rows))
-    ]
+    found: list[tuple[int | None, bytes, float]] = []
+    if ends:
+        log_end = sum(float(np.logaddexp.reduce(row[vocabulary.ends])) for row in rows)
+        found.append((None, data, log_end))
     for token in vocabulary.text_ids.tolist():
         weight = float(sum(row[token] for row in rows))
         text = data + bytes(vocabulary.tokens[token])
@@ -194,7 +203,7 @@ async def continuations(
         if stop is None:
             if not forced:
                 found.append((token, text, weight))
-        elif not forced or text[:stop] == data:
+        elif (not forced or text[:stop] == data) and (ends or stop > 0):
             found.append((None, text[:stop], weight))
     return found
 
@@ -204,15 +213,37 @@ async def other_weight(target: Target, text: Text, *, ends: bool) -> float:
     if not await is_allowed(target, text, ends=ends):
         return -math.inf
     weight = 0.0
+    if not ends:
+        text = Text(_without_begun_stop(text.data, target.stops), text.tokens)
     for weigher in target.weighted:
         weight += (await (weigher.completes if ends else weigher.prefixes)([text]))[0]
     return weight
 
 
 async def is_allowed(target: Target, text: Text, *, ends: bool) -> bool:
-    """Whether all Boolean factors allow a text."""
+    """Whether all Boolean factors allow a text; as a prefix without what may become a stop."""
+    data = text.data if ends else _without_begun_stop(text.data, target.stops)
     for factor in target.boolean:
-        state = await factor.begin(text)
+        factor = getattr(factor, "factor", factor)
+        state = await factor.begin(Text(data, text.tokens))
         if state is None or (ends and not await factor.accepts(state)):
             return False
     return True
+
+
+async def is_over(target: Target, text: Text, *, last: bool) -> bool:
+    """Whether a text that need not end is over after its last token."""
+    if not await is_allowed(target, text, ends=True):
+        return False
+    if last:
+        return True
+    if _without_begun_stop(text.data, target.stops) != text.data:
+        return False
+    plain = [getattr(factor, "factor", factor) for factor in target.boolean]
+    return any([await factor.is_over(await factor.begin(text)) for factor in plain])
+
+
+def _without_begun_stop(data: bytes, stops: Sequence[bytes]) -> bytes:
+    """Without the longest end that begins a stop of several bytes."""
+    begun = [stop[:n] for stop in stops for n in range(1, len(stop)) if data.endswith(stop[:n])]
+    return data[: len(data) - max(map(len, begun), default=0)]

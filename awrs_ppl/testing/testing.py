@@ -25,7 +25,7 @@ from awrs_ppl.program.execution import Model
 from awrs_ppl.proposals import Proposal, is_proposal
 from awrs_ppl.proposals.token_step import Progress, TokenStep, weigh
 from awrs_ppl.testing.enumeration import continuations, enumerate_posterior, is_allowed
-from awrs_ppl.tokens.text import Text
+from awrs_ppl.tokens.text import Text, as_bytes
 
 __all__ = ["assert_prefix_closed", "assert_properly_weighted", "assert_unbiased"]
 
@@ -101,7 +101,7 @@ async def assert_prefix_closed(potential: Potential, samples: Iterable[str | byt
     if (await reads.prefixes([Text()]))[0] == -math.inf:
         raise AssertionError(f"{potential!r} rejects the empty text, so there is nothing to test")
     for sample in samples:
-        data = sample.encode("utf-8", "surrogateescape") if isinstance(sample, str) else sample
+        data = as_bytes(sample)
         rejected: bytes | None = None
         next_bytes: range | None = None
         for length in range(len(data) + 1):
@@ -135,6 +135,7 @@ async def assert_properly_weighted(
     draws: int = 4000,
     together: int = 1,
     forced: bool = False,
+    ends: bool = True,
     warm: bool = False,
     seed: int = 0,
     z: float = 4.5,
@@ -142,11 +143,11 @@ async def assert_properly_weighted(
     """Check that E[W 1{x = v}] = p(v) c(v) for every outcome v after `text`, by z-tests.
 
     `potential` is a product with a `ToyLM`; `together` draws share their verdicts, as particles at
-    one context do; `forced` leaves only the end, as at `max_tokens`; with `warm` each group of
-    draws knows what those before it learned. The chance that a right proposal fails is below 7e-6
-    times the number of outcomes at the default `z`, apart from heavy tails. Raises
-    `AssertionError` naming the outcome; `ValueError` for a `potential` without a language model, or
-    one that rejects `text`.
+    one context do; `forced` leaves only the end, as at `max_tokens`; without `ends` the text need
+    not end, as by `ctx.generate(..., ends=False)`; with `warm` each group of draws knows what those
+    before it learned. The chance that a right proposal fails is below 7e-6 times the number of
+    outcomes at the default `z`, apart from heavy tails. Raises `AssertionError` naming the outcome;
+    `ValueError` for a `potential` without a language model, or one that rejects `text`.
 
     >>> from awrs_ppl import LocalAWRS, ToyLM
     >>> from awrs_ppl.potentials import OneOf
@@ -168,14 +169,16 @@ async def assert_properly_weighted(
         )
     vocabulary = target.vocabulary
     ids = target.dense[0].encode(text)
-    here = Text(text.encode("utf-8", "surrogateescape"), ids)
+    here = Text(as_bytes(text), ids)
     states = await start(target, here)
     if isinstance(states, str):
         raise ValueError(f"text={text!r} is rejected by {states}: give a text that it allows")
     wanted: dict[tuple[int | None, bytes], float] = defaultdict(float)
-    for token, data, weight in await continuations(target, ids, here.data, forced=forced):
+    for token, data, weight in await continuations(
+        target, ids, here.data, forced=forced and ends, ends=ends
+    ):
         then = Text(data, ids if token is None else (*ids, token))
-        allowed = await is_allowed(target, then, ends=token is None)
+        allowed = await is_allowed(target, then, ends=token is None or (forced and not ends))
         if allowed and weight > -math.inf:
             wanted[token, data] += math.exp(weight)
     total = math.fsum(wanted.values())
@@ -192,7 +195,12 @@ async def assert_properly_weighted(
             count = 1 if warm else min(groups - number, 256)
             steps = [
                 TokenStep.at(
-                    target, progress, cache if warm else VerdictCache(), proposal, forced=forced
+                    target,
+                    progress,
+                    cache if warm else VerdictCache(),
+                    proposal,
+                    last=forced,
+                    ends=ends,
                 )
                 for _ in range(count)
             ]

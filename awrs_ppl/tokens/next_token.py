@@ -176,10 +176,13 @@ def _close(
             log_end = sum(row[rows, ends].double().logsumexp(-1) for row in normal) - peak[members]
             closing[:, : len(vocabulary.ends)] = 0.0
             closing[:, 0] = torch.as_tensor(log_end).exp().cpu().numpy()
+        if not closings.by_end:
+            closing[:, : len(vocabulary.ends)] = 0.0
         sums = np.zeros((len(members), len(closings.ends)))
         at = 0
         for j, ids in enumerate(closings.ids):
-            sums[:, j] = closing[:, at : at + len(ids)].sum(-1)
+            if j not in closings.barred:
+                sums[:, j] = closing[:, at : at + len(ids)].sum(-1)
             at += len(ids)
         weights[rows, tokens] = 0.0
         columns = torch.arange(vocabulary.size, vocabulary.size + sums.shape[1], device=device)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 
-__all__ = ["EMPTY", "Text", "continuing", "decode"]
+from awrs_ppl.tokens.stops import lasting
+
+__all__ = ["EMPTY", "Text", "as_bytes", "as_str", "continuing", "decode"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +21,26 @@ class Text:
         """The text one token later."""
         return Text(self.data + data, (*self.tokens, token))
 
+    def without_pending(self, stops: tuple[bytes, ...]) -> Text:
+        """The text without the bytes at its end that may still become one of `stops`."""
+        return Text(lasting(self.data, stops), self.tokens)
+
 
 EMPTY = Text()
+
+
+def as_str(text: str | bytes) -> str:
+    """A text as a `str`; bytes that are no UTF-8 by `surrogateescape`, so that none is lost.
+
+    >>> as_str(b"n\\xc3")
+    'n\\udcc3'
+    """
+    return text if isinstance(text, str) else text.decode("utf-8", "surrogateescape")
+
+
+def as_bytes(text: str | bytes) -> bytes:
+    """A text as bytes; the inverse of `as_str`."""
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
 
 
 def decode(data: bytes) -> tuple[str, bytes]:

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from awrs_ppl.tokens.next_token import NOTHING, Batch, Outcomes, Restriction, blocks
+from awrs_ppl.tokens.stops import stop_prefix
 from awrs_ppl.tokens.urn import block_sums
-from awrs_ppl.tokens.vocabulary import Vocabulary, stop_prefix
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Underflow", "end_log_weight", "require_digits", "rescaled", "underflows"]
 
@@ -75,6 +76,8 @@ def _log_weights(
         closing[0] = sum(
             float(np.logaddexp.reduce(r[vocabulary.ends].astype(np.float64))) for r in rows
         )
+    if not closings.by_end:
+        closing[: len(vocabulary.ends)] = -math.inf
     log_p = np.full(size + len(closings.ends), -math.inf)
     if not restriction.forced:
         keep = (
@@ -86,7 +89,7 @@ def _log_weights(
         log_p[closings.tokens] = -math.inf
     at = 0
     for j, ids in enumerate(closings.ids):
-        if len(ids) and not (restriction.forced and j):
+        if len(ids) and j not in closings.barred and not (restriction.forced and j):
             log_p[size + j] = np.logaddexp.reduce(closing[at : at + len(ids)])
         at += len(ids)
     return log_p

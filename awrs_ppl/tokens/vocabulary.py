@@ -6,7 +6,7 @@ A text ends by one of the tokenizer's end tokens or before the first occurrence 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -15,6 +15,7 @@ import numpy as np
 
 from awrs_ppl.errors import VocabularyError
 from awrs_ppl.tokens.prefix_index import PrefixIndex
+from awrs_ppl.tokens.stops import first_stop
 
 if TYPE_CHECKING:
     import torch
@@ -45,12 +46,16 @@ class Closings:
     """The ways to end at a context: `ends[i]` happens by any of the tokens `ids[i]`.
 
     `ends[0]` is always the plain end. `tokens` is the concatenation of all `ids`: tokens that
-    close the text, and so do not continue it.
+    close the text, and so do not continue it; the end tokens are its first. A text that need not
+    end is not over `by_end` tokens, which weigh nothing then, nor by what is `barred`: it would be
+    empty.
     """
 
     ends: tuple[Closing, ...]
     ids: tuple[np.ndarray, ...]
     tokens: np.ndarray
+    by_end: bool = True
+    barred: tuple[int, ...] = ()
 
 
 class Vocabulary:
@@ -95,7 +100,7 @@ class Vocabulary:
                 f"{few!r}"
             )
         self.is_text = is_text
-        self._closings: dict[tuple[tuple[bytes, ...], bytes], Closings] = {}
+        self._closings: dict[tuple[tuple[bytes, ...], bytes, bool, bool], Closings] = {}
         self._hidden: dict[str, torch.Tensor] = {}
         self._same: WeakKeyDictionary[Vocabulary, bool] = WeakKeyDictionary()
 
@@ -145,14 +150,25 @@ class Vocabulary:
 
         return Potential.build_tables(self.text_tokens, token_type=Atomic(Token))
 
-    def closings(self, stops: tuple[bytes, ...], tail: bytes) -> Closings:
-        """The ways to end a text that itself ends with `tail`, a prefix of a stop."""
-        key = (stops, tail)
+    def closings(
+        self, stops: tuple[bytes, ...], tail: bytes, *, by_end: bool = True, empty: bool = True
+    ) -> Closings:
+        """The ways to end a text that itself ends with `tail`, a prefix of a stop.
+
+        Unless `by_end`, no end token ends it; unless `empty`, no more than `tail` is in the text,
+        and it must not end empty.
+        """
+        key = (stops, tail, by_end, empty)
         found = self._closings.get(key)
         if found is None:
             if len(self._closings) >= 256:  # stops made by programs, never used again
                 self._closings.clear()
-            found = self._closings[key] = self._find_closings(stops, tail)
+            found = self._find_closings(stops, tail)
+            barred = {j for j, end in enumerate(found.ends) if not empty and not end.apply(tail)}
+            if not by_end and len(found.ids[0]) == len(self.ends):
+                barred.add(0)
+            found = replace(found, by_end=by_end, barred=tuple(sorted(barred)))
+            self._closings[key] = found
         return found
 
     def _find_closings(self, stops: tuple[bytes, ...], tail: bytes) -> Closings:
@@ -177,29 +193,3 @@ class Vocabulary:
                         groups.setdefault(closing, []).append(i)
         ids = tuple(np.array(group, dtype=np.int64) for group in groups.values())
         return Closings(tuple(groups), ids, np.concatenate(ids))
-
-
-def first_stop(text: bytes, stops: tuple[bytes, ...]) -> int | None:
-    """Where the stop that is complete first begins; of those complete at once, the longest.
-
-    The first to be complete, not the first to begin: a text read byte by byte ends there too.
-
-    >>> first_stop(b"xabc", (b"abc", b"b"))
-    2
-    """
-    found = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
-    return min(found)[1] if found else None
-
-
-def stop_prefix(text: bytes, stops: tuple[bytes, ...]) -> bytes:
-    """The longest end of `text` that is a proper prefix of a stop.
-
-    >>> stop_prefix(b"one EN", (b"END",))
-    b'EN'
-    """
-    longest = max((len(stop) for stop in stops), default=1) - 1
-    for length in range(min(longest, len(text)), 0, -1):
-        tail = text[-length:]
-        if any(stop.startswith(tail) and len(stop) > length for stop in stops):
-            return tail
-    return b""

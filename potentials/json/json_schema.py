@@ -105,6 +105,9 @@ class _Part(BooleanPotential):
         super().__init__()
         self.text = text
 
+    def is_over(self, state: Any) -> Any:
+        return self.accepts(state)
+
 
 class _Outline(_Part):
     """The mask: documents as far as llguidance can check them. A state is the text so far."""

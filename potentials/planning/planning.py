@@ -81,6 +81,10 @@ class _Goals(_About):
         """Whether the goal is closed."""
         return self._language.accepts(state)
 
+    def is_over(self, state: Any) -> bool:
+        """What `accepts` says: a text that need not end is over here."""
+        return self.accepts(state)
+
     def _mask(self, state: Any, vocabulary: Any) -> Any:
         return self._language.mask(state, vocabulary)
 
@@ -201,6 +205,10 @@ class Reachable(_About):
     def accepts(self, state: Any) -> bool:
         """Whether the goal is closed."""
         return state[1] in CLOSED[1:]
+
+    def is_over(self, state: Any) -> bool:
+        """What `accepts` says: a text that need not end is over here."""
+        return self.accepts(state)
 
     def _bit(self, literal: bytes) -> int:
         at = bisect_left(self._literals, (literal,))

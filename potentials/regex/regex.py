@@ -95,6 +95,10 @@ class Regex(BooleanPotential):
         """Whether the text is a match."""
         return self._language.accepts(state)
 
+    def is_over(self, state: Any) -> bool:
+        """What `accepts` says: a text that need not end is over here."""
+        return self.accepts(state)
+
 
 class _Backtracking:
     """A pattern that is matched against the whole text each time."""

@@ -127,6 +127,10 @@ class Sql(BooleanPotential):
             return False
         return True
 
+    def is_over(self, state: Any) -> bool:
+        """What `accepts` says: a text that need not end is over here."""
+        return self.accepts(state)
+
     def mask(self, state: Any, vocabulary: Vocabulary) -> np.ndarray:
         """Which tokens may follow, shape `[vocabulary.size]`."""
         return self._engine.masks.mask(state, vocabulary)

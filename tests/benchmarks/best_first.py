@@ -25,8 +25,9 @@ from awrs_ppl.constraints.product import Target
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.program.trace import Record
 from awrs_ppl.testing.enumeration import _choices, _run_on
+from awrs_ppl.tokens.stops import first_stop
 from awrs_ppl.tokens.text import Text
-from awrs_ppl.tokens.vocabulary import Vocabulary, first_stop
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["BATCH", "Found", "search"]
 

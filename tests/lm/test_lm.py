@@ -18,7 +18,8 @@ from awrs_ppl import LM, Context, ToyLM, Uniform, VocabularyError, infer, predic
 from awrs_ppl.potentials import Regex
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.testing.enumeration import enumerate_texts
-from awrs_ppl.tokens.vocabulary import Closing, Vocabulary, first_stop, stop_prefix
+from awrs_ppl.tokens.stops import first_stop, stop_prefix
+from awrs_ppl.tokens.vocabulary import Closing, Vocabulary
 
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 

@@ -106,9 +106,7 @@ def test_top_of_no_number_is_an_error(k: Any):
 
 def test_marginal_says_what_there_is():
     posterior = thrown(Pair, n_particles=10)
-    with pytest.raises(
-        KeyError, match=r"no choice is named 'dice': there are 'die', 'coin', 'cond"
-    ):
+    with pytest.raises(KeyError, match=r"no choice is named 'dice': there are 'die', .*'coin'"):
         posterior.marginal("dice")
     with pytest.raises(KeyError, match=r"no value has the field 'third': the first is .*Pair"):
         posterior.marginal(field="third")

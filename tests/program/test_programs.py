@@ -20,11 +20,10 @@ from awrs_ppl import (
     infer,
 )
 from awrs_ppl import predicate as predicate_of
-from awrs_ppl.inference import step
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.potentials import Soft
-from awrs_ppl.proposals.token_step import TokenStep
+from awrs_ppl.proposals.token_step import Progress, TokenStep
 from awrs_ppl.testing import assert_unbiased, enumerate_posterior
 
 TOKENS = ["a", "b", "ab", "."]
@@ -334,5 +333,5 @@ async def test_stops_kept_in_the_text_are_caught(monkeypatch: pytest.MonkeyPatch
 async def test_critic_evaluated_on_the_prefix_of_a_stop_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(step, "_lasting", lambda progress, generation: progress.text)
+    monkeypatch.setattr(Progress, "lasting", lambda self, stops: self.text)
     await _is_caught(stop_the_critic_rejects)

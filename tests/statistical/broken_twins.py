@@ -28,6 +28,7 @@ from awrs_ppl.program.statements import Condition
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.proposals import DEAD, Draw, paper
 from awrs_ppl.tokens.urn import pick
+from awrs_ppl.tokens.vocabulary import Vocabulary
 
 # --- the proposal -------------------------------------------------------------------------
 
@@ -95,6 +96,25 @@ async def free_end(self: Any, outcomes: Any, verdicts: Any, rngs: Any) -> list[D
     if not outcomes.restriction.forced:
         return draws
     return [draw if draw is DEAD else Draw(draw.outcome, 0.0) for draw in draws]
+
+
+right_closings = Vocabulary.closings
+
+
+def by_any_end(self: Any, stops: Any, tail: bytes, **options: Any) -> Any:
+    """An end token ends a text that need not end, and it may be empty."""
+    return right_closings(self, stops, tail)
+
+
+async def over_by_one(verdicts: Any, states: Any, data: bytes) -> bool:
+    """Not all factors are asked."""
+    factors = zip(verdicts.target.boolean, states, strict=True)
+    return any([await factor.is_over(state) for factor, state in factors])
+
+
+async def only_what_lasts(self: Any, state: Any) -> bool:
+    """What may become a stop is left out, although it did not."""
+    return await self.factor.accepts(state[0])
 
 
 async def one_loop(outcomes: Any, verdicts: Any, rng: Any) -> Draw:

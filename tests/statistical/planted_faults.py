@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +18,19 @@ import broken_twins as wrong
 import wrong_children
 from random_programs import Program
 
-from awrs_ppl import AWRS, Bernoulli, Categorical, Context, PaperAWRS, ToyLM, predicate, product
+from awrs_ppl import (
+    AWRS,
+    Bernoulli,
+    Categorical,
+    Context,
+    PaperAWRS,
+    ToyLM,
+    Uniform,
+    predicate,
+    product,
+)
 from awrs_ppl.constraints import ends, prefix_propagation
+from awrs_ppl.constraints.before_stops import BeforeStop
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.target import Target
 from awrs_ppl.inference import population, smc, step, text_step
@@ -30,8 +41,8 @@ from awrs_ppl.potentials import Soft
 from awrs_ppl.potentials.predicates import Predicate
 from awrs_ppl.program.statements import Sample
 from awrs_ppl.program.text_statements import Generate
-from awrs_ppl.proposals import paper, pool
-from awrs_ppl.tokens.vocabulary import Closing
+from awrs_ppl.proposals import paper, pool, token_step
+from awrs_ppl.tokens.vocabulary import Closing, Vocabulary
 
 __all__ = ["FAULTS", "Fault"]
 
@@ -99,8 +110,9 @@ def program(model: Any, again: bool = False, jointly: bool = False, **options: A
 
 
 def text_of(potential: Any, max_tokens: int = 2, again: bool = False, **options: Any) -> Program:
-    """A program of one text; `proposal` and `critic` are those of the statement."""
+    """A program of one text; `proposal`, `critic` and `ends` are those of the statement."""
     given = {name: options.pop(name, None) for name in ("proposal", "critic")}
+    given["ends"] = options.pop("ends", True)
 
     async def model(ctx: Context) -> str:
         return await ctx.generate(potential, max_tokens=max_tokens, **given)
@@ -122,6 +134,11 @@ async def narrow(ctx: Context) -> tuple[str, str]:
 
 async def coin(ctx: Context) -> bool:
     return await ctx.sample(Bernoulli(0.5))
+
+
+async def heads(ctx: Context) -> bool:
+    """A coin of which particles do not share the sides among them."""
+    return await ctx.sample(Uniform(0.0, 1.0)) < 0.5
 
 
 async def coins(ctx: Context) -> tuple[bool, bool]:
@@ -308,6 +325,26 @@ FAULTS = [
         text_of(lm(["a", "b"], 2, 2, 1)("a", stop="ab"), 4),
     ),
     Fault(
+        "end weighed where a text need not end",
+        of(Vocabulary, "closings", wrong.by_any_end),
+        text_of(lm(["a", "b", "."], 4, 3, 2, 6)("a", stop=".") * no_pairs, 3, ends=False),
+    ),
+    Fault(
+        "over where one factor does not accept",
+        of(token_step, "is_over", wrong.over_by_one),
+        text_of(LETTERS("a") * LISTED * predicate(anything, complete=no_b), 4, ends=False),
+    ),
+    Fault(
+        "not over with the last token",
+        of(token_step, "with_last", lambda target: replace(target, boolean=target.boolean * 2)),
+        text_of(EVEN * predicate(anything, complete=lambda text: text != "b"), 1, ends=False),
+    ),
+    Fault(
+        "pending bytes of a stop not read",
+        of(BeforeStop, "accepts", wrong.only_what_lasts),
+        text_of(lm(["a", "b"], 2, 2, 1)("a", stop="bb") * no_b, 3),
+    ),
+    Fault(
         "two prompts drawn as one",
         of(Generate, "draw_key", wrong.by_constraint),
         program(two_prompts, **EVENED),
@@ -391,6 +428,6 @@ FAULTS = [
     Fault(
         "numbers copied to other particles",
         wrong.streams_by("step", "index"),
-        program(coin, jointly=True),
+        program(heads, jointly=True),
     ),
 ]

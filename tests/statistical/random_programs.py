@@ -208,6 +208,7 @@ class Maker:
         """The end alone, or a few tokens, from a product in any order."""
         length = 0 if self.coin(0.1) else min(int(self.rng.integers(1, 4)), self.depth)
         self.depth -= length
+        ends = length == 0 or self.coin(0.7)
         lms = [self.lm() for _ in range(2 if self.coin(0.25) else 1)]
         parts = [self.factor_of_a_product() for _ in range(self.one([0, 1, 1, 1, 2]))]
         critic = self.soft() if self.coin(0.25) else None
@@ -216,7 +217,10 @@ class Maker:
         varied = self.varied(length) if self.coin(0.4) else None
         order = self.rng.permutation(len(lms) + len(parts))
         names = [str(part) for part in parts] + ["critic"] * (critic is not None)
-        self.notes.append(f"generate {length + 1} by {proposal} from {len(lms)} LM {names}")
+        self.notes.append(
+            f"generate {length + ends} by {proposal} from {len(lms)} LM {names}"
+            + ("" if ends else " without an end")
+        )
 
         async def step(ctx: Context, seen: list[Any]) -> None:
             last = seen[-1] if forbids and seen and isinstance(seen[-1], str) else ""
@@ -229,9 +233,11 @@ class Maker:
             # Made again in each particle: equal where the last text is equal.
             rule = predicate(lambda text: not last or not text.startswith(last))
             more = [*([rule] if forbids else []), *([own.soft] if own.soft is not None else [])]
+            most = (length if own.length is None else own.length) + ends
             text = await ctx.generate(
                 product(*(factors[i] for i in order), *more),
-                max_tokens=(length if own.length is None else own.length) + 1,
+                max_tokens=max(most, 1),
+                ends=ends,
                 proposal=proposal,
                 critic=critic if own.critic is None else own.critic,
             )
