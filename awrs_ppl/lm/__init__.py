@@ -13,12 +13,13 @@ import torch
 
 from awrs_ppl._messages import quoted
 from awrs_ppl.errors import PotentialError, VocabularyError
-from awrs_ppl.lm.arguments import end_ids, stops_of, temperature_of, token_ids
+from awrs_ppl.lm.arguments import end_ids, ends_in_blank, stops_of, temperature_of, token_ids
 from awrs_ppl.lm.conversation import chat_ids
 from awrs_ppl.lm.embedded import MODELS
 from awrs_ppl.lm.engine import Engine
 from awrs_ppl.lm.loading import Loading
 from awrs_ppl.lm.prompted import PromptedLM
+from awrs_ppl.tokens.text import as_str
 
 __all__ = ["LM", "Engine", "PromptedLM"]
 
@@ -78,17 +79,23 @@ class LM(Loading):
 
     def __call__(
         self,
-        prompt: str | Sequence[int],
+        prompt: str | bytes | Sequence[int],
         *,
-        stop: str | Sequence[str] | None = None,
+        stop: str | bytes | Sequence[str | bytes] | None = None,
         temperature: float = 1.0,
     ) -> PromptedLM:
         """The distribution of texts after `prompt`, a potential over this model's tokens.
 
-        A text ends by an end token, or before the first occurrence of a `stop`; a prefix
-        of a stop is text until the stop is complete, and constraints see it. `temperature`
-        divides the logits. Control tokens are never read out of a prompt given as text.
+        A text ends by an end token, or before the first occurrence of a `stop`. A prefix of a stop
+        is held back from Boolean constraints: they read it when it is clear that the stop does not
+        come. `temperature` divides the logits. Control tokens are never read out of a prompt given
+        as text.
+
+        A prompt that ends in a blank is warned of, once for each model: most tokenizers put the
+        blank before a word into its token, so the model has seldom seen a blank alone there.
         """
+        if isinstance(prompt, str | bytes) and not self._warned_of_blank:
+            self._warned_of_blank = ends_in_blank(prompt, self.vocabulary)
         return PromptedLM(
             self, self.prompt_ids(prompt), stops_of(stop), temperature_of(temperature)
         )
@@ -97,7 +104,7 @@ class LM(Loading):
         self,
         messages: str | Sequence[Mapping[str, Any]],
         *,
-        stop: str | Sequence[str] | None = None,
+        stop: str | bytes | Sequence[str | bytes] | None = None,
         temperature: float = 1.0,
     ) -> PromptedLM:
         """The distribution of answers to a conversation, by the model's own chat template.
@@ -110,12 +117,10 @@ class LM(Loading):
         ids = chat_ids(self.name, self.tokenizer, self._encoder, messages)
         return self(ids, stop=stop, temperature=temperature)
 
-    def prompt_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+    def prompt_ids(self, prompt: str | bytes | Sequence[int]) -> tuple[int, ...]:
         """The tokens of a prompt, with those that the tokenizer puts before a text."""
-        if isinstance(prompt, str):
-            ids = self._encode(prompt, True)
-        elif isinstance(prompt, bytes):
-            raise TypeError(f"the prompt {quoted(prompt)} is bytes: write a text, or ids of tokens")
+        if isinstance(prompt, str | bytes):
+            ids = self._encode(as_str(prompt), True)
         else:
             try:
                 ids = token_ids("the prompt", prompt, self.vocabulary.size)
@@ -214,9 +219,7 @@ class LM(Loading):
         tokens = self.vocabulary.tokens
         # There may be fewer rows of logits than tokens, and more.
         ids = token_ids("the text to decode", ids, max(len(tokens), self.vocabulary.size))
-        return b"".join(bytes(tokens[i]) for i in ids if i < len(tokens)).decode(
-            "utf-8", "surrogateescape"
-        )
+        return as_str(b"".join(bytes(tokens[i]) for i in ids if i < len(tokens)))
 
     @property
     def lora_name(self) -> str | None:

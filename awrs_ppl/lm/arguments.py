@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Number
 from typing import Any
@@ -14,12 +15,18 @@ import torch
 from awrs_ppl._messages import quoted
 from awrs_ppl._values import is_number
 from awrs_ppl.errors import VocabularyError
+from awrs_ppl.tokens.text import as_bytes, as_str
+from awrs_ppl.tokens.vocabulary import Vocabulary
+
+# Tokens that begin with a blank, from which on they are taken for the words of a vocabulary.
+_WORDS = 256
 
 __all__ = [
     "byte_limit",
     "device_of",
     "dtype_of",
     "end_ids",
+    "ends_in_blank",
     "messages_of",
     "several_texts",
     "stops_of",
@@ -56,15 +63,30 @@ def end_ids(tokenizer: Any, model: Any) -> list[int]:
     return sorted(found)
 
 
-def stops_of(stop: str | Sequence[str] | None) -> tuple[bytes, ...]:
+def stops_of(stop: str | bytes | Sequence[str | bytes] | None) -> tuple[bytes, ...]:
     """The stops, as bytes."""
     try:
-        stops = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
+        stops = () if stop is None else (stop,) if isinstance(stop, str | bytes) else tuple(stop)
     except TypeError as error:
         raise TypeError(f"stop={stop!r}: give a text, or several") from error
-    if any(not isinstance(s, str) or not s for s in stops):
+    if any(not isinstance(s, str | bytes) or not s for s in stops):
         raise ValueError(f"stop={stop!r}: a stop is a text of at least one character")
-    return tuple(s.encode("utf-8", "surrogateescape") for s in stops)
+    return tuple(map(as_bytes, stops))
+
+
+def ends_in_blank(prompt: str | bytes, vocabulary: Vocabulary) -> bool:
+    """Whether a prompt cuts the tokens of a vocabulary, which a warning says then."""
+    text = as_str(prompt)
+    first, last = vocabulary.prefix_index.range(b" ") if text.endswith(" ") else (0, 0)
+    if last - first < _WORDS:
+        return False
+    warnings.warn(
+        f"the prompt {quoted(text)} ends in a blank. This model's tokens have the blank before a "
+        "word in them, so that after a blank alone its words are other ones than after none: leave "
+        "the blank out, and begin the text with it, as in lm('Answer:') * OneOf([' yes', ' no'])",
+        stacklevel=3,
+    )
+    return True
 
 
 def temperature_of(temperature: float) -> float:

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from awrs_ppl._messages import quoted
 from awrs_ppl.errors import VocabularyError
+from awrs_ppl.tokens.text import as_bytes, as_str
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Encoder", "special_ids"]
@@ -168,12 +169,12 @@ class Encoder:
             if i >= self._vocabulary.size or not self._vocabulary.is_text[i]:
                 break
             ids.append(i)
-        text = self.spelled(ids[::-1]).decode("utf-8", "surrogateescape")
+        text = as_str(self.spelled(ids[::-1]))
         return _LONE_BYTE.split(text)[-1]
 
     def _cover(self, char: str, whole: str) -> tuple[int, ...]:
         """The fewest tokens that spell one character, or one byte that is no UTF-8."""
-        data = char.encode("utf-8", "surrogateescape")
+        data = as_bytes(char)
         covers: list[tuple[int, ...] | None] = [()]
         for end in range(1, len(data) + 1):
             found = [
@@ -229,7 +230,7 @@ def _copied(tokenizer: Any, *, split: bool) -> Tokenizer | None:
 
 def _require_unicode(text: str) -> None:
     try:
-        text.encode("utf-8", "surrogateescape")
+        as_bytes(text)
     except UnicodeEncodeError as error:
         raise VocabularyError(
             f"the text {quoted(text)} has a lone surrogate: it is no Unicode text"

@@ -38,6 +38,7 @@ class Loading:
     vocabulary: Vocabulary
     tokenizer: Any
     _encoder: Any = None  # of a tokenizer, where there is one
+    _warned_of_blank = False
 
     def _use(self, name: str, engine: Any, ends: Sequence[int], size: int) -> None:
         self.name = name

@@ -11,6 +11,7 @@ import torch
 from awrs_ppl.lm import LM
 from awrs_ppl.lm.arguments import token_ids
 from awrs_ppl.lm.stats import Stats
+from awrs_ppl.tokens.text import as_bytes, as_str
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["ToyLM"]
@@ -59,7 +60,7 @@ class ToyLM(LM):
         self._spelling = sorted(range(end), key=lambda i: -len(spelled[i]))
 
     def _tokenize(self, text: str, prompt: bool, before: tuple[int, ...] = ()) -> tuple[int, ...]:
-        data = text.encode("utf-8", "surrogateescape")
+        data = as_bytes(text)
         tokens = self.vocabulary.tokens
         ids: list[int] = []
         while data:
@@ -78,7 +79,7 @@ class ToyLM(LM):
         size, tokens = self.vocabulary.size, self.vocabulary.tokens
         ids = token_ids("the text to decode", ids, size + 256)
         data = b"".join(tokens[i] if i < size else bytes([i - size]) for i in ids)
-        return data.decode("utf-8", "surrogateescape")
+        return as_str(data)
 
     def __repr__(self) -> str:
         return f"ToyLM({self.vocabulary.size} tokens)"

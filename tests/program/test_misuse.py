@@ -271,7 +271,7 @@ async def test_product_without_a_common_token_is_rejected() -> None:
         (lambda ctx: ctx.generate(LM("go"), proposal=3), "proposal=3"),
         (lambda ctx: ctx.generate(LM("go"), critic=len), "critic="),
         (lambda ctx: ctx.sample([1, 2]), r"Categorical\(\['a', 'b'\]\)"),
-        (lambda ctx: ctx.observe(LM("go"), 3), "weigh a str"),
+        (lambda ctx: ctx.observe(LM("go"), 3), "weigh a text"),
         (lambda ctx: ctx.observe(3, 3), "give it a potential"),
         (lambda ctx: ctx.observe(COIN, "a", ends=True), "only texts have an end"),
         (lambda ctx: ctx.factor(math.nan), "nan"),
