@@ -7,6 +7,8 @@ from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
+from awrs_ppl._extras import install
+
 __all__ = ["elements", "is_sound", "rdkit", "read_molecule"]
 
 _quiet = Lock()
@@ -20,7 +22,7 @@ def rdkit() -> SimpleNamespace:
         from rdkit.rdBase import BlockLogs
     except ImportError as error:
         raise ImportError(
-            f'{error}: potentials for molecules need pip install "awrs-ppl[molecules]"'
+            f"{error}: potentials for molecules need {install('molecules')}"
         ) from error
     return SimpleNamespace(
         MolFromSmiles=Chem.MolFromSmiles,

@@ -34,7 +34,7 @@ class Smiles(BooleanPotential):
     rejected.
 
     A check reads the whole text anew, at 3 to 4 µs a character, and atoms with bonds not seen
-    before take RDKit about a millisecond. Needs `pip install "awrs-ppl[molecules]"`.
+    before take RDKit about a millisecond. Needs the extra `molecules`.
 
     >>> import asyncio
     >>> smiles = Smiles()
@@ -76,7 +76,7 @@ class MoleculeProperty(Soft):
     `f` gets an RDKit `Mol`, sanitized, and may be `async`. Like that of `Soft`, its number is a
     log-weight, so to favour a property that is itself a probability or a score, take its
     logarithm. A text that is no molecule weighs -inf, and `f` is not called. Only whole texts are
-    weighed. NaN and +inf are errors. Needs `pip install "awrs-ppl[molecules]"`.
+    weighed. NaN and +inf are errors. Needs the extra `molecules`.
 
     >>> import asyncio
     >>> few_atoms = MoleculeProperty(lambda mol: -0.5 * mol.GetNumAtoms())

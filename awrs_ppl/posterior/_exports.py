@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from awrs_ppl import _messages, _values
+from awrs_ppl._extras import install
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +61,7 @@ def data_frame(posterior: Posterior) -> pd.DataFrame:
         import pandas as pd
     except ImportError as error:
         raise ImportError(
-            'to_dataframe needs pandas: pip install "awrs-ppl[display]"; to_json needs nothing more'
+            f"to_dataframe needs pandas: {install('display')}; to_json needs nothing more"
         ) from error
 
     rows = _rows(posterior)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from awrs_ppl._extras import install
 from awrs_ppl.log_weights import normalize
 from awrs_ppl.posterior._style import plural
 from awrs_ppl.posterior._svg import Genealogy
@@ -103,7 +104,7 @@ def _axes(name: str, ax: Axes | None) -> Axes:
         from matplotlib import pyplot
     except ImportError as error:
         raise ImportError(
-            f'{name} needs matplotlib: pip install "awrs-ppl[display]"; in notebooks the posterior '
+            f"{name} needs matplotlib: {install('display')}; in notebooks the posterior "
             "shows itself without it"
         ) from error
     return pyplot.subplots(figsize=(7, 3), layout="constrained")[1]

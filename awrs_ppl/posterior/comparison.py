@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from awrs_ppl._extras import install
 from awrs_ppl._messages import cells_of, quoted
 from awrs_ppl.log_weights import log_mean
 from awrs_ppl.posterior._style import page, safe
@@ -80,9 +81,7 @@ class Comparison(Mapping[str, Evidence]):
         try:
             import pandas as pd
         except ImportError as error:
-            raise ImportError(
-                'to_dataframe needs pandas: pip install "awrs-ppl[display]"'
-            ) from error
+            raise ImportError(f"to_dataframe needs pandas: {install('display')}") from error
         rows = [
             asdict(e) | {"bayes_factor": e.bayes_factor, "bayes_factor_error": e.bayes_factor_error}
             for e in self.evidences

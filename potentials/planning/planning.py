@@ -22,6 +22,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from awrs_ppl._extras import install
 from awrs_ppl.constraints.arguments import Argument, hidden
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.potentials._llguidance import Language
@@ -158,7 +159,7 @@ class Reachable(_About):
 
     Raises `ValueError` for what is no PDDL, not supported, or has conditions on numbers; action
     costs are ignored. Where the planner takes more than 30 seconds, that is a `PotentialError`.
-    Needs `pip install "awrs-ppl[planning]"`.
+    Needs the extra `planning`.
 
     >>> domain = '''(define (domain switches) (:predicates (on ?x) (off ?x))
     ...   (:action press :parameters (?x) :precondition (off ?x)
@@ -274,7 +275,7 @@ def _possible_goals(domain: str, problem: str) -> tuple[Task, list[tuple[bytes, 
     try:
         import pyperplan  # noqa: F401  # imported where it plans
     except ImportError as error:
-        raise ImportError('Reachable needs pyperplan: pip install "awrs-ppl[planning]"') from error
+        raise ImportError(f"Reachable needs pyperplan: {install('planning')}") from error
     task, found = ground(domain, problem), pddl.read(domain, problem)
     bits = {name: 1 << i for i, name in enumerate(task.names)}
     possible = sorted(

@@ -172,7 +172,7 @@ def test_wrong_options_are_named(options: dict[str, Any]) -> None:
 
 def test_without_arviz_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "arviz", None)
-    with pytest.raises(ImportError, match=r'to_arviz needs arviz: pip install "awrs-ppl\[arviz\]"'):
+    with pytest.raises(ImportError, match=r"to_arviz needs arviz: pip install .*\[arviz\]"):
         of((1, 1, {})).to_arviz()
 
 

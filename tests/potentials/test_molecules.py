@@ -378,7 +378,7 @@ def test_missing_rdkit_raises_with_what_to_install(monkeypatch: pytest.MonkeyPat
     _rdkit.rdkit.cache_clear()
     monkeypatch.setattr(builtins, "__import__", without)
     for build in (Smiles, Qed, lambda: MoleculeProperty(len)):
-        with pytest.raises(ImportError, match=r'pip install "awrs-ppl\[molecules\]"'):
+        with pytest.raises(ImportError, match=r"pip install .*\[molecules\]"):
             build()
 
 
