@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from awrs_ppl.program.context import Context
     from awrs_ppl.program.trace import Trace
     from awrs_ppl.proposals import AWRS, LocalAWRS, PaperAWRS, Prior
+    from awrs_ppl.scale.many import infer_many, run_many
 
 __version__ = "0.2.0"
 
@@ -88,10 +89,12 @@ __all__ = [
     "compare",
     "errors",
     "infer",
+    "infer_many",
     "potentials",
     "predicate",
     "product",
     "run",
+    "run_many",
     "testing",
 ]
 
@@ -121,6 +124,7 @@ _HOMES = {
     "awrs_ppl.proposals": ("AWRS", "LocalAWRS", "PaperAWRS", "Prior"),
     "awrs_ppl.inference.smc": ("check_replay", "infer", "run"),
     "awrs_ppl.program.trace": ("Trace",),
+    "awrs_ppl.scale.many": ("infer_many", "run_many"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

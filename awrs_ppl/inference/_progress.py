@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Bar"]
+__all__ = ["Bar", "tqdm_of"]
 
 _EVERY = 10.0  # seconds between two lines in a log
 
@@ -33,7 +33,7 @@ class Bar:
         named = f"{n_particles} particle{'' if n_particles == 1 else 's'}"
         in_notebook = "ipykernel" in sys.modules
         if in_notebook or sys.stderr.isatty():
-            self._bar = _tqdm(in_notebook)(desc=named, unit=" steps", leave=False)
+            self._bar = tqdm_of(in_notebook)(desc=named, unit=" steps", leave=False)
         else:
             self._bar = _Lines(named)
 
@@ -79,7 +79,8 @@ class _Lines:
         pass
 
 
-def _tqdm(in_notebook: bool) -> Any:
+def tqdm_of(in_notebook: bool) -> Any:
+    """The bars of tqdm that can be shown here."""
     if not in_notebook:
         from tqdm import tqdm
 
