@@ -13,7 +13,7 @@ from awrs_ppl.log_weights import log_mean
 from awrs_ppl.program.execution import Run
 from awrs_ppl.program.log import Log, Record, copied
 from awrs_ppl.program.statements import Statement
-from awrs_ppl.program.trace import Trace
+from awrs_ppl.program.trace import Partial, Trace
 from awrs_ppl.proposals.token_step import Progress
 
 __all__ = ["Particle", "continued"]
@@ -97,8 +97,13 @@ class Particle:
         return lost
 
     def trace(self) -> Trace:
-        """The choices made so far."""
-        return Trace(self.value, self.log_weight, Log.records(self.log), finished=self.finished)
+        """The choices made so far, and the text in progress."""
+        partial = None
+        if self.statement is not None and self.progress is not None:
+            text = self.progress.text.data.decode("utf-8", "surrogateescape")
+            partial = Partial(self.statement.name, text, self.progress.ended)
+        records = Log.records(self.log)
+        return Trace(self.value, self.log_weight, records, finished=self.finished, partial=partial)
 
 
 def continued(

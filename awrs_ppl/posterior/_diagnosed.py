@@ -7,8 +7,8 @@ import textwrap
 from html import escape as html_escape
 from typing import TYPE_CHECKING
 
-from awrs_ppl._messages import safe_repr
 from awrs_ppl.posterior._style import page, percent, plural, safe
+from awrs_ppl.posterior._texts import texts, wrapped
 
 if TYPE_CHECKING:
     from awrs_ppl.posterior.diagnosis import Diagnosis, Runs
@@ -33,7 +33,7 @@ RUNS_DIFFER, EVIDENCES_DIFFER = 0.15, 1.0
 FEW_SURVIVED, PEAKED, FEW_LINEAGES = 0.8, 2.5, 1.5
 
 _NOTE = '<p class="awrs-note">{}</p>'
-_WIDTH, _ROWS, _NAME, _VALUE = 100, 8, 60, 70
+_WIDTH, _ROWS, _NAME, _VALUE, _LINES = 100, 8, 60, 70, 24
 
 
 def warnings(found: Diagnosis, posterior: Posterior) -> list[str]:
@@ -185,10 +185,12 @@ def _values(found: Diagnosis) -> list[tuple[str, str, str]]:
     if found.runs is None:
         return []
     rows = []
-    for value, share in list(found.probabilities.items())[:_ROWS]:
+    likeliest = list(found.probabilities.items())[:_ROWS]
+    values = texts([value for value, _ in likeliest], _VALUE, _LINES)
+    for (value, share), text in zip(likeliest, values, strict=True):
         error = found.runs.errors[value]
         shown = percent(error) if error < math.inf else "unknown"
-        rows.append((percent(share), shown, safe(safe_repr(value), _VALUE)))
+        rows.append((percent(share), shown, text.text))
     return rows
 
 
@@ -218,7 +220,10 @@ def text(found: Diagnosis) -> str:
         lines += _wrapped(fact, f"  {label:<14}", " " * 16)
     if rows := _values(found):
         lines += ["", f"  {'probability':>11}  {'error':>8}  value"]
-        lines += [f"  {share:>11}  {error:>8}  {value}" for share, error, value in rows]
+        for share, error, value in rows:
+            first, *others = wrapped(value, _VALUE)
+            lines.append(f"  {share:>11}  {error:>8}  {first}")
+            lines += [25 * " " + line for line in others]
     lines.append("")
     for line in _end(found):
         lines += _wrapped(line, "  - ", "    ")

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from html import escape as html_escape
 from typing import TYPE_CHECKING
 
-from awrs_ppl._messages import escape, safe_repr, shorten
-from awrs_ppl.posterior import _diagnosed, _explained
+from awrs_ppl._messages import escape, shorten
+from awrs_ppl.posterior import _diagnosed, _explained, _results
 from awrs_ppl.posterior._style import fold, page, percent, plural, safe
 from awrs_ppl.posterior._svg import ess_svg, genealogy_svg
 
@@ -17,12 +17,9 @@ if TYPE_CHECKING:
     from awrs_ppl.posterior.diagnosis import Diagnosis
     from awrs_ppl.posterior.posterior import Posterior
 
-__all__ = ["html", "line", "no_survivors", "table"]
+__all__ = ["Full", "html", "line", "no_survivors", "table"]
 
 _WIDTH = 100
-_BAR = 20
-_TEXT_ROWS, _HTML_ROWS = 12, 20
-_VALUE_CELLS = 280
 _NAMES = 6
 _NAME_CELLS = 60
 
@@ -42,14 +39,23 @@ def line(posterior: Posterior) -> str:
     return f"<Posterior: {', '.join(facts)}>"
 
 
-def table(posterior: Posterior) -> str:
+class Full:
+    """A posterior with all its values in full: text if printed, a table in a notebook."""
+
+    def __init__(self, posterior: Posterior) -> None:
+        self._posterior = posterior
+
+    def __repr__(self) -> str:
+        return table(self._posterior, is_full=True)
+
+    def _repr_html_(self) -> str:
+        return html(self._posterior, is_full=True)
+
+
+def table(posterior: Posterior, *, is_full: bool = False) -> str:
     """Results with probabilities and bars, then the facts, in 100 columns."""
-    shown, rest = _results(posterior, _TEXT_ROWS, _WIDTH - 13 - _BAR)
     lines = [f"Posterior {_of(posterior)}, seed {posterior.seed}", ""]
-    lines += [f"  {percent(share):>7}  {_bar(share):<{_BAR}}  {text}" for text, share in shown]
-    lines += [f"  {percent(share):>7}  {'':<{_BAR}}  {text}" for text, share in rest]
-    if not shown:
-        lines.append(f"  {_nothing(posterior)}")
+    lines += _results.text(posterior, _WIDTH, is_full)
     lines.append("")
     for label, fact in _facts(posterior, posterior.diagnose()):
         lines += textwrap.wrap(
@@ -62,23 +68,10 @@ def table(posterior: Posterior) -> str:
     return "\n".join(lines)
 
 
-def html(posterior: Posterior) -> str:
+def html(posterior: Posterior, *, is_full: bool = False) -> str:
     """A header, the results, the ESS over the steps, and, folded away, the rest."""
     of, e = posterior.heaviest, html_escape
-    shown, rest = _results(posterior, _HTML_ROWS, _VALUE_CELLS)
-    rows = [
-        f'<tr><td class="awrs-number">{e(percent(share))}</td><td class="awrs-track">'
-        f'<div><div class="awrs-bar" style="width:{100 * share:.1f}%"></div></div></td>'
-        f'<td class="awrs-value"><code>{e(text)}</code></td></tr>'
-        for text, share in shown
-    ]
-    rows += [
-        f'<tr><td class="awrs-number">{e(percent(share))}</td><td></td>'
-        f'<td class="awrs-value">{e(text)}</td></tr>'
-        for text, share in rest
-    ]
-    if not shown:
-        rows.append(f'<tr><td class="awrs-value" colspan="3">{e(_nothing(posterior))}</td></tr>')
+    rows = _results.html(posterior, is_full)
     found = posterior.diagnose()
     head = " · ".join(f"{label} <b>{e(fact)}</b>" for label, fact in _headline(posterior, found))
     details = [fact for fact in _facts(posterior, found) if fact[0] != "warning"]
@@ -88,8 +81,7 @@ def html(posterior: Posterior) -> str:
         f"<p><b>Posterior</b> {_of(posterior)}<br>{head}</p>",
         "".join(f'<p class="awrs-note">{e(warning)}</p>' for warning in found.warnings[:1]),
         '<table><thead><tr><th scope="col" class="awrs-number">probability</th><th></th>'
-        '<th scope="col" class="awrs-value">value</th></tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>",
+        f'<th scope="col" class="awrs-value">value</th></tr></thead><tbody>{rows}</tbody></table>',
         ess_svg(of.history, len(of)),
         fold("Genealogy", genealogy_svg(of.history, [t.log_weight > -math.inf for t in of])),
         fold("Where the weight went", explained),
@@ -151,19 +143,6 @@ def _reliance(found: Diagnosis) -> list[tuple[str, str]]:
     return [(label, fact) for label, fact in facts if fact]
 
 
-def _results(
-    posterior: Posterior, most: int, width: int
-) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
-    """The most probable values as text, and in one row what the others have together."""
-    results = posterior._results
-    shown = [(safe(safe_repr(value), width), share) for _, value, share in results[:most]]
-    rest = results[most:]
-    if not rest:
-        return shown, []
-    mass = math.fsum(share for *_, share in rest)
-    return shown, [(f"{len(rest):,} more value{plural(len(rest))}", mass)]
-
-
 def _facts(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
     """Label and text of everything but the values."""
     stats = posterior.stats
@@ -217,12 +196,3 @@ def _counts(counts: Mapping[str, int]) -> str:
     if others := largest[_NAMES:]:
         named.append(f"{sum(count for _, count in others):,} by {len(others)} others")
     return f"{sum(counts.values()):,}: {', '.join(named)}"
-
-
-def _nothing(posterior: Posterior) -> str:
-    return "no particle has finished" if posterior.alive else "no survivors: every weight is zero"
-
-
-def _bar(share: float) -> str:
-    full, eighths = divmod(round(share * _BAR * 8), 8)
-    return "█" * full + " ▏▎▍▌▋▊▉"[eighths : eighths + 1].strip()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from awrs_ppl._messages import quoted, safe_repr, shorten
 from awrs_ppl.posterior._plain_values import NotPlain, decoded, encoded, type_name
 from awrs_ppl.posterior.records import Death, Effort, Loss, Sync
-from awrs_ppl.program.trace import Choice, Trace
+from awrs_ppl.program.trace import Choice, Partial, Trace
 from awrs_ppl.stats import Stats
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def _written(
             "value": [_written_value(trace, i) for i, trace in enumerate(posterior)],
             "log_weight": [encoded(trace.log_weight) for trace in posterior],
             "finished": [bool(trace.finished) for trace in posterior],
+            "partial": [trace.partial and encoded(tuple(trace.partial)) for trace in posterior],
             "choices": [choices.place(trace.choices) for trace in posterior],
         },
         **{name: encoded(state[name]) for name in _PLAIN},
@@ -104,7 +105,13 @@ def _read(
     deaths: Sequence[Death],
 ) -> Posterior:
     traces = [
-        Trace.of(row["value"], row["log_weight"], choices[row["choices"]], finished=row["finished"])
+        Trace.of(
+            row["value"],
+            row["log_weight"],
+            choices[row["choices"]],
+            finished=row["finished"],
+            partial=row["partial"] and Partial(*row["partial"]),
+        )
         for row in _rows(data["traces"])
     ]
     made = kind(

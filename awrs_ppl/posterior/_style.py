@@ -11,9 +11,9 @@ import unicodedata
 
 from awrs_ppl._messages import escape, shorten
 
-__all__ = ["CSS", "fold", "page", "percent", "plural", "safe"]
+__all__ = ["ACCENTS", "CSS", "flat", "fold", "is_accent", "page", "percent", "plural", "safe"]
 
-_ACCENTS = 3
+ACCENTS = 3
 
 
 def safe(text: str, width: int) -> str:
@@ -25,19 +25,24 @@ def safe(text: str, width: int) -> str:
     \\u0301\\u0301
     """
     # Shortened twice: escapes make it longer, and a text of megabytes need not be escaped.
-    return shorten(_flat(escape(shorten(text, 4 * width))), width)
+    return shorten(flat(escape(shorten(text, 4 * width))), width)
 
 
-def _flat(text: str) -> str:
+def flat(text: str) -> str:
     """More than a few accents on one letter would be piled over the lines above: made visible."""
     if text.isascii():
         return text
     pile, found = 0, []
     for char in text:
-        pile = pile + 1 if unicodedata.category(char) in ("Mn", "Me") else 0
-        high = pile > _ACCENTS
+        pile = pile + 1 if is_accent(char) else 0
+        high = pile > ACCENTS
         found.append(char.encode("unicode_escape").decode("ascii") if high else char)
     return "".join(found)
+
+
+def is_accent(char: str) -> bool:
+    """Whether a character is put on the one before."""
+    return not char.isascii() and unicodedata.category(char) in ("Mn", "Me")
 
 
 def percent(share: float) -> str:
@@ -64,41 +69,49 @@ def fold(title: str, content: str) -> str:
     return f"<details><summary>{title}</summary>{content}</details>" if content else ""
 
 
+# Notebooks have styles of their own for tables, code and pictures. The class stands three times
+# (`&`), which outweighs their selectors; VS Code's have `!important`, and so ours have too.
 CSS = """
-.awrs-posterior { max-width: 60em; line-height: 1.4; text-align: left; }
-.awrs-posterior p { margin: 0 0 .6em; }
-.awrs-posterior table { border-collapse: collapse; table-layout: auto; width: 100%;
-  margin: 0 0 .8em; }
-.awrs-posterior tr, .awrs-posterior tbody tr:nth-child(n) { background: none; }
-.awrs-posterior th, .awrs-posterior td { color: inherit; padding: .2em .6em .2em 0;
-  text-align: left; vertical-align: top; border: none; white-space: normal; }
-.awrs-posterior th { font-weight: normal; border-bottom: 1px solid; }
-.awrs-posterior .awrs-number { width: 1%; text-align: right; white-space: nowrap;
+& { max-width: 60em; line-height: 1.4; text-align: left; }
+& p { margin: 0 0 .6em; text-align: left; }
+& p > b { display: inline-block; }
+& table { border-collapse: collapse; table-layout: auto; width: 100%; margin: 0 0 .8em;
+  color: inherit; font-size: inherit; }
+& thead, & tr, & tbody tr:nth-child(n), & tbody tr:hover { background: none; border: none; }
+& th, & td { color: inherit; padding: .25em .8em .25em 0; text-align: left !important;
+  vertical-align: top; border: none !important; max-width: none; white-space: normal;
+  line-height: 1.4; font-weight: normal; background: none; }
+& th { border-bottom: 1px solid !important; vertical-align: bottom; }
+& tbody tr + tr td {
+  border-top: 1px solid color-mix(in srgb, currentColor 15%, transparent) !important; }
+& .awrs-number { width: 1%; text-align: right !important; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
-.awrs-posterior th.awrs-number { white-space: normal; vertical-align: bottom; }
-.awrs-posterior .awrs-track { width: 22%; min-width: 3.5em; }
-.awrs-posterior .awrs-track > div { margin-top: .35em; border-radius: 2px; overflow: hidden;
+& .awrs-track { width: 20%; min-width: 3em; }
+& .awrs-track > div { margin: .35em 0 0; border-radius: 2px; overflow: hidden;
   background: color-mix(in srgb, currentColor 12%, transparent); }
-.awrs-posterior .awrs-bar { height: .7em; min-width: 1px;
+& .awrs-bar { height: .7em; min-width: 1px;
   background: #3b7ddd; background: color-mix(in srgb, currentColor 25%, #3b7ddd); }
-.awrs-posterior .awrs-value, .awrs-posterior .awrs-part, .awrs-posterior dd, .awrs-posterior li,
-.awrs-posterior p { overflow-wrap: anywhere; }
-.awrs-posterior .awrs-part { padding-left: 1.2em; }
-.awrs-posterior td > code { white-space: pre-wrap; color: inherit; background: none; padding: 0; }
-.awrs-posterior .awrs-note { border-left: 3px solid #d98a00; padding-left: .6em; }
-.awrs-posterior figure { margin: 0 0 .8em; }
-.awrs-posterior figcaption { font-size: .9em; }
-.awrs-posterior svg { display: block; width: 100%; margin: .3em 0;
+& .awrs-value, & .awrs-part, & dd, & li, & p { overflow-wrap: anywhere; }
+& td.awrs-part { padding-left: 1.2em; }
+& td > code { display: block; white-space: pre-wrap; overflow-wrap: anywhere; color: inherit;
+  background: none; padding: 0; border: none;
+  font: .93em/1.45 ui-monospace, Menlo, Consolas, monospace;
+  unicode-bidi: isolate; tab-size: 4; }
+& td > code.awrs-quoted { padding-left: 1ch; text-indent: -1ch; }
+& .awrs-note { border-left: 3px solid #d98a00; padding-left: .6em; }
+& figure { margin: 0 0 .8em; }
+& figcaption { font-size: .9em; }
+& svg { display: block; width: 100%; max-width: 100%; margin: .3em 0;
   border-left: 1px solid; border-bottom: 1px solid; }
-.awrs-posterior path { fill: none; stroke: currentColor; vector-effect: non-scaling-stroke; }
-.awrs-posterior .awrs-line { stroke-width: 1.8; }
-.awrs-posterior .awrs-mark { stroke: #3b7ddd; stroke-width: 1.5; }
-.awrs-posterior .awrs-lost { stroke: #8a8a8a; }
-.awrs-posterior details { margin: 0 0 .3em; }
-.awrs-posterior summary { cursor: pointer; }
-.awrs-posterior details > :nth-child(2) { margin-top: .5em; }
-.awrs-posterior ul { margin: 0 0 .6em; padding-left: 1.2em; }
-.awrs-posterior dl { display: grid; grid-template-columns: 7em minmax(0, 1fr); margin: .4em 0; }
-.awrs-posterior dt { font-weight: normal; }
-.awrs-posterior dd { margin: 0; }
-"""
+& path { fill: none; stroke: currentColor; vector-effect: non-scaling-stroke; }
+& .awrs-line { stroke-width: 1.8; }
+& .awrs-mark { stroke: #3b7ddd; stroke-width: 1.5; }
+& .awrs-lost { stroke: #8a8a8a; }
+& details { margin: 0 0 .3em; }
+& summary { cursor: pointer; }
+& details > :nth-child(2) { margin-top: .5em; }
+& ul { margin: 0 0 .6em; padding-left: 1.2em; list-style: disc; }
+& dl { display: grid; grid-template-columns: 7em minmax(0, 1fr); margin: .4em 0; }
+& dt { font-weight: normal; }
+& dd { margin: 0; }
+""".replace("&", 3 * ".awrs-posterior")

@@ -258,6 +258,11 @@ class Posterior(Values):
         """The share of the weight of each particle, the largest first; the even share dashed."""
         return _plots.plot_weights(self, ax)
 
+    def full(self) -> _display.Full:
+        """All values in full, where the posterior shows the most probable and cuts long ones:
+        a table in a notebook, and text to print, `print(posterior.full())`."""
+        return _display.Full(self)
+
     def __repr__(self) -> str:
         return _display.line(self)
 

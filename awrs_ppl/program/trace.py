@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from awrs_ppl._messages import escape, safe_repr, shorten
 from awrs_ppl.program.log import Record
 
-__all__ = ["Choice", "Trace"]
+__all__ = ["Choice", "Partial", "Trace"]
 
 _SHOWN = 6  # at most this many choices are in the repr of a trace
 
@@ -25,12 +25,22 @@ class Choice:
     is_given: bool
 
 
+class Partial(NamedTuple):
+    """The `generate` in which a program was stopped, its text, and whether that was at its end."""
+
+    name: str
+    text: str
+    is_over: bool
+
+
 class Trace(Mapping[str, Any]):
     """One particle's choices by the names of its statements, with `value` and weights.
 
     A mapping from names to values. `log_weight` is the particle's weight, `log_weights` what
     each statement did to the weight of this lineage (resampling evens weights out, so they
-    need not add up); `finished` is false if the model was stopped before its end.
+    need not add up); `finished` is false if the model was stopped before its end; `partial` is then
+    the `generate` in progress, if there was one: its name, the text so far, and whether that had
+    ended and waited for others.
 
     >>> from awrs_ppl import Categorical
     >>> from awrs_ppl.program.log import Record
@@ -40,12 +50,21 @@ class Trace(Mapping[str, Any]):
     'heads'
     """
 
+    partial: Partial | None = None  # of those pickled before there was one
+
     def __init__(
-        self, value: Any, log_weight: float, records: Sequence[Record], *, finished: bool = True
+        self,
+        value: Any,
+        log_weight: float,
+        records: Sequence[Record],
+        *,
+        finished: bool = True,
+        partial: Partial | None = None,
     ) -> None:
         self.value = value
         self.log_weight = log_weight
         self.finished = finished
+        self.partial = partial
         self._choices = {
             record.statement.name: Choice(
                 record.value,
@@ -58,10 +77,16 @@ class Trace(Mapping[str, Any]):
 
     @classmethod
     def of(
-        cls, value: Any, log_weight: float, choices: Mapping[str, Choice], *, finished: bool
+        cls,
+        value: Any,
+        log_weight: float,
+        choices: Mapping[str, Choice],
+        *,
+        finished: bool,
+        partial: Partial | None = None,
     ) -> Trace:
         """A trace of `choices` by name, as another has them."""
-        trace = cls(value, log_weight, (), finished=finished)
+        trace = cls(value, log_weight, (), finished=finished, partial=partial)
         trace._choices = dict(choices)
         return trace
 
@@ -84,6 +109,11 @@ class Trace(Mapping[str, Any]):
         choices = self._choices.items()
         return {name: choice.log_weight for name, choice in choices if choice.is_weighted}
 
+    @property
+    def drawn(self) -> list[tuple[str, Any]]:
+        """What it has drawn or called for, by name: no observations, and no factors."""
+        return [(name, self[name]) for name, choice in self._choices.items() if choice.is_given]
+
     def __getitem__(self, name: str) -> Any:
         return self._choices[name].value
 
@@ -94,8 +124,8 @@ class Trace(Mapping[str, Any]):
         return len(self._choices)
 
     def __repr__(self) -> str:
-        chosen = [name for name, choice in self._choices.items() if choice.is_given]
-        shown = [f"{name}={_short(self[name])}" for name in chosen[:_SHOWN]]
+        chosen = self.drawn if self.partial is None else [*self.drawn, self.partial[:2]]
+        shown = [f"{name}={_short(value)}" for name, value in chosen[:_SHOWN]]
         if len(chosen) > _SHOWN:
             shown.append(f"… {len(chosen) - _SHOWN} more")
         value = _short(self.value) if self.finished else "unfinished"
