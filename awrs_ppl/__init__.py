@@ -3,8 +3,14 @@
 A user writes `async def model(ctx)`; the language model proposes, Boolean potentials say what
 is allowed, expensive potentials say what is better; `infer` gives a weighted posterior with an
 unbiased estimate of the evidence.
+
+What happens is written to the logger `awrs_ppl`, which shows warnings alone until it is set up:
+`logging.basicConfig(level="INFO")` shows the models that are loaded, and of each inference when it
+begins, its evidence, effective sample size and seconds at its end; and its resamplings too after
+`logging.getLogger("awrs_ppl").setLevel("DEBUG")`.
 """
 
+import logging
 import sys
 import warnings
 from importlib import import_module
@@ -40,6 +46,19 @@ if TYPE_CHECKING:
     from awrs_ppl.scale.many import infer_many, run_many
 
 __version__ = "0.2.0"
+
+
+class _Unheard(logging.NullHandler):
+    """Nothing where no log is set up, but warnings, as of a logger without a handler."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        heard = logging.root.handlers or len(logging.getLogger(__name__).handlers) > 1
+        if not heard and record.levelno >= logging.WARNING and logging.lastResort is not None:
+            logging.lastResort.handle(record)
+        return True
+
+
+logging.getLogger(__name__).addHandler(_Unheard())
 
 _LINKED = ("models", "potentials")
 

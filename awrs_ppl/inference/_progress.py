@@ -1,46 +1,113 @@
-"""The progress of an inference: a bar in terminals and notebooks, now and then a line in a log."""
+"""The progress of an inference: bars in terminals and notebooks, now and then a line in a log, or
+what a function of the user's makes of it."""
 
 from __future__ import annotations
 
 import contextvars
+import inspect
 import sys
 import time
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
-__all__ = ["Bar", "tqdm_of"]
+from awrs_ppl._messages import quoted
+from awrs_ppl.errors import ModelError
+
+__all__ = ["Bar", "Bars", "StepInfo", "tqdm_of"]
 
 _EVERY = 10.0  # seconds between two lines in a log
+_MOST = 8  # bars at once: more would fill the screen
 
 # Whether an inference around this one, of which this is a part, shows its progress already.
 _shown: contextvars.ContextVar[bool] = contextvars.ContextVar("awrs_ppl_shown", default=False)
 
 
-class Bar:
-    """The progress of `n_particles` on stderr; nothing unless `wanted`.
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """What the `progress` function of an inference gets after each step.
 
-    Only the outermost of nested inferences shows itself.
+    The `step` from 1, and of which `run`, from 1; the effective sample size before resampling;
+    how many particles are `alive`, and of these `finished`; the tokens drawn up to now, over
+    all particles and dropped lineages.
     """
 
-    def __init__(self, wanted: bool, n_particles: int) -> None:
-        self._bar: Any = None
-        self._survived = 1.0
+    step: int
+    ess: float
+    alive: int
+    finished: int
+    tokens: int
+    run: int
+
+
+class Bars:
+    """The progress of `runs` side by side, as long as it is entered: on stderr if `progress` is
+    true, by its calls if it is a function, and nowhere if it is false.
+
+    Of nested inferences only the outermost shows itself. Raises `ModelError` for what is neither.
+    """
+
+    def __init__(self, progress: bool | Callable[[StepInfo], object], runs: int) -> None:
+        if not isinstance(progress, bool) and not callable(progress):
+            raise ModelError(
+                f"progress={quoted(progress)}: it must be True, False, or a function of one "
+                "argument, called after each step"
+            )
+        if inspect.iscoroutinefunction(progress):
+            raise ModelError(
+                f"progress={quoted(progress)}: nothing awaits it; give a plain function"
+            )
+        self._progress, self._runs = progress, runs
         self._token: contextvars.Token[bool] | None = None
-        if not wanted or _shown.get() or sys.stderr is None:
-            return
-        self._token = _shown.set(True)
-        named = f"{n_particles} particle{'' if n_particles == 1 else 's'}"
+        self._bars: list[Bar] = []
+
+    def __enter__(self) -> Self:
+        if self._progress is not False and not _shown.get() and sys.stderr is not None:
+            self._token = _shown.set(True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for bar in reversed(self._bars):  # from below, so that none of them moves up
+            bar.close()
+        if self._token is not None:
+            _shown.reset(self._token)
+
+    def bar(self, run: int, n_particles: int) -> Bar:
+        """The progress of one run, from 0."""
+        if not isinstance(self._progress, bool):
+            return Bar(run, self._progress)
+        bar = Bar(run, None)
+        if self._token is not None and run < _MOST:
+            named = f"{n_particles} particle{'' if n_particles == 1 else 's'}"
+            bar.show(f"run {run + 1}/{self._runs}, {named}" if self._runs > 1 else named)
+        self._bars.append(bar)
+        return bar
+
+
+class Bar:
+    """The progress of one run, shown or given to a function."""
+
+    def __init__(self, run: int, function: Callable[[StepInfo], object] | None) -> None:
+        self.run, self._function = run, function
+        self._bar: Any = None
+        self._survived, self._step = 1.0, 0
+
+    def show(self, named: str) -> None:
+        """Show it on stderr."""
         in_notebook = "ipykernel" in sys.modules
         if in_notebook or sys.stderr.isatty():
             self._bar = tqdm_of(in_notebook)(desc=named, unit=" steps", leave=False)
         else:
             self._bar = _Lines(named)
 
-    def step(self, ess: float, alive: int, survived: float = 1.0) -> None:
+    def step(self, ess: float, alive: int, finished: int, tokens: int, survived: float) -> None:
         """One synchronization later; `survived` is the share of the weight that resampling has
-        left up to now."""
+        left in it."""
         self._survived *= survived
+        self._step += 1
+        if self._function is not None:
+            self._function(StepInfo(self._step, ess, alive, finished, tokens, self.run + 1))
         if self._bar is not None:
             shown = {"ess": f"{ess:.1f}", "alive": str(alive)}
             if self._survived < 0.9995:
@@ -52,9 +119,7 @@ class Bar:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
-        if self._token is not None:
-            _shown.reset(self._token)
-        self._bar = self._token = None
+            self._bar = None
 
 
 class _Lines:

@@ -1,10 +1,12 @@
-"""How an exception in a model reaches the user: as itself, with one note."""
+"""How an exception in a model, and an interrupt, reach the user: as themselves, with one note."""
 
 from __future__ import annotations
 
+import asyncio
 import types
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from awrs_ppl._messages import show
 from awrs_ppl.inference.population import Particle
@@ -12,7 +14,11 @@ from awrs_ppl.program.log import Log
 from awrs_ppl.program.statements import Sample
 from awrs_ppl.program.text_statements import Generate
 
-__all__ = ["report"]
+__all__ = ["interrupted", "report", "without_engine"]
+
+_NOTE = "awrs_ppl:"
+
+E = TypeVar("E", bound=BaseException)
 
 _LIBRARY = Path(__file__).parent.parent
 _FOR_USERS = {_LIBRARY / "models", _LIBRARY / "potentials"}
@@ -34,15 +40,44 @@ def report(failed: Sequence[Particle]) -> BaseException:
         for record in records
         if isinstance(record.statement, Generate | Sample) and record.error is None
     ]
-    note = f"awrs_ppl: in particle {first.slot}, {where}"
+    note = f"{_NOTE} in particle {first.slot}, {where}"
     if texts:
         note += "; so far " + ", ".join(texts)
     alike = sum(type(p.run.failure) is type(error) for p in failed[1:] if p.run)
     if alike:
         note += f"; {alike} other particle{'s' if alike > 1 else ''} failed alike"
-    if not any(n.startswith("awrs_ppl:") for n in getattr(error, "__notes__", ())):
+    if not _is_noted(error):
         error.add_note(note)
-    return error.with_traceback(_users(error.__traceback__))
+    return without_engine(error)
+
+
+def without_engine(error: E) -> E:
+    """An exception of the user's code without the frames of the library; any other as it is."""
+    return error.with_traceback(_users(error.__traceback__)) if _is_noted(error) else error
+
+
+def interrupted(error: BaseException, steps: int | None = None) -> BaseException:
+    """An interrupt with a note on what to do, and without a traceback: it could be anywhere.
+
+    It stays what it is, to the very class: `asyncio.timeout` looks for no other. Anything but a
+    cancellation and an interrupt by the keyboard is as it was.
+    """
+    if not isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+        return error
+    after = "" if steps is None else f" after {steps:,} step{'' if steps == 1 else 's'}"
+    lines = [
+        f"{_NOTE} the inference was stopped{after}, and nothing of it is kept. To get what there",
+        "is, write infer(..., partial=True), or infer(..., timeout=60) to stop after 60 seconds.",
+    ]
+    if not _is_noted(error):
+        error.add_note("\n".join(lines))
+        # What IPython, and so every notebook, shows in place of a traceback.
+        vars(error)["_render_traceback_"] = lambda: [type(error).__name__, *lines]
+    return error.with_traceback(None)
+
+
+def _is_noted(error: BaseException) -> bool:
+    return any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ()))
 
 
 def _users(traceback: types.TracebackType | None) -> types.TracebackType | None:

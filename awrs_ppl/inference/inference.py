@@ -21,6 +21,7 @@ from awrs_ppl._concurrency import together
 from awrs_ppl._values import whole
 from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.errors import ModelError
+from awrs_ppl.inference._progress import Bars
 from awrs_ppl.inference.change import Change, Contest, Shared
 from awrs_ppl.inference.competition import draw_only_from_pools, merge
 from awrs_ppl.inference.failures import report
@@ -54,7 +55,7 @@ class Inference:
         n_particles: int,
         resampling: Resampling,
         streams: RandomStreams,
-        progress: bool,
+        bars: Bars,
         cache: VerdictCache,
     ) -> None:
         require_model(model)
@@ -63,7 +64,7 @@ class Inference:
             raise ModelError(f"n_particles={n_particles!r}: it must be at most {MOST:,}")
         self.model, self.args = model, args
         self.particles = [Particle(slot) for slot in range(n_particles)]
-        self.recorder = Recorder(n_particles, progress and not streams.run, not streams.run)
+        self.recorder = Recorder(bars.bar(streams.run, n_particles), not streams.run)
         self._streams = streams
         self._cache = cache
         self._resampling = resampling
@@ -94,7 +95,6 @@ class Inference:
 
     async def close(self) -> None:
         """Unwind all coroutines that are left."""
-        self.recorder.close()
         for particle in self.particles:
             if particle.run is not None:
                 self._lost.append(particle.run)
@@ -296,4 +296,5 @@ class Inference:
     def _sync(self, *resampled: tuple[int, ...]) -> None:
         """Record the synchronization that ends a step: ancestors and kept slots, if any."""
         self._due = False
-        self.recorder.sync([p.total for p in self.particles], *resampled)
+        finished = sum(p.finished and p.log_weight > -math.inf for p in self.particles)
+        self.recorder.sync([p.total for p in self.particles], finished, *resampled)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from awrs_ppl._messages import escape
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
+from awrs_ppl.inference import log
 from awrs_ppl.inference._progress import Bar
 from awrs_ppl.inference.losses import Losses
 from awrs_ppl.inference.population import Particle
@@ -30,7 +31,7 @@ _TAIL = 120  # at most this many bytes of a text are kept of a death
 
 
 class Recorder:
-    """The records of one inference, and its progress bar.
+    """The records of one inference, and its progress.
 
     `seconds` is by part, the other costs by potential; `history` has each synchronization,
     `kills` counts deaths by what is to blame, `deaths` describes each. `is_proper`: all
@@ -38,7 +39,7 @@ class Recorder:
     language model, for they share its passes.
     """
 
-    def __init__(self, n_particles: int, progress: bool, counts_rows: bool = True) -> None:
+    def __init__(self, bar: Bar, counts_rows: bool = True) -> None:
         self.history: list[Sync] = []
         self.kills: Counter[str] = Counter()
         self.deaths: list[Death] = []
@@ -61,7 +62,7 @@ class Recorder:
         self._survived, self._chosen = 1.0, False
         self._counts_rows = counts_rows
         self._started = time.perf_counter()
-        self._bar = Bar(progress, n_particles)
+        self._bar = bar
 
     # --- costs ----------------------------------------------------------------------------
 
@@ -170,10 +171,12 @@ class Recorder:
     def sync(
         self,
         weights: Sequence[float],
+        finished: int,
         ancestors: tuple[int, ...] | None = None,
         kept: tuple[int, ...] = (),
     ) -> None:
-        """The synchronization that ends a step; `weights` are those of all slots with twists."""
+        """The synchronization that ends a step; `weights` are those of all slots with twists,
+        `finished` counts the particles whose programs have returned."""
         alive = sum(weight > -math.inf for weight in weights)
         survived = self._survived
         if ancestors is not None:
@@ -191,11 +194,9 @@ class Recorder:
         )
         self._added, self._lost, self._survived, self._chosen = (), (), 1.0, False
         self.history.append(sync)
-        self._bar.step(sync.ess, sync.alive, sync.survived)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self._bar.close()
+        if ancestors is not None or sync.chosen:
+            log.resamples(len(self.history), sync, self._bar.run + 1)
+        self._bar.step(sync.ess, alive, finished, self.tokens, sync.survived)
 
     def _unit(self, change: Change) -> str:
         before, after = change.particle.progress, change.progress

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +14,10 @@ from awrs_ppl._concurrency import together
 from awrs_ppl._values import whole
 from awrs_ppl.constraints.verdict_cache import REMEMBERED, VerdictCache
 from awrs_ppl.errors import ModelError, ReplayError
+from awrs_ppl.inference import log
+from awrs_ppl.inference._progress import Bars, StepInfo
 from awrs_ppl.inference.check_replay import recheck
+from awrs_ppl.inference.failures import interrupted, without_engine
 from awrs_ppl.inference.inference import Inference
 from awrs_ppl.inference.resampling import Resampling
 from awrs_ppl.posterior.posterior import Posterior
@@ -33,7 +38,7 @@ async def infer(
     runs: int = 1,
     seed: int | None = None,
     remember: bool = False,
-    progress: bool = True,
+    progress: bool | Callable[[StepInfo], object] = True,
     timeout: float | None = None,
     partial: bool = False,
 ) -> Posterior:
@@ -68,6 +73,13 @@ async def infer(
     says how much is missing; with `partial=True` an interrupt (Ctrl-C, the stop button of a
     notebook, a cancellation) does the same instead of being raised.
 
+    `progress` shows a bar on stderr, for each run its own, or a line every 10 seconds where no
+    terminal is; False nothing. A function is called instead, after every step of every run, with
+    one argument that has `step` and `run` (both from 1), `ess`, `alive`, `finished` and `tokens`;
+    what it raises ends the inference and comes out. For a log, `logging.basicConfig(level="INFO")`
+    shows when an inference begins, and what it gave at its end (logger `awrs_ppl`; "DEBUG":
+    resamplings too).
+
     `runs` populations of `n_particles`, independent of one another and side by side in the same
     forward passes, are pooled by their evidence (`Posterior.pool`); what they disagree about says
     how far the result can be relied on. The first of them is the run without `runs`.
@@ -93,25 +105,53 @@ async def infer(
     >>> {text: round(p, 1) for text, p in posterior.probabilities.items()}
     {'a': 0.8, 'ab': 0.2}
     """
-    for name, flag in (("remember", remember), ("progress", progress), ("partial", partial)):
+    for name, flag in (("remember", remember), ("partial", partial)):
         if not isinstance(flag, bool):
             raise ModelError(f"{name}={flag!r}: it must be True or False")
     if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
         raise ModelError(f"timeout={timeout!r}: it must be seconds, or None")
     # Weights depend on the verdicts known: the random numbers that led to these must not be reused.
     streams = replace(_streams(seed), entropy=secrets.randbits(64)) if remember else _streams(seed)
-    inferences = [
-        Inference(
-            model,
-            args,
-            n_particles,
-            Resampling.of(resampling, ess_threshold),
-            replace(streams, run=number),
-            progress,
-            REMEMBERED if remember else VerdictCache(),
+    with Bars(progress, whole("runs", runs, least=1)) as bars:
+        inferences = [
+            Inference(
+                model,
+                args,
+                n_particles,
+                Resampling.of(resampling, ess_threshold),
+                replace(streams, run=number),
+                bars,
+                REMEMBERED if remember else VerdictCache(),
+            )
+            for number in range(runs)
+        ]
+        log.begins(model, n_particles, runs, streams.seed)
+        try:
+            stopped = await _run(inferences, timeout, partial)
+        except Exception as error:
+            raise without_engine(error)  # noqa: B904 (it is the same)
+        except BaseException as error:
+            raise interrupted(error, len(inferences[0].recorder.history)) from None
+    if remember and (changed := inferences[0].changed()):
+        warnings.warn(
+            f"remember=True keeps nothing of {', '.join(changed)}: a list, dict, set or global "
+            "that it names has changed, and it may decide otherwise now. To keep results of your "
+            "own in it, use functools.cache",
+            stacklevel=2,
         )
-        for number in range(whole("runs", runs, least=1))
-    ]
+    found = [inference.posterior(stopped=stopped) for inference in inferences]
+    posterior = found[0]
+    if len(found) > 1:
+        posterior = Posterior.pool(found)
+        # They waited for the same passes, side by side.
+        longest = max((run.stats.seconds for run in found), key=lambda parts: sum(parts.values()))
+        posterior.stats = replace(posterior.stats, seconds=longest)
+    log.ends(model, posterior)
+    return posterior
+
+
+async def _run(inferences: list[Inference], timeout: float | None, partial: bool) -> str | None:
+    """Run to the end, and unwind what is left; why it ended early, if the caller allows that."""
     stopped = None
     scope = asyncio.timeout(timeout)
     try:
@@ -130,21 +170,7 @@ async def infer(
             # All that there is to return is there by now.
             if not (partial and _take_back()):
                 raise
-    if remember and (changed := inferences[0].changed()):
-        warnings.warn(
-            f"remember=True keeps nothing of {', '.join(changed)}: a list, dict, set or global "
-            "that it names has changed, and it may decide otherwise now. To keep results of your "
-            "own in it, use functools.cache",
-            stacklevel=2,
-        )
-    found = [inference.posterior(stopped=stopped) for inference in inferences]
-    if len(found) == 1:
-        return found[0]
-    pooled = Posterior.pool(found)
-    # They waited for the same passes, side by side.
-    longest = max((run.stats.seconds for run in found), key=lambda parts: sum(parts.values()))
-    pooled.stats = replace(pooled.stats, seconds=longest)
-    return pooled
+    return stopped
 
 
 def _reason(error: BaseException, scope: asyncio.Timeout, partial: bool) -> str | None:
@@ -171,14 +197,16 @@ def run(model: Model, *args: Any, **options: Any) -> Posterior:
     >>> run(coin, n_particles=4, seed=0, progress=False)
     <Posterior: 4 particles, 2 values, ESS 4.0, log_ml 0.00>
     """
-    try:
+    with suppress(RuntimeError):
         asyncio.get_running_loop()
-    except RuntimeError:
+        raise ModelError(
+            "run(...) was called where an event loop is running already (a notebook, or async "
+            "code): write `posterior = await infer(...)`"
+        )
+    try:
         return asyncio.run(infer(model, *args, **options))
-    raise ModelError(
-        "run(...) was called where an event loop is running already (a notebook, or async "
-        "code): write `posterior = await infer(...)`"
-    )
+    except KeyboardInterrupt as error:
+        raise interrupted(error) from None
 
 
 async def check_replay(model: Model, *args: Any, seed: int = 0) -> None:
@@ -197,7 +225,7 @@ async def check_replay(model: Model, *args: Any, seed: int = 0) -> None:
     awrs_ppl.errors.ReplayError: ...
     """
     alone = Resampling.of("stratified", 0.0)
-    inference = Inference(model, args, 1, alone, _streams(seed), False, VerdictCache())
+    inference = Inference(model, args, 1, alone, _streams(seed), Bars(False, 1), VerdictCache())
     try:
         await inference.run()
     finally:

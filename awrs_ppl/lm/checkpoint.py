@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,13 @@ from huggingface_hub.utils import (
     enable_progress_bars,
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
-from transformers.utils import logging
+from transformers.utils import logging as theirs
 
 from awrs_ppl._messages import quoted
 
 __all__ = ["load_checkpoint", "load_tokenizer", "require_found"]
+
+_log = logging.getLogger(__name__)
 
 
 def require_found(name_or_path: str) -> None:
@@ -65,6 +69,7 @@ def load_tokenizer(name_or_path: str, kept: bool = False) -> Any:
 def load_checkpoint(name_or_path: str, dtype: torch.dtype) -> Any:
     """The model, on the CPU. Raises `ValueError` for one of another kind, or with weights missing,
     and `OSError` if there is none."""
+    start = time.perf_counter()
     with _no_bar_of_weights():
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -83,6 +88,8 @@ def load_checkpoint(name_or_path: str, dtype: torch.dtype) -> Any:
             ) from error
     model, info = loaded
     _require_weights(name_or_path, model, info["missing_keys"])
+    kind, seconds = type(model).__name__, time.perf_counter() - start
+    _log.info("loaded %s from %s, %s, in %.1f s", kind, name_or_path, dtype, seconds)
     return model
 
 
@@ -103,15 +110,15 @@ def _no_bar_of_weights() -> Iterator[None]:
     Its switch also turns off the bars of downloads: these are wanted, and turned on again.
     """
     downloads = not are_progress_bars_disabled()
-    if not logging.is_progress_bar_enabled():
+    if not theirs.is_progress_bar_enabled():
         yield
         return
-    logging.disable_progress_bar()
+    theirs.disable_progress_bar()
     if downloads:
         enable_progress_bars()
     try:
         yield
     finally:
-        logging.enable_progress_bar()
+        theirs.enable_progress_bar()
         if not downloads:
             disable_progress_bars()

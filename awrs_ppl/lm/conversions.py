@@ -112,8 +112,10 @@ def _install(
         fresh.mkdir(mode=0o700)
         gguf = file_in(spare)
         _log.warning("awrs_ppl: converting %s, once; this takes about a minute", name)
+        start = time.perf_counter()
         with _system_errors():
             convert(gguf, fresh, dtype)
+        _log.info("converted %s into %s in %.0f s", name, target, time.perf_counter() - start)
         sizes = {file.name: file.stat().st_size for file in sorted(fresh.iterdir())}
         mark = json.dumps({"sha256": sha256, "sizes": sizes}, indent=1)
         (fresh / _MARK).write_text(mark, encoding="utf-8")
