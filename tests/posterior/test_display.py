@@ -1,21 +1,21 @@
-"""HTML in a browser: no script runs, nothing overflows, all can be read. And progress."""
+"""HTML in a browser: no script runs, nothing overflows, all is aligned and can be read."""
 
 from __future__ import annotations
 
-import io
+import asyncio
+import json
 import math
 import os
 import shutil
-import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from awrs_ppl import Bernoulli, Categorical, Context, ModelError, Posterior, ToyLM, infer, predicate
-from awrs_ppl.inference import _progress
+from awrs_ppl import Bernoulli, Categorical, Context, Posterior, ToyLM, infer, predicate
+from awrs_ppl.inference._progress import StepInfo
 from awrs_ppl.potentials import Regex
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -111,27 +111,154 @@ async def hostile() -> Posterior:
     return posterior
 
 
-POSTERIORS = {f.__name__: f for f in (healthy, degenerate, all_dead, hostile)}
+async def of_values(values: list[Any], weights: list[float] | None = None) -> Posterior:
+    async def model(ctx: Context) -> Any:
+        return values[await ctx.sample(Categorical(list(range(len(values))), weights))]
 
-# The pages that a result stands in: a plain one, and what a notebook's style sheet asks for.
-NOTEBOOK = """
-.notebook { font: 13px/1.5 system-ui, sans-serif; }
-.notebook table { table-layout: fixed; border: none; font-size: 12px; margin: 0 auto 1em; }
-.notebook td, .notebook th { text-align: right; vertical-align: middle; padding: .5em .5em;
-  max-width: none; white-space: normal; }
-.notebook thead { border-bottom: 1px solid; }
-.notebook tbody tr:nth-child(odd) { background: #f5f5f5; }
-.notebook :not(pre) > code { background: #eee; padding: 1px 5px; }
+    return await infer(model, n_particles=4 * len(values), seed=0, progress=False)
+
+
+async def labels() -> Posterior:
+    return await of_values(["positive", "negative", "neutral", True, 3.5, None], [6, 3, 2, 1, 1, 1])
+
+
+@dataclass
+class Person:
+    name: str
+    roles: list[str]
+    address: dict[str, Any]
+
+
+async def records() -> Posterior:
+    """Long values of one shape, which differ late: dicts, dataclasses, JSON."""
+    address = {"street": "Unter den Linden", "number": 77, "postcode": "10117", "city": "Berlin"}
+    roles = ["translator", "editor", "reader of proofs", "keeper of the archive"]
+    plain = [
+        {"name": "Anna Amalia", "roles": roles, "address": address | {"number": number}}
+        for number in (1, 2, 3)
+    ]
+    return await of_values(
+        [
+            *plain,
+            Person("Anna Amalia", roles, address),
+            json.dumps(plain[0]),
+            json.dumps({"rows": [plain[1]] * 40}),
+            json.dumps({"rows": [plain[1]] * 39 + [plain[2]]}),
+        ]
+    )
+
+
+QUERY = """SELECT a.name, count(*) AS works
+FROM authors AS a
+JOIN books AS b ON b.author = a.id
+WHERE b.year BETWEEN {} AND 1900 AND a.name LIKE '%"%'
+GROUP BY a.name
+ORDER BY works DESC
+LIMIT 10;"""
+
+
+async def queries() -> Posterior:
+    return await of_values([QUERY.format(year) for year in (1800, 1850)] + ["SELECT 1", "SELECT 2"])
+
+
+POEM = """Whose woods these are I think I know,
+his house is in the village though;  
+   he will not see me stopping here
+to watch his {} fill up with snow."""  # noqa: W291
+
+
+async def poems() -> Posterior:
+    long = "\n\n".join(POEM.format(i) for i in range(12))
+    return await of_values([POEM.format("woods"), POEM.format("fields"), long, long + "\nEnd."])
+
+
+async def hostile_values() -> Posterior:
+    return await of_values(
+        [*HOSTILE, "שלום עולם — مرحبا", "👩‍👩‍👧 🙂 zero\u200bwidth\ufeff", "\\x1b"]
+    )
+
+
+async def many() -> Posterior:
+    return await of_values([f"value {i}, which is one of two hundred" for i in range(200)])
+
+
+async def cut_short() -> Posterior:
+    """Some have finished, others are in the midst of a text."""
+    lm = ToyLM(["a", "b", " the", " cat", " sat"], seed=1)
+    task = asyncio.current_task()
+    assert task is not None
+
+    def stop(info: StepInfo) -> None:
+        if info.step == 9:
+            task.cancel()  # as the stop button of a notebook does
+
+    async def model(ctx: Context) -> str:
+        kind = await ctx.sample(Categorical(["none", "short", "long"]), name="kind")
+        if kind == "none":
+            return kind
+        most = 4 if kind == "short" else 40
+        text = await ctx.generate(lm("a"), max_tokens=most, name="text")
+        return f"{kind}: {text}"
+
+    options: dict[str, Any] = {"n_particles": 12, "seed": 5, "progress": stop, "partial": True}
+    return await infer(model, ess_threshold=0, **options)
+
+
+async def timed_out() -> Posterior:
+    """Nothing had finished."""
+    lm = ToyLM(["a", "\n", " the", " cat", "<b>"], seed=1)
+
+    async def forever(ctx: Context) -> None:
+        await ctx.generate(lm("a"), max_tokens=12)
+        await ctx.call(asyncio.sleep, 3600)
+
+    return await infer(forever, n_particles=8, seed=5, progress=False, timeout=1.0)
+
+
+POSTERIORS = {
+    f.__name__: f
+    for f in (
+        *(labels, records, queries, poems, hostile_values, many),
+        *(healthy, degenerate, all_dead, hostile, cut_short, timed_out),
+    )
+}
+
+# The pages that a result stands in: a plain one, and two with what the style sheets of notebooks
+# do, by selectors that weigh as much: JupyterLab's, which nbconvert has too, and VS Code's.
+PLAIN = ":root { color-scheme: light dark }"
+LAB = """
+.lab { font: 14px/1.6 system-ui, sans-serif; padding-right: 20px; }
+.lab table { table-layout: fixed; border: none; font-size: 13px; margin: 0 auto 1em; color: %s; }
+.lab td, .lab th, .lab tr { vertical-align: middle; padding: .5em; line-height: normal;
+  max-width: none; white-space: normal; border: none; }
+:not(.markdown).lab td, :not(.markdown).lab th, :not(.markdown).lab tr { text-align: right; }
+.lab th { font-weight: bold; }
+.lab tbody tr:nth-child(odd) { background: %s; }
+.lab tbody tr:nth-child(even) { background: %s; }
+.lab p { margin: 0 0 1em; }
+.lab svg { max-width: 100%%; height: auto; }
+.themed .lab code { background: %s; font-size: inherit; white-space: pre-wrap; padding: 0; }
+.themed .lab :not(pre) > code { background: %s; padding: 1px 5px; }
 """
+CODE = """
+body { font: 13px/1.4 system-ui, sans-serif; }
+table, thead, tr, th, td, tbody { border: none !important; border-spacing: 0; }
+table { width: 100%%; }
+table, th, tr { text-align: left !important; vertical-align: middle; }
+thead { font-weight: bold; background-color: rgba(130, 130, 130, .16); }
+th, td { padding: 4px 8px; }
+tr:nth-child(even) { background-color: rgba(130, 130, 130, .08); }
+body { background: %s; color: %s; }
+"""
+LAB_LIGHT = LAB % ("#212121", "#fff", "#f5f5f5", "#fff", "#eee")
+LAB_DARK = LAB % ("#ffffffdd", "#111", "#222", "#111", "#333")
 THEMES = {
-    "plain light": ("light", ":root { color-scheme: light dark }"),
-    "plain dark": ("dark", ":root { color-scheme: light dark }"),
-    "notebook light": ("light", f"{NOTEBOOK} body {{ background: #fff; color: rgba(0,0,0,.87) }}"),
-    "notebook dark": (
-        "dark",
-        f"{NOTEBOOK} body {{ background: #111; color: rgba(255,255,255,.87) }}",
-    ),
-    "grey light": ("light", f"{NOTEBOOK} body {{ background: #fff; color: #616161 }}"),
+    "plain light": ("light", PLAIN),
+    "plain dark": ("dark", PLAIN),
+    "lab light": ("light", f"{LAB_LIGHT} body {{ background: #fff; color: rgba(0,0,0,.87) }}"),
+    "lab dark": ("dark", f"{LAB_DARK} body {{ background: #111; color: rgba(255,255,255,.87) }}"),
+    "code light": ("light", CODE % ("#fff", "#616161")),
+    "code dark": ("dark", CODE % ("#1e1e1e", "#ccc")),
 }
 
 # What is measured on the page. Colours are drawn, so that the browser itself mixes them.
@@ -176,6 +303,23 @@ for (const element of root.querySelectorAll('*')) {
   if (contrast < 4.5)
     found.faint.push([element.tagName, element.textContent.slice(0, 40), contrast]);
 }
+const box = (e) => e.getBoundingClientRect();
+// Where the characters of a cell are, not its box.
+const ink = (e) => { const range = document.createRange(); range.selectNodeContents(e);
+  return range.getBoundingClientRect(); };
+const table = root.querySelector('table');
+found.rows = table ? [...table.tBodies[0].rows].map((row) => {
+  const [number, track, value] = row.cells;
+  const bar = track && track.querySelector('.awrs-bar');
+  const code = value && value.querySelector('code');
+  return { share: number.textContent, text: value ? value.textContent : '', isValue: !!code,
+    number: number.textContent ? ink(number).right : null, numberTop: ink(number).top,
+    track: bar && box(track.firstChild).left, width: bar && box(track.firstChild).width,
+    bar: bar && box(bar).width, left: value && ink(value).left, top: value && ink(value).top,
+    lines: code && box(code).height / parseFloat(getComputedStyle(code).lineHeight),
+    size: parseFloat(getComputedStyle(code || number).fontSize),
+    shade: getComputedStyle(row).backgroundColor, of: row.parentElement.rows.length }; }) : [];
+found.heads = table ? [...table.tHead.rows[0].cells].map((e) => [ink(e).left, ink(e).right]) : [];
 found.scrolls = document.documentElement.scrollWidth > width;
 found.outside = [...document.body.children].filter((e) => !e.contains(root)).map((e) => e.tagName);
 found.width = window.innerWidth;
@@ -186,7 +330,7 @@ return found;
 def page_of(content: str, style: str) -> str:
     return (
         f'<!doctype html><html><head><meta charset="utf-8"><style>body {{ margin: 8px }} {style}'
-        f'</style></head><body><div class="notebook">{content}</div></body></html>'
+        f'</style></head><body class="themed"><div class="lab">{content}</div></body></html>'
     )
 
 
@@ -236,7 +380,7 @@ async def test_posterior_in_a_browser_fits_and_can_be_read(
     for theme, (scheme, style) in THEMES.items():
         path = tmp_path / "page.html"
         path.write_text(page_of(posterior._repr_html_(), style), encoding="utf-8")
-        for width in (400, 1200):
+        for width in (500, 1200):
             found = measured(browser, path, width, scheme)
             picture(browser, f"{name} {theme} {width}".replace(" ", "_"), width)
             assert found["width"] == width
@@ -246,6 +390,30 @@ async def test_posterior_in_a_browser_fits_and_can_be_read(
             assert not found["scrolls"], (theme, width)
             assert found["faint"] == [], (theme, width)
             assert found["texts"] > 20
+            assert_aligned(found, theme)
+
+
+def assert_aligned(found: dict[str, Any], theme: str) -> None:
+    """Numbers end, bars and values begin at one line each, under their titles; all differ."""
+    rows = found["rows"]
+    ends, bars, begins = (
+        [row[key] for row in rows if row[key] is not None] for key in ("number", "track", "left")
+    )
+    (_, title_end), _, (title_begin, _) = found["heads"]
+    for places, title in ((ends, title_end), (bars, None), (begins, title_begin)):
+        if places:
+            assert max(places) - min(places) < 1.5, theme
+            assert title is None or abs(places[0] - title) < 1.5, theme
+    for row in rows:
+        assert row["size"] >= 11, theme
+        assert row["shade"] == "rgba(0, 0, 0, 0)", theme
+        if row["share"]:
+            assert abs(row["numberTop"] - row["top"]) < 5, theme
+        if row["bar"] is not None and not row["share"].startswith("<"):
+            share = float(row["share"].removesuffix(" %")) / 100
+            assert row["bar"] / row["width"] == pytest.approx(share, abs=0.02), theme
+    texts = [row["text"] for row in rows if row["isValue"]]
+    assert len(set(texts)) == len(texts), theme
 
 
 @needs_browser
@@ -283,103 +451,8 @@ async def test_parts_of_a_result_in_a_browser_fit_and_can_be_read(
         posterior = Posterior.pool(runs)
         path = tmp_path / "page.html"
         content = getattr(posterior, what)()._repr_html_()
-        path.write_text(page_of(content, THEMES["notebook dark"][1]), encoding="utf-8")
+        path.write_text(page_of(content, THEMES["lab dark"][1]), encoding="utf-8")
         found = measured(browser, path, 400, "dark")
         picture(browser, f"{what}_{name}", 400)
         assert found["wide"] == found["faint"] == found["strays"] == []
         assert not found["attacked"]
-
-
-# --- while it runs --------------------------------------------------------------------------
-
-
-async def waiting(ctx: Context) -> None:
-    for _ in range(5):
-        await ctx.factor(-0.5 * await ctx.sample(Bernoulli(0.5)))
-
-
-async def nested(ctx: Context) -> float:
-    inner = await ctx.call(infer, waiting)
-    await ctx.factor(-1.0)
-    return inner.log_ml
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.fixture
-def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-
-
-@pytest.mark.usefixtures("nowhere")
-async def test_bar_in_a_terminal_is_removed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = Terminal()
-    monkeypatch.setattr(sys, "stderr", shown)
-    await infer(waiting, n_particles=7, seed=0)
-    lines = shown.getvalue().split("\r")
-    assert any("7 particles: 0 steps" in line for line in lines)
-    assert "\n" not in shown.getvalue()
-    assert lines[-1].strip() == ""  # it is taken away at the end
-
-
-@pytest.mark.usefixtures("nowhere")
-async def test_nested_inferences_have_one_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = Terminal()
-    monkeypatch.setattr(sys, "stderr", shown)
-    for _ in range(2):  # the second time it is shown again
-        await infer(nested, n_particles=3, seed=0)
-    assert shown.getvalue().count("3 particles: 0 steps") == 2
-    assert "10 particles" not in shown.getvalue()
-
-
-@pytest.mark.usefixtures("nowhere")
-async def test_progress_in_a_log_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", shown)
-    posterior = await infer(waiting, n_particles=7, seed=0)
-    assert shown.getvalue() == ""  # it was over soon
-    monkeypatch.setattr(_progress, "_EVERY", 0.0)
-    await infer(waiting, n_particles=7, seed=0)
-    lines = shown.getvalue().splitlines()
-    assert len(lines) == len(posterior.history)
-    assert lines[-1].startswith("7 particles: 5 steps in 0 s, ess=")
-    assert lines[-1].endswith(", alive=7")
-    assert "\r" not in shown.getvalue()
-
-
-@pytest.mark.usefixtures("nowhere")
-async def test_progress_shows_what_survived_resampling(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def model(ctx: Context) -> None:
-        for _ in range(3):
-            await ctx.factor(-2.0 * await ctx.sample(Bernoulli(0.5)))
-
-    shown = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", shown)
-    monkeypatch.setattr(_progress, "_EVERY", 0.0)
-    posterior = await infer(model, n_particles=9, seed=0, ess_threshold=1.0)
-    survived = posterior.diagnose().survived
-    assert survived is not None
-    assert shown.getvalue().splitlines()[-1].endswith(f", survived={100 * survived:.1f} %")
-
-
-@pytest.mark.usefixtures("nowhere")
-async def test_progress_switched_off_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = Terminal()
-    monkeypatch.setattr(sys, "stderr", shown)
-    await infer(waiting, seed=0, progress=False)
-    with pytest.raises(ModelError, match="timeout=-1"):
-        await infer(waiting, timeout=-1)
-    assert shown.getvalue() == ""
-    monkeypatch.setattr(sys, "stderr", None)
-    await infer(waiting, seed=0)
-
-
-async def test_bar_in_a_notebook_without_widgets_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", shown)
-    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
-    await infer(waiting, n_particles=7, seed=0)
-    assert "\r7 particles: 0 steps" in shown.getvalue()
