@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import regex
 
+from awrs_ppl.potentials.json.form import ESCAPE, GAP
 from awrs_ppl.potentials.json.numbers import EXPONENT_DIGITS, read
 from awrs_ppl.potentials.json.rules import Place, Rules
 from awrs_ppl.tokens.text import decode
 
-__all__ = ["GAP", "State", "advance", "is_document", "start"]
+__all__ = ["State", "advance", "is_document", "start"]
 
-# The space between two parts of a document: at most one line break, then an indentation.
-GAP = r"(\r?\n)?[ \t]{0,40}"
 DEPTH = 32
 DIGITS = 400
 
@@ -28,6 +28,7 @@ _ESCAPE = regex.compile(
     rb'\\(?:["\\/bfnrt]|u(?:[0-9a-ce-fA-CE-F][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}'
     rb"|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}))"
 )
+_NEEDED = regex.compile(ESCAPE.encode())
 _WORDS = (b"true", b"false", b"null")
 
 # What the text ends in, or what may come next.
@@ -36,13 +37,14 @@ _VALUE, _VALUE_OR_END, _KEY, _KEY_OR_END = "value", "value or ]", "key", "key or
 _COLON, _MORE, _NOTHING = ":", ", or bracket", "nothing"
 
 Places = tuple[Place, ...]
+Judge = Callable[[bytes], bool] | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Open:
     """An object or array that is not closed yet.
 
-    It begins at `at`; `places` must hold for it; `names` are the keys it can still have, if
+    It begins at `at`; `places` must hold for it; `names` are the keys that can come next, if
     they are known; `room` is how many members or items it can have.
     """
 
@@ -76,13 +78,15 @@ def start(rules: Rules) -> State:
     return State(b"", b"", _VALUE, rules.root)
 
 
-def advance(rules: Rules, state: State, data: bytes) -> State | None:
-    """The state after `data`; None if no document has this prefix."""
+def advance(rules: Rules, state: State, data: bytes, is_valid: Judge = None) -> State | None:
+    """The state after `data`; None if no document has this prefix.
+
+    `is_valid` judges what the rules allow, without gaps, at the byte that closes the document."""
     try:
         pending = decode(state.pending + data)[1]
     except UnicodeDecodeError:
         return None
-    reader = _Reader(rules, state)
+    reader = _Reader(rules, state, is_valid)
     if not reader.read(data) or not reader.key_may_continue(len(pending)):
         return None
     return State(
@@ -97,18 +101,19 @@ def advance(rules: Rules, state: State, data: bytes) -> State | None:
     )
 
 
-def is_document(rules: Rules, state: State) -> bool:
+def is_document(rules: Rules, state: State, is_valid: Judge = None) -> bool:
     """Whether the text is a whole document. A number is judged now, all else was when closed."""
     if state.expects == _IN_NUMBER and not state.opened:
-        return _Reader(rules, state).close_number()
+        return _Reader(rules, state, is_valid).close_number()
     return state.expects == _NOTHING
 
 
 class _Reader:
     """A state that changes. False everywhere says that no document has this prefix."""
 
-    def __init__(self, rules: Rules, state: State) -> None:
+    def __init__(self, rules: Rules, state: State, is_valid: Judge) -> None:
         self.rules = rules
+        self.is_valid = is_valid
         self.text = bytearray(state.text)
         self.gap = state.gap
         self.expects = state.expects
@@ -144,6 +149,8 @@ class _Reader:
         if self.expects == _NOTHING:
             return False
         if byte in b" \t\r\n":
+            if self.text and self.rules.form.compact:
+                return False
             self.gap += byte
             return _GAP.fullmatch(self.gap, partial=True) is not None
         if not _GAP.fullmatch(self.gap):
@@ -190,7 +197,8 @@ class _Reader:
         self.text += byte
         if self.escape:
             self.escape += 1
-            match = _ESCAPE.fullmatch(self.text[-self.escape :], partial=True)
+            form = _NEEDED if self.rules.form.compact else _ESCAPE
+            match = form.fullmatch(self.text[-self.escape :], partial=True)
             if match is not None and not match.partial:
                 self.escape = 0
             return match is not None
@@ -233,8 +241,12 @@ class _Reader:
         names = top.names
         if key in top.keys or (names is not None and key not in names):
             return False
-        names = None if names is None else names - {key}
-        self.opened[-1] = replace(top, keys=top.keys | {key}, names=names)
+        if not self.rules.following(top.places, top.keys, frozenset({key})):
+            return False
+        keys = top.keys | {key}
+        if names is not None:
+            names = self.rules.names(top.places, keys)
+        self.opened[-1] = replace(top, keys=keys, names=names)
         self.expects = _COLON
         return self.demand(self.rules.member(top.places, key))
 
@@ -276,6 +288,8 @@ class _Reader:
             text = bytes(self.text[at:])
             if not self.rules.holds(self.places, read(text), text):
                 return False
+        if not self.opened and self.is_valid and not self.is_valid(bytes(self.text)):
+            return False
         self.places = ()
         if self.opened:
             top = self.opened[-1]

@@ -18,6 +18,13 @@ _TIME = (
 )
 _PERIOD = r"T(?:\d+H(?:\d+M(?:\d+S)?)?|\d+M(?:\d+S)?|\d+S)"
 _DAYS = r"(?:\d+Y(?:\d+M(?:\d+D)?)?|\d+M(?:\d+D)?|\d+D)"
+_CLOCK = (
+    r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,6})?)?"
+    r"(?:Z|[+\-](?:[01]\d|2[0-3]):[0-5]\d)?"
+)
+_SPAN = r"(?:\d{1,9}Y(?:\d{1,9}D)?|\d{1,9}D)"
+_SECONDS = r"\d{1,9}(?:\.\d{1,6})?S"
+_HOURS = rf"(?:\d{{1,9}}H(?:\d{{1,9}}M)?(?:{_SECONDS})?|\d{{1,9}}M(?:{_SECONDS})?|{_SECONDS})"
 _BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9\-]*[A-Za-z0-9])?"
 _ATOM = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+"
@@ -51,6 +58,11 @@ OUTLINES: dict[str, str] = {
     "uri-template": rf"^(?:{_LITERAL}|\{{[+#.\/;?&=,!@|]?{_VARIABLE}(?:,{_VARIABLE})*\}})*$",
     "json-pointer": f"^{_POINTER}$",
     "relative-json-pointer": rf"^(?:0|[1-9]\d*)(?:#|{_POINTER})$",
+    # Of Python's types, as ISO 8601 and pydantic have them: with or without a time zone.
+    "python-date": f"^{_DATE}$",
+    "python-time": f"^{_CLOCK}$",
+    "python-date-time": f"^{_DATE}[T ]{_CLOCK}$",
+    "python-duration": rf"^[+\-]?P(?:{_SPAN}(?:T{_HOURS})?|T{_HOURS})$",
     # To a mask these are the strings with anything in them.
     **dict.fromkeys(("idn-email", "idn-hostname", "regex"), "^[^]*$"),
 }
@@ -62,6 +74,7 @@ _SINCE = {
         "relative-json-pointer",
     ),
     2019: ("duration", "uuid"),
+    2020: ("python-date", "python-date-time", "python-time", "python-duration"),
 }
 
 
@@ -85,6 +98,11 @@ def _is_date(text: str) -> bool:
     year, month, day = int(text[:4]), int(text[5:7]), int(text[8:10])
     # The year 0 is a leap year, and no year of Python's.
     return day <= calendar.monthrange(year or 2000, month)[1]
+
+
+def _has_year(text: str) -> bool:
+    """Whether the date at the beginning is one of Python's."""
+    return text[:4] != "0000" and _is_date(text[:10])
 
 
 def _is_time(text: str) -> bool:
@@ -206,6 +224,8 @@ def _is_regex(text: str) -> bool:
 _FURTHER: dict[str, Callable[[str], bool]] = {
     "date": _is_date,
     "time": _is_time,
+    "python-date": _has_year,
+    "python-date-time": _has_year,
     "date-time": lambda text: _is_date(text[:10]) and _is_time(text[11:]),
     "ipv6": _is_ipv6,
     "hostname": _is_hostname,

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from awrs_ppl.potentials.json.form import is_in_order
 from awrs_ppl.potentials.json.formats import formats_of, is_format
 from awrs_ppl.potentials.json.limits import search, timed
 from awrs_ppl.potentials.json.numbers import (
+    DIGITS,
+    has_digits,
     is_integral,
     is_multiple,
     is_number,
@@ -32,8 +35,11 @@ def draft_number(validator: Any) -> int:
     return next(number for part, number in _DRAFTS.items() if part in name)
 
 
-def full(validator: Any) -> Any:
-    """The validator of a draft, with all its keywords, and an end to its checks."""
+def full(validator: Any, *, ordered: bool = False) -> Any:
+    """The validator of a draft, with all its keywords, and an end to its checks.
+
+    With `ordered` also of the order of keys; what a schema excludes it excludes in any order.
+    """
     from jsonschema.validators import extend
 
     draft = draft_number(validator)
@@ -54,8 +60,14 @@ def full(validator: Any) -> Any:
         "additionalItems": _additional_items,
         "unevaluatedProperties": unevaluated_properties,
         "unevaluatedItems": unevaluated_items,
+        DIGITS: _keyword(has_digits),
     }
-    keywords = validator.VALIDATORS | {k: v for k, v in own.items() if k in validator.VALIDATORS}
+    if ordered:
+        plain = full(validator)
+        own["properties"] = _in_order(validator.VALIDATORS["properties"])
+        own["not"], own["if"] = _not(plain), _if(plain)
+    known_keywords = {*validator.VALIDATORS, DIGITS}
+    keywords = validator.VALIDATORS | {k: v for k, v in own.items() if k in known_keywords}
     types = validator.TYPE_CHECKER
     if draft > 4:
         types = types.redefine("integer", lambda _, value: is_integral(value))
@@ -138,6 +150,38 @@ def _additional_properties(check: Any, rest: Any, value: Any, schema: Any) -> It
         for key, item in value.items():
             if key not in named and not any(search(p, key) for p in patterns):
                 yield from check.descend(item, rest, path=key)
+
+
+def _in_order(base: Check) -> Check:
+    def properties(check: Any, named: Any, value: Any, schema: Any) -> Iterator[Any]:
+        if check.is_type(value, "object") and not is_in_order(value, schema):
+            yield _wrong(value)
+        yield from base(check, named, value, schema) or ()
+
+    return properties
+
+
+def _not(plain: Any) -> Check:
+    def check_not(check: Any, excluded: Any, value: Any, _: Any) -> Iterator[Any]:
+        if _holds(plain, check, excluded, value):
+            yield _wrong(value)
+
+    return check_not
+
+
+def _if(plain: Any) -> Check:
+    def check_if(check: Any, condition: Any, value: Any, schema: Any) -> Iterator[Any]:
+        branch = "then" if _holds(plain, check, condition, value) else "else"
+        if branch in schema:
+            yield from check.descend(value, schema[branch], schema_path=branch)
+
+    return check_if
+
+
+def _holds(kind: Any, check: Any, schema: Any, value: Any) -> bool:
+    """Whether a schema beside another holds, judged by another kind of validator."""
+    beside = kind(schema, registry=check._registry, _resolver=check._resolver)
+    return bool(beside.is_valid(value))
 
 
 def _additional_items(check: Any, rest: Any, value: Any, schema: Any) -> Iterator[Any]:

@@ -10,13 +10,16 @@ from decimal import Decimal
 from typing import Any, TypeGuard
 
 __all__ = [
+    "DIGITS",
     "Scientific",
+    "has_digits",
     "is_integral",
     "is_multiple",
     "is_number",
     "is_plain",
     "read",
     "read_digits",
+    "room_for_digits",
     "same",
     "written_out",
 ]
@@ -25,6 +28,9 @@ __all__ = [
 EXPONENT_DIGITS = 6
 # A number with more digits on one side of its point is not written out for a mask.
 PLAIN_DIGITS = 30
+# A keyword of our own, for what a class says of a number: it has no exponent, and at most so many
+# digits in all and behind the point. Its value is these two, each a number or null.
+DIGITS = "x-awrs-digits"
 
 
 class Scientific(Decimal):
@@ -103,3 +109,24 @@ def same(value: Any) -> Any:
     if isinstance(value, list):
         return ("list", *map(same, value))
     return value
+
+
+def has_digits(most: list[int | None], value: int | Decimal) -> bool:
+    """The keyword `DIGITS`: without an exponent, and no more digits; one 0 before the point."""
+    if isinstance(value, Scientific):
+        return False
+    whole, _, part = f"{Decimal(value):f}".lstrip("-").partition(".")
+    size, places = room_for_digits(most)
+    digits = len(part) + (len(whole) if whole != "0" else 0)
+    return all(
+        limit is None or count <= limit
+        for count, limit in ((len(whole.lstrip("0")), size), (len(part), places), (digits, most[0]))
+    )
+
+
+def room_for_digits(most: list[int | None]) -> tuple[int | None, int | None]:
+    """The most digits before and behind the point, of the two numbers of `DIGITS`."""
+    total, places = most
+    if total is None:
+        return None, places
+    return (total, total) if places is None else (max(total - places, 0), min(places, total))

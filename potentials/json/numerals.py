@@ -11,13 +11,16 @@ from fractions import Fraction
 from typing import Any
 
 from awrs_ppl.potentials.json.numbers import (
+    DIGITS,
     EXPONENT_DIGITS,
+    PLAIN_DIGITS,
     is_multiple,
     is_plain,
+    room_for_digits,
     written_out,
 )
 
-__all__ = ["EXPONENT", "INTEGER_ALONE", "NUMBER", "equal", "numerals"]
+__all__ = ["EXPONENT", "INTEGER_ALONE", "NUMBER", "digits", "equal", "numerals"]
 
 # Most multiples of a step between two integers that a mask lists.
 STEPS = 200
@@ -97,6 +100,21 @@ def equal(values: Iterable[int | Decimal]) -> str:
     return "|".join(options)
 
 
+def digits(most: list[int | None]) -> str:
+    """Numbers of at most so many digits, as the keyword `DIGITS` says."""
+    size, places = room_for_digits(most)
+    if most[0] is not None and most[1] is None and most[0] <= PLAIN_DIGITS:
+        # The more before the point, the fewer behind it.
+        return "|".join(_sized(whole, most[0] - whole) for whole in range(most[0] + 1))
+    return _sized(size, places)
+
+
+def _sized(size: int | None, places: int | None) -> str:
+    whole = _WHOLE if size is None else rf"(?:0|[1-9][0-9]{{0,{size - 1}}})" if size else "0"
+    limit = "" if places is None else places
+    return rf"-?{whole}" + ("" if places == 0 else rf"(?:\.[0-9]{{1,{limit}}})?")
+
+
 def numerals(schemas: list[dict[str, Any]], *, whole: bool) -> list[str]:
     """Expressions that all match where the keywords of the schemas hold."""
     found = [INTEGER if whole else NUMBER]
@@ -111,4 +129,6 @@ def numerals(schemas: list[dict[str, Any]], *, whole: bool) -> list[str]:
         step = schema.get("multipleOf")
         if not whole and is_plain(step) and not is_multiple(step, 1):
             found.append(_with_decimals(step))
+        if DIGITS in schema:
+            found.append(digits(schema[DIGITS]))
     return found

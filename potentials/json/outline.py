@@ -11,23 +11,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from awrs_ppl.potentials.json.alternatives import Located, Together, expanded
-from awrs_ppl.potentials.json.document import GAP
-from awrs_ppl.potentials.json.numbers import is_number, is_plain
+from awrs_ppl.potentials.json.form import PLAIN
+from awrs_ppl.potentials.json.members import in_any_order, in_order, marks, repeated
+from awrs_ppl.potentials.json.numbers import DIGITS, is_number, is_plain
 from awrs_ppl.potentials.json.numerals import EXPONENT, INTEGER_ALONE, NUMBER, equal, numerals
 from awrs_ppl.potentials.json.rules import Rules
 from awrs_ppl.potentials.json.strings import ANYTHING, literal, matching, strings
 
 __all__ = ["outlines"]
 
-# Most items of an array that are written out.
-ITEMS = 200
 # Most characters of a grammar. llguidance cannot be interrupted, and compiles a million in about
 # half a second.
 SIZE = 3_000_000
 
 _TYPES = frozenset({"null", "boolean", "number", "string", "array", "object"})
 _NONE = frozenset[str]()
-_MISSING = object()
 
 
 def outlines(rules: Rules) -> Iterator[str]:
@@ -62,23 +60,15 @@ class _Outline:
         self.waiting: list[tuple[str, Together]] = []
 
     def whole(self, schemas: Together) -> str:
-        gap = GAP.replace("/", r"\x2f")
         self.lines += [
             "start: GAP? document",
-            r"GAP: /\r?\n[ \t]{0,40}|[ \t]{1,40}/",
             f"document: {self.value(schemas)}",
-            *(f"{name}: /{gap}{mark}{gap}/" for name, mark in (("COMMA", ","), ("COLON", ":"))),
-            *(
-                f"OPEN_{name}: /{mark}{gap}/"
-                for name, mark in (("ARRAY", r"\["), ("OBJECT", r"\{"))
-            ),
-            *(f"CLOSE_{name}: /{gap}{mark}/" for name, mark in (("ARRAY", "]"), ("OBJECT", r"\}"))),
-            rf"NO_ITEMS: /\[{gap}\]/",
-            rf"NO_MEMBERS: /\{{{gap}\}}/",
+            *marks(self.rules.form.gap),
         ]
         while self.waiting:
             name, own = self.waiting.pop()
-            self.lines.append(f"{name}: {' | '.join(self.kinds(own)) or self.never()}")
+            kinds = " | ".join(self.kinds(own)) or self.terminal(r"/\x00/")
+            self.lines.append(f"{name}: {kinds}")
             self.size += len(self.lines[-1])
             if self.size > SIZE:
                 raise _TooLarge
@@ -93,12 +83,6 @@ class _Outline:
             name = self.terminals[text] = f"T{len(self.terminals)}"
             self.size += len(text)
         return name
-
-    def fresh(self) -> str:
-        return f"part{len(self.lines)}"
-
-    def never(self) -> str:
-        return self.terminal(r"/\x00/")
 
     # --- values ---------------------------------------------------------------------------
 
@@ -129,7 +113,8 @@ class _Outline:
         for schema in schemas:
             values = schema.get("enum", [schema["const"]] if "const" in schema else None)
             if values is not None:
-                yield from self.constants(values, types)
+                digits = [DIGITS in schema for schema in schemas]
+                yield from self.constants(values, types, plain=any(digits))
                 return
         if "null" in types:
             yield '"null"'
@@ -144,15 +129,18 @@ class _Outline:
         if "object" in types:
             yield from self.object(own)
 
-    def constants(self, values: list[Any], types: frozenset[str]) -> Iterator[str]:
-        """One of the values, as far as they have the types."""
+    def constants(
+        self, values: list[Any], types: frozenset[str], *, plain: bool = False
+    ) -> Iterator[str]:
+        """One of the values, as far as they have the types; `plain` is an integer's digits."""
         strings = [literal(value) for value in values if isinstance(value, str)]
         numbers = [value for value in values if is_number(value)]
         if strings and "string" in types:
-            yield self.terminal(rf"/\x22(?:{'|'.join(strings)})\x22/")
-        if numbers and "number" in types:
-            plain = all(map(is_plain, numbers))
-            yield self.numeric(equal(numbers) if plain else NUMBER)
+            yield self.text(rf"\x22(?:{'|'.join(strings)})\x22")
+        if numbers and "number" in types and plain:
+            yield self.terminal(f"/{equal(numbers)}/", f"/{INTEGER_ALONE}/")
+        elif numbers and "number" in types:
+            yield self.numeric(equal(numbers) if all(map(is_plain, numbers)) else NUMBER)
         yield from (f'"{name}"' for name, value in _WORDS if any(v is value for v in values))
         for value in values:
             if isinstance(value, list) and "array" in types:
@@ -163,7 +151,7 @@ class _Outline:
                     f"{self.key([name])} COLON ({self.constant(item)})"
                     for name, item in value.items()
                 )
-                yield _members(members) if value else "NO_MEMBERS"
+                yield in_any_order([members]) if value else "NO_MEMBERS"
 
     def constant(self, value: Any) -> str:
         return " | ".join(self.constants([value], _TYPES))
@@ -175,6 +163,8 @@ class _Outline:
         if whole and self.rules.is_draft4:
             # There a number with a point or an exponent is no integer.
             return self.terminal(*(f"/{text}/" for text in [INTEGER_ALONE, *texts]))
+        if any(DIGITS in schema for schema in schemas):
+            return self.terminal(*(f"/{text}/" for text in texts))
         return self.numeric(*texts)
 
     def numeric(self, *texts: str) -> str:
@@ -182,8 +172,12 @@ class _Outline:
         return self.terminal(f"{digits} /{EXPONENT}/")
 
     def string(self, schemas: list[dict[str, Any]]) -> str:
-        texts = strings(schemas, patterns=self.patterns)
-        return self.terminal(*(f"/{text}/" for text in texts))
+        return self.text(*strings(schemas, patterns=self.patterns))
+
+    def text(self, *texts: str) -> str:
+        """The name of a terminal: strings, with their quotes."""
+        plain = [PLAIN] if self.rules.form.compact else []
+        return self.terminal(*(f"/{text}/" for text in [*texts, *plain]))
 
     # --- arrays ---------------------------------------------------------------------------
 
@@ -202,10 +196,10 @@ class _Outline:
         rest = self.value(self.item(own, listed)) if high is None or listed < high else ""
         if "" in items:
             items, rest = items[: items.index("")], ""
-        tail = _repeated(rest, low - len(items) if items else low - 1, high, len(items) or 1)
+        tail = repeated(rest, low - len(items) if items else low - 1, high, len(items) or 1)
         for i, item in reversed(list(enumerate(items, 1))):
             if i < len(items):
-                self.lines.append(f"{(name := self.fresh())}: COMMA {tail}")
+                name = self.add(f"COMMA {tail}")
                 tail = name if i < low else f"{name}?"
             tail = f"{item} {tail}"
         if items or rest:
@@ -228,7 +222,7 @@ class _Outline:
     # --- objects --------------------------------------------------------------------------
 
     def key(self, names: list[str]) -> str:
-        return self.terminal(rf"/\x22(?:{'|'.join(map(literal, names))})\x22/")
+        return self.text(rf"\x22(?:{'|'.join(map(literal, names))})\x22")
 
     def object(self, own: Together) -> Iterator[str]:
         if not any(schema.get("required") or schema.get("minProperties") for schema, _ in own):
@@ -236,6 +230,11 @@ class _Outline:
         if any(schema.get("maxProperties") == 0 for schema, _ in own):
             return
         names = list(dict.fromkeys(n for schema, _ in own for n in schema.get("properties", ())))
+        speaking = [schema for schema, _ in own if schema.get("properties")]
+        if self.rules.form.ordered and len(speaking) == 1:
+            if text := self.ordered(own, names, are_last="additionalProperties" in speaking[0]):
+                yield text
+            return
         by_value: dict[str, list[str]] = {}
         for name in names:
             if value := self.value(self.member(own, name)):
@@ -243,7 +242,25 @@ class _Outline:
         members = [f"{self.key(group)} COLON {value}" for value, group in by_value.items()]
         members += self.others(own, names)
         if members:
-            yield _members(" | ".join(members))
+            yield in_any_order(members)
+
+    def ordered(self, own: Together, names: list[str], *, are_last: bool) -> str:
+        """Members in the order of their names; "" if an object cannot have them."""
+        required = {name for schema, _ in own for name in schema.get("required", ())}
+        named = []
+        for name in names:
+            if value := self.value(self.member(own, name)):
+                named.append((f"{self.key([name])} COLON {value}", name in required))
+            elif name in required:
+                return ""
+        others = list(self.others(own, names))
+        return in_order(named, others, are_last=are_last, add=self.add)
+
+    def add(self, text: str) -> str:
+        name = f"part{len(self.lines)}"
+        self.lines.append(f"{name}: {text}")
+        self.size += len(text)
+        return name
 
     def member(self, own: Together, name: str) -> Together:
         """What holds for the value of a key with a name."""
@@ -259,7 +276,7 @@ class _Outline:
     def others(self, own: Together, names: list[str]) -> Iterator[str]:
         """The members whose keys are none of the names."""
         without = [f"~{self.key(names)}"] if names else []
-        anything = f"/{ANYTHING}/"
+        anything = self.text(ANYTHING)
         patterns = [(p, i) for i, (s, _) in enumerate(own) for p in s.get("patternProperties", ())]
         for pattern, i in patterns:
             # What patterns of other schemas say of the same key is left to the check.
@@ -270,7 +287,7 @@ class _Outline:
                 if not schema.get("patternProperties")
             ]
             if value := self.value(tuple(subs)):
-                text = f"/{matching(pattern)}/" if self.patterns else anything
+                text = self.text(matching(pattern) or ANYTHING) if self.patterns else anything
                 yield f"{self.terminal(text, *without)} COLON {value}"
         rest = [(schema.get("additionalProperties", True), resolver) for schema, resolver in own]
         if value := self.value(tuple(rest)):
@@ -280,16 +297,3 @@ class _Outline:
 
 
 _WORDS = (("null", None), ("true", True), ("false", False))
-
-
-def _repeated(item: str, low: int, high: int | None, count: int) -> str:
-    """Items behind a comma each: `low` of them or more, and `high` less `count` at most."""
-    if not item:
-        return ""
-    low = max(low, 0) if low <= ITEMS else 0
-    most = "" if high is None or high - count > ITEMS else high - count
-    return f"(COMMA {item}){{{low},{most}}}"
-
-
-def _members(members: str) -> str:
-    return f"OPEN_OBJECT ({members}) (COMMA ({members}))* CLOSE_OBJECT"

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from awrs_ppl._messages import show
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials.json import limits
+from awrs_ppl.potentials.json.form import Form, Order
 from awrs_ppl.potentials.json.inspection import Inspection, draft_of, parse, separate
 from awrs_ppl.potentials.json.keywords import draft_number, full, in_outline
 from awrs_ppl.potentials.json.numbers import read_digits
@@ -26,6 +27,7 @@ _BASE = "https://schema.invalid/"
 Place = str
 # Some bytes of a text that has a number with an exponent.
 _EXPONENT = re.compile(rb"[0-9][eE]")
+_USUAL = Form()
 
 
 class Rules:
@@ -36,10 +38,11 @@ class Rules:
     through `allOf` and `$ref`, but not by alternatives, which are judged from outside.
     """
 
-    def __init__(self, text: str, name: str) -> None:
+    def __init__(self, text: str, name: str, form: Form = _USUAL) -> None:
         from referencing import Registry
 
         self.name = name
+        self.form = form
         self.schema = parse(text, name)
         validator, self.specification = draft_of(text, name)
         self.is_legacy = "prefixItems" not in validator.VALIDATORS
@@ -55,11 +58,12 @@ class Rules:
         inspection = Inspection(self.schema, self.specification, name, is_old=self.ref_alone)
         inspection.run(self.resolver)
         self._is_plain = inspection.is_plain
-        self._full = full(validator)(self.schema, registry=registry)
+        self._full = full(validator, ordered=form.ordered)(self.schema, registry=registry)
         self._outline = in_outline(validator)(self.schema, registry=registry)
         self.root: tuple[Place, ...] = ("",)
         self._validators: dict[tuple[bool, Place], Any] = {}
         self._expansions: dict[Place, list[tuple[Place, dict[str, Any]]]] = {}
+        self._orders: dict[Place, Order] = {}
 
     # --- complete values ------------------------------------------------------------------
 
@@ -129,13 +133,27 @@ class Rules:
             return None
         return tuple(place for place, schema in schemas.items() if schema is not True)
 
-    def names(self, places: tuple[Place, ...]) -> frozenset[str] | None:
-        """The only keys that an object can have; None if they are not so few."""
+    def names(
+        self, places: tuple[Place, ...], keys: frozenset[str] = frozenset()
+    ) -> frozenset[str] | None:
+        """The only keys that can come after these; None if they are not so few."""
         names: frozenset[str] | None = None
         for _, schema in self._expanded(places):
             if schema.get("additionalProperties") is False and not schema.get("patternProperties"):
                 own = frozenset(schema.get("properties", ()))
                 names = own if names is None else names & own
+        return None if names is None else self.following(places, keys, names - keys)
+
+    def following(
+        self, places: tuple[Place, ...], keys: frozenset[str], names: frozenset[str]
+    ) -> frozenset[str]:
+        """Those of the names that can come after these keys, by the order of the keys alone."""
+        for place, schema in self._expanded(places) if self.form.ordered else ():
+            if "properties" in schema:
+                order = self._orders.get(place)
+                if order is None:
+                    order = self._orders[place] = Order(schema)
+                names = order.following(keys, names)
         return names
 
     def room(self, places: tuple[Place, ...], kind: str) -> float:
