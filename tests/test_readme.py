@@ -38,7 +38,9 @@ def test_links_lead_to_files() -> None:
 
 
 async def _run(source: str, namespace: dict[str, Any]) -> None:
-    code = compile(source, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    # Without this module's own way to read annotations, which pydantic could not resolve there.
+    code = compile(source, "README.md", "exec", flags=flags, dont_inherit=True)
     result = eval(code, namespace)
     if inspect.isawaitable(result):
         await result
@@ -68,6 +70,10 @@ async def test_potentials_of_the_docs_give_their_weights() -> None:
     assert await even.complete(b"ab") == 0.0
     assert await even.complete(b"abc") == -math.inf
     assert await namespace["short"].complete(b"four") == -0.4
+    allowed, text = namespace["allowed"], namespace["text"]
+    assert namespace["invoice"].total * 2 == 3
+    assert await allowed.complete(text.encode()) == 0.0
+    assert await allowed.prefix(text.replace("1.5", "1.6").encode()) == -math.inf
 
 
 @pytest.mark.slow

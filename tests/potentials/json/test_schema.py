@@ -483,15 +483,17 @@ class Size:
 
 
 def test_types_that_pydantic_knows_are_schemas():
+    def written(value: Any) -> str:
+        return json.dumps(value, separators=(",", ":"))
+
     good = {"name": "Tom", "kind": "cat", "homes": [{"street": "Elm", "number": 12}]}
-    assert both(Person, json.dumps(good))
+    assert both(Person, written(good))
     for wrong in ({"kind": "cow"}, {"homes": [{"street": "", "number": 1}]}, {"name": None}):
-        assert not both(Person, json.dumps({**good, **wrong}))
-    assert both(Size, '{"height": null, "width": 3}')
-    assert not both(Size, '{"height": 2.5}')
-    assert both(list[int], "[1, 2]")
+        assert not both(Person, written({**good, **wrong}))
+    assert both(Size, '{"width":3,"height":null}')
+    assert not both(Size, '{"height":2.5}')
+    assert both(list[int], "[1,2]")
     assert not both(list[int], '["1"]')
-    assert JsonSchema(Person).key == JsonSchema(Person.model_json_schema()).key
     with pytest.raises(TypeError, match="pydantic has no schema"):
         JsonSchema(socket.socket)
 
