@@ -8,6 +8,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from awrs_ppl._extras import install
 from awrs_ppl._messages import show
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.potentials.json.numbers import DIGITS, read
@@ -77,9 +78,7 @@ def _schema(kind: Any) -> str:
     try:
         from pydantic import PydanticUserError, TypeAdapter
     except ImportError as error:
-        raise ImportError(
-            f'JsonSchema({kind!r}) needs pydantic: pip install "awrs-ppl[json]"'
-        ) from error
+        raise ImportError(f"JsonSchema({kind!r}) needs pydantic: {install('json')}") from error
     try:
         schema = TypeAdapter(kind).json_schema(schema_generator=_generator(), mode="validation")
         return json.dumps(schema, allow_nan=False)

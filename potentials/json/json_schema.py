@@ -20,6 +20,7 @@ from awrs_ppl.potentials.json.classes import is_valid, name_of, schema_of, valid
 from awrs_ppl.potentials.json.form import Form
 from awrs_ppl.potentials.json.outline import outlines
 from awrs_ppl.potentials.json.rules import Rules
+from awrs_ppl.tokens.text import as_bytes
 
 __all__ = ["JsonSchema"]
 
@@ -65,10 +66,7 @@ class JsonSchema(Product):
     - `compact`: no space between parts, and no escape that is not needed, as pydantic dumps JSON.
 
     Bound what can go on: `Field(max_length=24)` for strings and lists, `lt=100` for integers. In a
-    string all is allowed, so a small model may never come out of it. SmolLM2 135M, zero-shot with 8
-    particles, wrote an invoice of a customer, lines and a total: all lived with each of 5 seeds
-    (log evidence -53 to -103). With strings bounded alone 1 to 8 lived with each seed; with spaces
-    (`compact=False`) none did with 2 seeds, for they leave a model more room to stray.
+    string all is allowed, so a small model may never come out of it.
 
     Or `schema` is a dict or a bool, in the draft its `$schema` names, else 2020-12, and `ordered`
     and `compact` are False by default. With `ordered` the keys that `properties` names stand in its
@@ -169,12 +167,12 @@ class JsonSchema(Product):
         schema = json.loads(self.schema_text) if self._kind is None else self._kind
         return _made, (schema, self._options)
 
-    def parse(self, text: str) -> Any:
+    def parse(self, text: str | bytes) -> Any:
         """The object that a text is: of the class, or as `json.loads` reads it.
 
         Raises `ValueError` for a text that is not allowed, and says why.
         """
-        data = text.encode("utf-8", "surrogateescape")
+        data = as_bytes(text)
         if not all(_allows(part, data) for part in self._parts):
             raise ValueError(f"{self!r} does not allow {show(data)}: {self._reason(data)}")
         return json.loads(text) if self._kind is None else validator_of(self._kind)(text)

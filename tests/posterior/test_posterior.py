@@ -471,7 +471,7 @@ def test_export_without_its_package_names_the_extra(
     posterior = posterior_of([trace("a", 3)], history=[Sync(1.0, 1, None)])
     for module in [package, *(m for m in sys.modules if m.startswith(f"{package}."))]:
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf'{name} needs {package}: .*"awrs-ppl\[display\]"'):
+    with pytest.raises(ImportError, match=rf"{name} needs {package}: pip install .*\[display\]"):
         getattr(posterior, name)()
 
 
