@@ -25,7 +25,6 @@ from awrs_ppl import (
     Context,
     PaperAWRS,
     ToyLM,
-    Uniform,
     predicate,
     product,
 )
@@ -42,6 +41,7 @@ from awrs_ppl.potentials.predicates import Predicate
 from awrs_ppl.program.statements import Sample
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.proposals import paper, pool, token_step
+from awrs_ppl.proposals.token_step import Progress
 from awrs_ppl.tokens.vocabulary import Closing, Vocabulary
 
 __all__ = ["FAULTS", "Fault"]
@@ -136,9 +136,12 @@ async def coin(ctx: Context) -> bool:
     return await ctx.sample(Bernoulli(0.5))
 
 
+class Alone(Bernoulli):
+    """A coin whose sides are not shared among particles: those share only `Bernoulli` itself."""
+
+
 async def heads(ctx: Context) -> bool:
-    """A coin of which particles do not share the sides among them."""
-    return await ctx.sample(Uniform(0.0, 1.0)) < 0.5
+    return await ctx.sample(Alone(0.5))
 
 
 async def coins(ctx: Context) -> tuple[bool, bool]:
@@ -383,7 +386,7 @@ FAULTS = [
     Fault("critic's last word left out", of(step, "weigh_texts", wrong.by_prefix), CRITIC),
     Fault(
         "critic evaluated on a stop's prefix",
-        of(step, "_lasting", lambda progress, generation: progress.text),
+        of(Progress, "lasting", lambda self, stops: self.text),
         text_of(lm(["a", "b"], 2, 2, 1)("a", stop="aa"), 3, critic=NO_A, **EVENED),
     ),
     Fault("mean over the survivors", of(population, "log_mean", wrong.of_survivors), HALVED),
