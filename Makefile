@@ -41,9 +41,11 @@ bench: install
 tutorials: install
 	$(BIN)/python tests/tutorials.py
 
-# The examples in it are run by the tests.
+# Always anew: what its pages show is what the library gives now. Two pages at a time.
 docs: install
-	$(BIN)/python docs/reference.py build/docs
+	rm -rf build/docs build/doctrees
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs 2 \
+		--doctree-dir build/doctrees docs build/docs
 
 clean:
 	rm -rf .venv build dist
