@@ -112,7 +112,8 @@ async def test_domains_of_the_docs_give_allowed_texts() -> None:
     for text in await results("person"):
         assert json_schema.score({"properties": fields, "required": [*fields]}, text) == 1.0
     path = DATA / "concert_singer.sqlite"
-    for text in await results("query", path, "How many singers are there?"):
+    shot = "Question: How many stadiums are there?\nSQL: SELECT count(*) FROM stadium;\n"
+    for text in await results("query", path, "How many singers are there?", shot):
         Sql(path).rows(text)
     known = (DATA / "drugs.smi").read_text().split()
     for text in await results("molecule", known, n=8):
