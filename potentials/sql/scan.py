@@ -13,6 +13,7 @@ from awrs_ppl.potentials.sql.place import START as BEGIN
 from awrs_ppl.potentials.sql.quotes import meant_as_names
 from awrs_ppl.potentials.sql.reader import Reader
 from awrs_ppl.potentials.sql.tokens import BLANKS, TOKEN, WORD
+from awrs_ppl.tokens.text import decode
 
 __all__ = ["START", "Scanned", "Scanner", "incomplete"]
 
@@ -83,7 +84,10 @@ class Scanner:
             self.judge(state.text[: state.open + at], close)
 
         self.reader.end(state.place, state.last, judge)
-        if (error := self._error(state.text.decode())) is not None:
+        text, pending = decode(state.text)
+        if pending:
+            raise Rejected("the text ends within a character")
+        if (error := self._error(text)) is not None:
             raise Rejected(f"SQLite says: {error}")
         if b'"' in state.text:
             named = meant_as_names(self.reader, state.text).decode()
@@ -131,7 +135,10 @@ class Scanner:
             self.reader.end(state.place, state.last, _nothing)
         except Rejected:
             return True
-        error = self._error(state.text.decode())
+        text, pending = decode(state.text)
+        if pending:
+            return True
+        error = self._error(text)
         if error is None or state.text.rstrip(BLANKS).endswith(b";"):
             return False
         # The sources may still come, and the last word may still grow.

@@ -19,6 +19,7 @@ from awrs_ppl.potentials.sql.names import Names
 from awrs_ppl.potentials.sql.place import Rejected
 from awrs_ppl.potentials.sql.reader import Reader
 from awrs_ppl.potentials.sql.scan import START, Scanned, Scanner
+from awrs_ppl.tokens.text import as_bytes
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Sql"]
@@ -151,7 +152,11 @@ class Sql(BooleanPotential):
         """
         if not isinstance(text, str):
             raise TypeError(f"why got {text!r}: the text must be a str")
-        reason = self._engine.scanner.why(text.encode("utf-8", "surrogatepass"))
+        try:
+            data = as_bytes(text)  # a text of `ctx.generate` may end within a character
+        except UnicodeEncodeError:
+            data = text.encode("utf-8", "surrogatepass")
+        reason = self._engine.scanner.why(data)
         return reason and f"{reason[0].upper()}{reason[1:]}."
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:

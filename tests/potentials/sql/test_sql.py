@@ -744,3 +744,22 @@ def test_masks_of_a_vocabulary_that_is_gone_do_not_keep_its_tokens() -> None:
     gone = read()
     gc.collect()
     assert gone() is None
+
+
+def test_text_that_ends_within_a_character_is_rejected_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "accents.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE [größe] (é TEXT, 名 TEXT)")
+    sql = Sql(path)
+    whole = "SELECT é, 名 FROM größe WHERE é = '🙂é' -- ü"
+    assert asyncio.run(sql.complete(whole.encode())) == 0.0
+    data = whole.encode()
+    for n in range(len(data)):
+        cut = data[:n]
+        try:
+            cut.decode()
+        except UnicodeDecodeError:
+            assert asyncio.run(sql.prefix(cut)) == 0.0
+            assert asyncio.run(sql.complete(cut)) == -math.inf
+            assert sql.why(cut.decode("utf-8", "surrogateescape")) is None
+    assert asyncio.run(sql.complete(b" SELECT \xe5")) == -math.inf
