@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["cells_of", "escape", "listed", "quoted", "safe_repr", "shorten", "show"]
+__all__ = ["cells_of", "escape", "joined", "listed", "quoted", "safe_repr", "shorten", "show"]
 
 
 def safe_repr(value: Any) -> str:
@@ -72,6 +72,15 @@ def listed(items: Sequence[Any], most: int) -> str:
     ("'a', 'b', …", "'a', 'b', 'c'")
     """
     return ", ".join(map(repr, items[:most])) + (", …" if len(items) > most else "")
+
+
+def joined(names: Sequence[str], last: str = "and") -> str:
+    """Several names in a sentence.
+
+    >>> joined(["a"]), joined(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _fitting(text: str, width: int) -> str:

@@ -29,7 +29,7 @@ PACKAGE = Path(awrs_ppl.__file__).parent
 FOLDERS = ("program", "inference", "proposals", "constraints", "tokens")
 RECORDS = {
     "program": ("trace",),
-    "inference": ("_progress", "losses", "recorder", "failures", "check_replay", "log"),
+    "inference": ("_progress", "blame", "losses", "recorder", "failures", "check_replay", "log"),
 }
 REFINEMENTS = {
     "inference": ("children", "competition"),

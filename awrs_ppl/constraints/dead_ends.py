@@ -9,6 +9,7 @@ nothing follows from it for prefixes.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from awrs_ppl._recent import Recent
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DeadEnds",
+    "blame_dead_end",
+    "blamed_by_token",
     "is_dead_end",
     "joint_state",
     "leads_to_dead_end",
@@ -33,7 +36,8 @@ _MOST = 65_536
 
 
 class DeadEnds:
-    """The dead ends that were met, and the tokens that lead to them, each up to a limit."""
+    """The dead ends that were met, with the factors to blame for them, as their places in the
+    target; and the tokens that lead to them; each up to a limit."""
 
     def __init__(self) -> None:
         self._states, self._tokens = Recent(_MOST), Recent(_MOST)
@@ -41,23 +45,36 @@ class DeadEnds:
     def __contains__(self, joint: Hashable) -> bool:
         return self._states.get(joint) is not None
 
-    def tokens(self, joint: Hashable) -> set[int]:
+    def tokens(self, joint: Hashable) -> AbstractSet[int]:
         """The tokens that are known to lead from a joint state to a dead end."""
-        return self._tokens.get(joint) or set()
+        known: dict[int, Hashable] | None = self._tokens.get(joint)
+        return known.keys() if known else set()
+
+    def blamed(self, joint: Hashable) -> dict[int, tuple[int, ...]]:
+        """Of the tokens that lead from a joint state to dead ends, who is to blame there; nobody,
+        where that is not known."""
+        known: dict[int, Hashable] = self._tokens.get(joint) or {}
+        return {token: self._states.get(after) or () for token, after in known.items()}
 
     def add(self, joint: Hashable, origin: tuple[Hashable, int] | None) -> None:
         """Remember a dead end; `origin` is the joint state before it and the token between."""
-        self._states.put(joint, True)
+        if joint not in self:
+            self._states.put(joint, ())
         if origin is not None:
-            self.forbid(*origin)
+            self.forbid(*origin, joint)
 
-    def forbid(self, joint: Hashable, token: int) -> None:
-        """Remember that a token leads from a joint state to a dead end."""
-        known: set[int] | None = self._tokens.get(joint)
+    def blame(self, joint: Hashable, factors: tuple[int, ...]) -> None:
+        """Remember who is to blame for a dead end."""
+        if joint in self:
+            self._states.put(joint, factors)
+
+    def forbid(self, joint: Hashable, token: int, after: Hashable) -> None:
+        """Remember that a token leads from a joint state to the dead end `after`."""
+        known: dict[int, Hashable] | None = self._tokens.get(joint)
         if known is None:
-            self._tokens.put(joint, {token})
+            self._tokens.put(joint, {token: after})
         else:
-            known.add(token)
+            known[token] = after
 
 
 def joint_state(
@@ -102,7 +119,21 @@ async def note_dead_end(verdicts: NextVerdicts, origin: tuple[Hashable, int] | N
         verdicts.cache.dead_ends.add(joint_state(verdicts), origin)
 
 
-def tokens_to_dead_ends(verdicts: NextVerdicts) -> set[int]:
+def blame_dead_end(verdicts: NextVerdicts, factors: tuple[int, ...]) -> None:
+    """Remember who is to blame, if this is a dead end that was noted."""
+    if verdicts.cache.dead_ends is not None:
+        verdicts.cache.dead_ends.blame(joint_state(verdicts), factors)
+
+
+def blamed_by_token(verdicts: NextVerdicts) -> dict[int, tuple[int, ...]]:
+    """Of the tokens that are known to lead from here to a dead end, the factors to blame there;
+    all that are checked, where that is not known."""
+    dead_ends = verdicts.cache.dead_ends
+    found = {} if dead_ends is None else dead_ends.blamed(joint_state(verdicts))
+    return {token: factors or tuple(verdicts.known) for token, factors in found.items()}
+
+
+def tokens_to_dead_ends(verdicts: NextVerdicts) -> AbstractSet[int]:
     """The tokens that are known to lead from here to a dead end."""
     dead_ends = verdicts.cache.dead_ends
     return set() if dead_ends is None else dead_ends.tokens(joint_state(verdicts))
@@ -118,7 +149,8 @@ async def leads_to_dead_end(verdicts: NextVerdicts, token: int) -> bool:
         return True
     states = await verdicts.states_after(token)
     data = verdicts.text.data + bytes(verdicts.vocabulary.tokens[token])
-    if joint_state(verdicts, states, data) not in dead_ends:
+    after = joint_state(verdicts, states, data)
+    if after not in dead_ends:
         return False
-    dead_ends.forbid(here, token)
+    dead_ends.forbid(here, token, after)
     return True

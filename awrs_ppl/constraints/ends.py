@@ -89,6 +89,7 @@ async def _evaluate(verdicts: NextVerdicts, end: Closing) -> bool:
             if not accepts:  # a count of 0 would be blamed, too
                 verdicts.rejections[i] += 1
         if not ends[end.keep]:
+            verdicts.rejected_ends[end] = i
             return False
     return True
 

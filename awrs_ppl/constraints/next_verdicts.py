@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import ChainMap, Counter, defaultdict
 from collections.abc import Awaitable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from awrs_ppl.constraints.target import Target
 from awrs_ppl.constraints.verdict_cache import StateVerdicts, TailDraws, VerdictCache
 from awrs_ppl.errors import PotentialError
 from awrs_ppl.tokens.text import Text
-from awrs_ppl.tokens.vocabulary import Closings, Vocabulary
+from awrs_ppl.tokens.vocabulary import Closing, Closings, Vocabulary
 
 __all__ = ["Answer", "NextVerdicts"]
 
@@ -56,6 +57,7 @@ class NextVerdicts:
     allowed: np.ndarray | None = None
     known: dict[int, StateVerdicts] = field(default_factory=dict)
     ends: dict[int, bool] = field(default_factory=dict)
+    rejected_ends: dict[Closing, int] = field(default_factory=dict)  # by which factor
     waiting: Mapping[int, None] = field(default_factory=dict)
     log_twist: float | None = None
     checks: Counter[int] = field(default_factory=Counter)
@@ -185,10 +187,10 @@ class NextVerdicts:
         dead, ends = self._dead(), known_ends(self)
         return [*self._alive(candidates, dead), *ends[0]], [*rejected, *dead, *ends[1]]
 
-    def _alive(self, tokens: Iterable[int], dead: set[int]) -> list[int]:
+    def _alive(self, tokens: Iterable[int], dead: AbstractSet[int]) -> list[int]:
         return [token for token in tokens if token not in dead and self.is_accepted(token)]
 
-    def _dead(self) -> set[int]:
+    def _dead(self) -> AbstractSet[int]:
         return set() if self.cache.dead_ends is None else tokens_to_dead_ends(self)
 
     # --- checking -------------------------------------------------------------------------

@@ -108,6 +108,7 @@ class Inference:
         if self._due:
             self._sync()  # a timeout came between a step and its synchronization
         recorder = self.recorder
+        recorder.weigh_forced(self.particles)
         return Posterior(
             [particle.trace() for particle in self.particles],
             history=recorder.history,

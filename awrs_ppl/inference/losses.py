@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from awrs_ppl.inference.change import Change, Parent
+from awrs_ppl.inference.population import is_forced
 from awrs_ppl.log_weights import log_sum
 from awrs_ppl.posterior.records import Loss
 from awrs_ppl.program.text_statements import Generate
@@ -114,9 +115,8 @@ def _parts_of_parent(parent: Parent) -> Sequence[tuple[int, float]]:
 
 
 def _main(change: Change) -> int:
-    before = change.particle.progress
-    tokens = 0 if before is None else len(before.text.tokens)
-    return _FORCED if tokens >= change.generate.max_tokens - 1 else _CONSTRAINT
+    forced = is_forced(change.generate, change.particle.progress)
+    return _FORCED if forced else _CONSTRAINT
 
 
 def _parts(change: Change, parent: Parent | None = None) -> Sequence[tuple[int, float]]:

@@ -13,10 +13,20 @@ from awrs_ppl.log_weights import log_mean
 from awrs_ppl.program.execution import Run
 from awrs_ppl.program.log import Log, Record, copied
 from awrs_ppl.program.statements import Statement
+from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.program.trace import Partial, Trace
 from awrs_ppl.proposals.token_step import Progress
 
-__all__ = ["Particle", "continued"]
+__all__ = ["Particle", "continued", "is_forced"]
+
+
+def is_forced(statement: Statement, progress: Progress | None) -> bool:
+    """Whether a text has as many tokens as `max_tokens` allows, so that its end is all that can
+    come, or came; one that need not end has none."""
+    if not isinstance(statement, Generate) or not statement.ends:
+        return False
+    tokens = 0 if progress is None else len(progress.text.tokens)
+    return tokens >= statement.max_tokens - 1
 
 
 @dataclass(slots=True)
@@ -76,11 +86,13 @@ class Particle:
 
     def complete(self, value: Any, error: BaseException | None = None) -> None:
         """End the statement in progress with a value, and let the coroutine continue."""
-        assert self.statement is not None
+        statement, progress = self.statement, self.progress
+        assert statement is not None
+        forced = error is None and is_forced(statement, progress)
         # Copied twice: the model may change what it is given, and so may whoever made it.
         kept = copied(value)
-        self.log = Log.append(self.log, Record(self.statement, kept, self.spent, error))
-        self.level += self.statement.is_weighted
+        self.log = Log.append(self.log, Record(statement, kept, self.spent, error, forced))
+        self.level += statement.is_weighted
         self.statement, self.progress, self.spent = None, None, 0.0
         if self.run is not None:
             self.run.resume(copied(kept), error)

@@ -15,9 +15,10 @@ from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.inference import log
 from awrs_ppl.inference._progress import Bar
 from awrs_ppl.inference.losses import Losses
-from awrs_ppl.inference.population import Particle
+from awrs_ppl.inference.population import Particle, is_forced
 from awrs_ppl.log_weights import ess, normalize
 from awrs_ppl.posterior.records import Death, Effort, Loss, Sync
+from awrs_ppl.program.log import Log
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.stats import Stats
 
@@ -148,6 +149,8 @@ class Recorder:
             if isinstance(statement, Generate):
                 added[change.slot] = self._unit(change) or added[change.slot]
                 drawn[name] += not change.completes
+                forced = is_forced(statement, particle.progress) and not change.completes
+                self.efforts[name].forced += forced
             else:
                 added[particle.slot] = f"[{name}]"
             if change.log_weight == -math.inf or change.twist == -math.inf:
@@ -197,6 +200,16 @@ class Recorder:
         if ancestors is not None or sync.chosen:
             log.resamples(len(self.history), sync, self._bar.run + 1)
         self._bar.step(sync.ess, alive, finished, self.tokens, sync.survived)
+
+    def weigh_forced(self, particles: Sequence[Particle]) -> None:
+        """Note what the texts whose ends were forced have of the weight of the particles."""
+        for effort in self.efforts.values():
+            effort.forced_share = 0.0
+        shares = normalize([particle.log_weight for particle in particles]).tolist()
+        for particle, share in zip(particles, shares, strict=True):
+            for record in Log.records(particle.log) if share else ():
+                if record.forced:
+                    self.efforts[record.statement.name].forced_share += share
 
     def _unit(self, change: Change) -> str:
         before, after = change.particle.progress, change.progress

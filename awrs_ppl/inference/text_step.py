@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +20,7 @@ from awrs_ppl._concurrency import together
 from awrs_ppl.constraints.target import start
 from awrs_ppl.constraints.weighing import require_weights, weigh_texts
 from awrs_ppl.errors import ContextLengthError
+from awrs_ppl.inference.blame import killer
 from awrs_ppl.inference.change import Change, Shared
 from awrs_ppl.inference.competition import Drawn, compete
 from awrs_ppl.proposals import Draw, token_step
@@ -101,8 +102,8 @@ async def _begin_one(change: Change) -> None:
         change.fail(error)
         return
     if -math.inf in weights:
-        killer = target.weighted[weights.index(-math.inf)].potential
-        change.die(f"{killer!r} (at the empty text)")
+        potential = target.weighted[weights.index(-math.inf)].potential
+        change.die(f"{potential!r} (at the empty text)")
         return
     change.progress, change.log_weight = Progress(empty, states, weights), sum(weights)
 
@@ -203,26 +204,15 @@ def _stacked(parts: list[tuple[torch.Tensor, int]]) -> torch.Tensor:
 
 
 async def _commit(step: TokenStep, members: Sequence[Change], draws: Sequence[Draw]) -> None:
+    blamed: str | None = None
     for change, draw, progress in zip(members, draws, await step.commit(draws), strict=True):
         if progress is None:
-            change.die(_killer(step))
+            if blamed is None:
+                blamed = await killer(step, change.generate.max_tokens)
+            change.die(blamed)
         else:
             change.log_weight, change.progress = draw.log_weight, progress
             change.twist = progress.twist
-
-
-def _killer(step: TokenStep) -> str:
-    """What is to blame if nothing could be drawn."""
-    verdicts = step.verdicts
-    boolean = verdicts.target.boolean
-    known = Counter({i: len(v.rejected) for i, v in verdicts.known.items() if v.rejected})
-    if blamed := verdicts.rejections or known:
-        name = repr(boolean[blamed.most_common(1)[0][0]].potential)
-    elif verdicts.allowed is not None and not verdicts.allowed.any():
-        name = " * ".join(repr(boolean[i].potential) for i in sorted(verdicts.masked))
-    else:
-        name = "the language model"
-    return f"{name} (at max_tokens)" if step.last else name
 
 
 async def _weigh(growing: Sequence[Change], before: Sequence[Progress | None]) -> None:

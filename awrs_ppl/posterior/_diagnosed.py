@@ -7,6 +7,7 @@ import textwrap
 from html import escape as html_escape
 from typing import TYPE_CHECKING
 
+from awrs_ppl.posterior import _deaths
 from awrs_ppl.posterior._style import page, percent, plural, safe
 from awrs_ppl.posterior._texts import texts, wrapped
 
@@ -108,12 +109,13 @@ def _no_values(posterior: Posterior) -> str:
             f"{(posterior.stopped or 'stopped').capitalize()} before a particle had finished: "
             "allow a longer timeout, fewer particles or a smaller max_tokens."
         )
-    killer = max(posterior.kills, key=posterior.kills.__getitem__, default=None)
+    kills = posterior.kills
+    killer = _deaths.most(kills)
     line = "Every weight is zero"
     if killer is not None:
-        count, every = posterior.kills[killer], sum(posterior.kills.values())
-        line += f"; {safe(killer, _NAME)} killed the most ({count:,} of {every:,})"
-    return f"{line}. Try more particles, a looser constraint or a larger max_tokens."
+        count, every = kills[killer], sum(kills.values())
+        line += f"; {_deaths.subject(killer, _NAME)} killed the most ({count:,} of {every:,})"
+    return f"{line}. {_deaths.advice(kills)}"
 
 
 # --- facts, also of the header of a posterior -------------------------------------------------

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from html import escape as html_escape
 from typing import TYPE_CHECKING
 
-from awrs_ppl._messages import escape, shorten
-from awrs_ppl.posterior import _diagnosed, _explained, _results
+from awrs_ppl.posterior import _deaths, _diagnosed, _explained, _results
 from awrs_ppl.posterior._style import fold, page, percent, plural, safe
 from awrs_ppl.posterior._svg import ess_svg, genealogy_svg
 
@@ -98,17 +97,11 @@ def no_survivors(posterior: Posterior) -> str:
             f"none of {n} had finished when the inference stopped, {posterior.alive} were still "
             "alive: allow a longer timeout, fewer particles or a smaller max_tokens"
         )
-    message = f"no survivors among {n}: every weight is zero. "
-    if posterior.kills:
-        killer = max(posterior.kills, key=posterior.kills.__getitem__)
-        message += (
-            f"{shorten(escape(killer), 120)} killed the most "
-            f"({posterior.kills[killer]} of {sum(posterior.kills.values())} deaths). "
-        )
-    return (
-        message + "Try more particles (n_particles), a looser constraint, or a larger "
-        "max_tokens if texts were cut short"
-    )
+    message, kills = f"no survivors among {n}: every weight is zero. ", posterior.kills
+    if (killer := _deaths.most(kills)) is not None:
+        count, every = kills[killer], sum(kills.values())
+        message += f"{_deaths.subject(killer, 120)} killed the most ({count} of {every} deaths). "
+    return message + _deaths.advice(kills).removesuffix(".")
 
 
 def _of(posterior: Posterior) -> str:
@@ -164,7 +157,8 @@ def _facts(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
         *_reliance(found),
     ]
     if posterior.kills:
-        facts.append(("deaths", _counts(posterior.kills)))
+        kills = {_deaths.shown(name, _NAME_CELLS): n for name, n in posterior.kills.items()}
+        facts.append(("deaths", _counts(kills)))
     steps = f"{len(posterior.history):,}, resampled {resamplings:,} time{plural(resamplings)}"
     facts.append(("steps", steps))
     if stats.tokens:
@@ -175,7 +169,8 @@ def _facts(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
         passes = f"{stats.lm_passes:,} pass{'' if stats.lm_passes == 1 else 'es'}"
         facts.append(("LM", f"{stats.lm_rows:,} row{plural(stats.lm_rows)} in {passes}"))
     if stats.checks:
-        facts.append(("checks", _counts(stats.checks)))
+        checks = {safe(name, _NAME_CELLS): n for name, n in stats.checks.items()}
+        facts.append(("checks", _counts(checks)))
     if stats.seconds:
         parts = sorted(stats.seconds.items(), key=lambda part: -part[1])
         facts.append(
@@ -190,9 +185,9 @@ def _facts(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    """The sum of the counts and the largest of them by name."""
+    """The sum of the counts and the largest of them by name, which may be long."""
     largest = sorted(counts.items(), key=lambda count: -count[1])
-    named = [f"{count:,} by {safe(name, _NAME_CELLS)}" for name, count in largest[:_NAMES]]
+    named = [f"{count:,} by {safe(name, 3 * _NAME_CELLS)}" for name, count in largest[:_NAMES]]
     if others := largest[_NAMES:]:
         named.append(f"{sum(count for _, count in others):,} by {len(others)} others")
     return f"{sum(counts.values()):,}: {', '.join(named)}"

@@ -8,6 +8,7 @@ from html import escape as html_escape
 from typing import TYPE_CHECKING
 
 from awrs_ppl._messages import cells_of, shorten
+from awrs_ppl.posterior import _deaths
 from awrs_ppl.posterior._style import page, percent, plural, safe
 
 if TYPE_CHECKING:
@@ -131,6 +132,12 @@ def _sections(explanation: Explanation) -> list[tuple[str, list[str]]]:
             count = sum(deaths.count for deaths in rest)
             sentences.append(f"{count:,} more in {len(rest):,} other place{plural(len(rest))}")
         found.append(("What killed particles", sentences))
+    if forced := [cost for cost in explanation.statements if cost.forced]:
+        sentences = [_forced(cost) for cost in forced[:_LINES]]
+        if rest := forced[_LINES:]:
+            count = sum(cost.forced for cost in rest)
+            sentences.append(f"{count:,} more in {len(rest):,} other statement{plural(len(rest))}")
+        found.append(("What max_tokens ended", sentences))
     if explanation.checks:
         checks, rejections = list(explanation.checks.items()), explanation.rejections
         sentences = [
@@ -152,11 +159,19 @@ def _death(deaths: Deaths, n: int) -> str:
     if deaths.killer in (f"condition {statement!r}", f"factor {statement!r}"):
         return f"{statement} killed {number}"
     where = f"at token {deaths.token:,} of {statement}" if deaths.token else f"in {statement}"
-    sentence = f"{safe(deaths.killer, 60)} killed {number} {where}"
+    sentence = f"{_deaths.subject(deaths.killer, 60)} killed {number} {where}"
     if not deaths.text:
-        return sentence
+        remedy = _deaths.remedy(deaths.killer)
+        return f"{sentence}: {remedy}" if remedy else sentence
     shown = shorten(deaths.text, _TEXT, tail=_TEXT - 1)
     return f"{sentence}, after {safe(repr(shown), 60)}"
+
+
+def _forced(cost: StatementCost) -> str:
+    share = "none of them with weight at the end"
+    if cost.forced_share:
+        share = f"with {percent(cost.forced_share)} of the weight at the end"
+    return f"{cost.forced:,} text{plural(cost.forced)} of {safe(cost.name, 40)}, {share}"
 
 
 def _comparisons(explanation: Explanation) -> list[str]:

@@ -31,6 +31,10 @@ class StatementCost:
     Boolean potentials of one product are reported together, as none is checked where another
     has rejected; "max_tokens" is what forced ends cost. `seconds` are those of the steps it
     took part in.
+
+    `max_tokens` is a condition: texts end within it. `forced` counts the texts that it left nothing
+    but their end, which is weighed; `forced_share` is what those that ended so have of the weight
+    at the end, 0 if there is none.
     """
 
     name: str
@@ -40,11 +44,17 @@ class StatementCost:
     tokens: int
     checks: int
     seconds: float
+    forced: int = 0
+    forced_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Deaths:
     """How many particles one potential took to weight zero in one step, at one token of a text.
+
+    `killer` is the potential that rejected most of what could have come next, by its weight under
+    the language model, whatever was checked last; potentials that reject all of it only together
+    are named so ("A and B allow nothing together").
 
     `step` is that of `Posterior.history`, from 1. `token` counts from 1 and is 0 where it was no
     token; `text` is the end of what had been written before, that of most of them.
@@ -175,6 +185,8 @@ def _statements(posterior: Posterior) -> list[StatementCost]:
                 tokens=effort.tokens,
                 checks=round(effort.checks),
                 seconds=effort.seconds,
+                forced=effort.forced,
+                forced_share=effort.forced_share,
             )
         )
     return costs

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from awrs_ppl.log_weights import normalize
 from awrs_ppl.posterior.records import Effort
 from awrs_ppl.stats import Stats
 
@@ -27,12 +28,15 @@ def pooled(posteriors: Iterable[Posterior]) -> dict[str, Any]:
         shift = math.log(total / (len(parts) * len(part)))
         traces += [trace.weighed(shift) for trace in part]
     efforts: dict[str, Effort] = {}
-    for part in parts:
+    evidences = normalize([part.log_ml for part in parts]).tolist()
+    for part, share in zip(parts, evidences, strict=True):
         for name, effort in part.efforts.items():
             whole = efforts.setdefault(name, Effort(effort.kind, effort.filters))
             whole.tokens += effort.tokens
             whole.checks += effort.checks
             whole.seconds += effort.seconds
+            whole.forced += effort.forced
+            whole.forced_share += share * effort.forced_share
     return {
         "traces": traces,
         "history": heaviest(parts).history,

@@ -63,7 +63,8 @@ class Effort:
     """What a statement took, over all particles and dropped lineages: tokens, checks, seconds.
 
     `filters`: it only accepts or rejects, as a `condition` or a product of one language model
-    and Boolean potentials.
+    and Boolean potentials. `forced` counts the texts that `max_tokens` left nothing but their end,
+    and `forced_share` is what those that ended so have of the weight at the end.
     """
 
     kind: str
@@ -71,3 +72,5 @@ class Effort:
     tokens: int = 0
     checks: float = 0.0
     seconds: float = 0.0
+    forced: int = 0
+    forced_share: float = 0.0

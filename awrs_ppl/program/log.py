@@ -18,13 +18,15 @@ _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None), frozenset, type
 class Record:
     """A completed statement, and the value or the exception it gave.
 
-    `log_weight` is what the statement did to the weight, in all its steps.
+    `log_weight` is what the statement did to the weight, in all its steps; `forced`, that the end
+    of a text was, at `max_tokens`.
     """
 
     statement: Statement
     value: Any
     log_weight: float
     error: BaseException | None = None
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import math
 import re
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from awrs_ppl import (
     Categorical,
     Context,
     LocalAWRS,
+    NoSurvivors,
     Posterior,
     ToyLM,
     infer,
@@ -22,6 +25,9 @@ from awrs_ppl import (
 )
 from awrs_ppl.posterior.explanation import Importance
 from awrs_ppl.potentials import Regex, Soft
+from awrs_ppl.program.trace import Trace
+from awrs_ppl.stats import Stats
+from awrs_ppl.testing import enumerate_posterior
 
 HALF = math.log(1 / 2)
 
@@ -186,11 +192,12 @@ async def test_deaths_in_a_text_have_killer_and_token() -> None:
     assert posterior.dead == 16
     assert sum(deaths.count for deaths in explanation.deaths) == sum(posterior.kills.values())
     first = explanation.deaths[0]
-    assert (first.killer, first.statement) == ("predicate(never_for_long)", "generate 1")
+    together = "Regex('( ?[ab]){8,}') and predicate(never_for_long) allow nothing together"
+    assert (first.killer, first.statement) == (together, "generate 1")
     assert all(2 <= len(death.text) < 4 for death in posterior.deaths)
     assert first.token == len(first.text.replace(" b", "b")) + 1
     assert (
-        f"predicate(never_for_long) killed {first.count} of 16 particles at token {first.token} of "
+        f"{together} and killed {first.count} of 16 particles at token {first.token} of "
         f"generate 1, after {first.text!r}"
     ) in " ".join(str(explanation).split())
     assert explanation.statements[0].log_evidence == -math.inf
@@ -218,7 +225,112 @@ async def test_deaths_of_whole_statements_have_no_token() -> None:
     shown = str(posterior.explain())
     assert "coin killed " in shown
     assert "critic Soft(<lambda>) killed " in shown
-    assert "of generate 3" not in shown  # it ended: no token of it is to blame
+    assert not re.search(r"token \d+ of generate 3", shown)  # it ended: no token of it is to blame
+
+
+async def test_predicate_that_rejects_the_empty_text_is_told_of_complete() -> None:
+    @predicate
+    def whole(text: str) -> bool:
+        return len(text) == 3
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(fair()("a") * whole, max_tokens=9)
+
+    posterior = await infer(model, n_particles=4, seed=0, progress=False)
+    with pytest.raises(NoSurvivors) as raised:
+        posterior.sample()
+    everywhere = [posterior.explain(), posterior, posterior.diagnose(), raised.value]
+    for shown in [*map(str, everywhere), posterior._repr_html_()]:
+        flat = html.unescape(" ".join(shown.split()))
+        assert "may still become allowed" in flat
+        assert "predicate(lambda text: True, complete=rule)" in flat
+    # What is advised is right.
+    rule = predicate(lambda text: True, complete=whole)
+
+    async def mended(ctx: Context) -> str:
+        return await ctx.generate(fair()("a") * rule, max_tokens=9)
+
+    assert (await infer(mended, seed=0, progress=False)).probabilities == {"aaa": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("kills", "wanted"),
+    [
+        ({"no_bb": 3}, "Try more particles"),
+        ({"A and B allow nothing together": 3, "no_bb": 1}, "Loosen one of them"),
+        ({"x (no text that ends within 1,000 tokens)": 3}, "Try a larger max_tokens"),
+        ({"Soft(f) (at the empty text)": 3}, "Every text begins with the empty one"),
+        ({"predicate(f) (at the empty text)": 3}, "@predicate asks"),
+        ({}, "Try more particles"),
+    ],
+)
+def test_text_and_notebook_give_the_same_advice(kills: dict[str, int], wanted: str) -> None:
+    options: dict[str, Any] = {"history": [], "seed": 0, "is_proper": True}
+    options["stats"] = Stats(tokens=0, lm_rows=0, lm_passes=0, checks={}, seconds={})
+    dead = Trace(None, -math.inf, [], finished=False)
+    posterior = Posterior([dead] * 4, kills=kills, **options)
+    (advice,) = posterior.diagnose().warnings
+    assert wanted in advice
+    assert advice in " ".join(str(posterior).split())
+    assert advice in html.unescape(posterior._repr_html_())
+    with pytest.raises(NoSurvivors, match=re.escape(wanted)):
+        posterior.mode()
+
+
+# --- ends that max_tokens forces ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"resampling": "multinomial"}, {"runs": 3}])
+async def test_share_of_texts_that_max_tokens_ends_is_that_of_enumeration(
+    options: dict[str, Any],
+) -> None:
+    lm = ToyLM(["a", "b"], seed=4)
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(lm("a") * Regex("[ab]*"), max_tokens=4)
+
+    exact = (await enumerate_posterior(model)).probabilities
+    truth = math.fsum(share for text, share in exact.items() if len(text) == 3)
+    assert 0.1 < truth < 0.2
+    posterior = await infer(model, n_particles=2000, seed=0, progress=False, **options)
+    for effort in (posterior.efforts["generate 1"], posterior.explain().statements[0]):
+        assert effort.forced_share == pytest.approx(truth, abs=0.03)
+    cost = posterior.explain().statements[0]
+    # Where children compete, each of the eight texts of three letters is there once; else they
+    # are as many as the language model writes, before their ends are weighed.
+    counted = 8.0
+    if options.get("resampling"):
+        texts = [ids for n in range(4) for ids in product((0, 1), repeat=n)]
+        rows = dict(zip(texts, np.exp(await lm("a").log_probs(texts)).tolist(), strict=True))
+        written = (math.prod(rows[t[:i]][t[i]] for i in range(3)) for t in texts if len(t) == 3)
+        counted = 2000 * math.fsum(written)
+    assert cost.forced == pytest.approx(counted, rel=0.1)
+    shown = " ".join(str(posterior.explain()).split())
+    assert f"What max_tokens ended: {cost.forced:,} texts of generate 1, with" in shown
+    assert "What max_tokens ended" in posterior._repr_html_()
+
+
+async def test_texts_that_max_tokens_ends_count_dead_ones_too() -> None:
+    async def model(ctx: Context) -> str:
+        await ctx.generate(fair()("a") * Regex("a{2}"), max_tokens=3, name="two")
+        await ctx.generate(fair()("a") * Regex("a{2,}"), max_tokens=2, name="none")
+        return ""
+
+    posterior = await infer(model, n_particles=4, seed=0, progress=False, resampling="residual")
+    two, none = posterior.explain().statements
+    assert (two.forced, two.forced_share) == (4, 0.0)
+    assert (none.forced, none.deaths) == (4, 4)
+    shown = " ".join(str(posterior.explain()).split())
+    assert "4 texts of none, none of them with weight at the end" in shown
+
+
+async def test_nothing_is_said_where_max_tokens_ends_no_text() -> None:
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(fair()("a") * Regex("a{0,2}"), max_tokens=4)
+
+    posterior = await infer(model, n_particles=50, seed=0, progress=False)
+    assert posterior.explain().statements[0].forced == 0
+    assert "What max_tokens ended" not in str(posterior.explain())
 
 
 # --- importance sampling --------------------------------------------------------------------
