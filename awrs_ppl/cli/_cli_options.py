@@ -36,9 +36,11 @@ examples:
   awrs-ppl models get qwen2.5-coder-0.5b
 
 exit status:
-  0    there are results
-  1    no survivors: every particle has weight zero
+  0    there are results, of a whole run
+  1    no results: every particle has weight zero, or none had finished when the run was stopped
   2    bad usage or bad input, or the program raised; one line on stderr says what to do
+  3    there are results, but --timeout or --partial stopped the run early; stderr says what is
+       missing
   70   an error inside, with a traceback
   130  interrupted
   141  whoever was reading the results has gone
@@ -133,9 +135,9 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
     add("--resampling", choices=_RESAMPLING, default="auto", help=what)
     what = "share what is learned with inferences inside the program; a seed then fixes nothing"
     add("--remember", action="store_true", help=what)
-    what = "stop after so long, with the texts that are finished"
+    what = "stop after so long, with the results that are finished (exit status 3)"
     add("--timeout", metavar="SECONDS", type=_SECONDS, help=what)
-    what = "stop at an interrupt (Ctrl-C) with the texts that are finished"
+    what = "stop at an interrupt (Ctrl-C) with the results that are finished (exit status 3)"
     add("--partial", action="store_true", help=what)
     add("--json", action="store_true", help="print the whole posterior as JSON")
 

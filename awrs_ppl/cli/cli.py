@@ -16,6 +16,7 @@ from contextlib import redirect_stdout, suppress
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any
 
+from awrs_ppl._messages import quoted
 from awrs_ppl.cli._cli_input import (
     BadInput,
     find,
@@ -29,6 +30,7 @@ from awrs_ppl.cli._cli_input import (
 )
 from awrs_ppl.cli._cli_models import models
 from awrs_ppl.cli._cli_options import EMBEDDED, options_parser
+from awrs_ppl.cli._cli_output import missing, print_text, report_facts, table, why_stopped
 from awrs_ppl.errors import AwrsError, NoSurvivors
 
 # Nothing heavy is imported up here: `--help` and rejections come at once.
@@ -42,8 +44,9 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of the process; the exit status.
 
-    0: there are results. 1: no survivors. 2: bad usage or bad input. 70: an error inside, whose
-    traceback is printed. 130: interrupted. 141: whoever read the results has gone.
+    0: there are results. 1: there are none. 2: bad usage or bad input. 3: stopped early, with
+    results. 70: an error inside, whose traceback is printed. 130: interrupted. 141: whoever read
+    the results has gone.
 
     >>> main(["generate", "Once upon a time", "--particles", "0"])  # stderr says why
     2
@@ -77,16 +80,20 @@ def _answer(options: argparse.Namespace) -> int:
         report(one_line(error))
         return 2
     if options.json:
-        _print(posterior.to_json())
+        print_text(posterior.to_json())
     try:
         posterior.mode()
     except NoSurvivors as error:
-        report(one_line(error))
+        stopped = f"{why_stopped(posterior, options.timeout)}: " if posterior.stopped else ""
+        report(stopped + one_line(error))
         return 1
     if not options.json:
-        _print(_table(posterior))
-    _report_facts(posterior)
-    return 0
+        print_text(table(posterior))
+    report_facts(posterior)
+    if not posterior.stopped:
+        return 0
+    report(f"{why_stopped(posterior, options.timeout)}: {missing(posterior)}")
+    return 3
 
 
 # --- what is inferred -----------------------------------------------------------------------
@@ -179,11 +186,15 @@ def _arguments(model: Any, options: argparse.Namespace) -> tuple[dict[str, Any],
         raise BadInput(f"--arg {twice}=... is given twice: leave one out")
     how = "write `async def model(ctx, ...)`"
     if not callable(model):
-        raise BadInput(f"{target!r} is {model!r}, which is no function: {how}")
+        raise BadInput(f"{target!r} is {quoted(model)}, which is no function: {how}")
     try:
         first, *rest = inspect.signature(model).parameters.values()
     except (TypeError, ValueError):
         raise BadInput(f"{target!r} takes no parameter ctx: {how}") from None
+    # A wrapper of anything gives what it wraps gives: that is seen when it runs.
+    wraps = any(p.kind is p.VAR_POSITIONAL for p in (first, *rest))
+    if not wraps and (kind := _unfit(model)) is not None:
+        raise BadInput(f"{target!r} is {kind}: {how}")
     named = [p for p in rest if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     lms = [p.name for p in named if _is_lm(p)]
     names = [p.name for p in named if p.name not in lms]
@@ -199,6 +210,22 @@ def _arguments(model: Any, options: argparse.Namespace) -> tuple[dict[str, Any],
         wanted = " ".join(f"--arg {name}=VALUE" for name in missing)
         raise BadInput(f"{target!r} needs {', '.join(missing)}: add {wanted}")
     return given, lms
+
+
+def _unfit(model: Any) -> str | None:
+    """What a callable is that is no `async def`; None of one that is, or wraps one."""
+    while isinstance(model, partial):
+        model = model.func
+    model = inspect.unwrap(model)
+    if inspect.iscoroutinefunction(model) or inspect.iscoroutinefunction(type(model).__call__):
+        return None
+    if inspect.isclass(model):
+        return "a class"
+    if inspect.isasyncgenfunction(model):
+        return "an async generator (it has a yield), and a model returns its value"
+    if inspect.isroutine(model):
+        return "a plain function, which cannot await its statements"
+    return f"{quoted(model)}, which is no function"
 
 
 def _is_lm(parameter: inspect.Parameter) -> bool:
@@ -243,42 +270,3 @@ def _language_model(name: str | None) -> LM:
 
 
 _COMMANDS = {"generate": _generate, "run": _run}
-
-
-# --- output ---------------------------------------------------------------------------------
-
-
-def _table(posterior: Posterior) -> str:
-    """All values, as Python writes them, each on one line, the most probable first."""
-    from awrs_ppl._messages import escape, safe_repr
-
-    rows = [f"{share:11.4f}  {escape(safe_repr(value))}" for _, value, share in posterior._results]
-    return "\n".join(["probability  value", *rows])
-
-
-def _report_facts(posterior: Posterior) -> None:
-    """The figures of a posterior, and what warns of it."""
-    from awrs_ppl.posterior import _diagnosed
-
-    found = posterior.diagnose()
-    facts = [f"{len(posterior)} particles"]
-    if found.runs is not None:
-        facts[0] += f" in {len(posterior.parts)} runs"
-    ess = "equally likely" if found.is_chosen else "ESS"
-    facts.append(f"{posterior.alive} alive")
-    if posterior.free:
-        facts.append(f"{posterior.free} free")
-    facts.append(f"{ess} {posterior.ess:.1f}")
-    facts.append(f"log evidence {posterior.log_ml:.2f}")
-    if survived := _diagnosed.survived(found):
-        facts.append(f"{survived} resampling")
-    if differ := _diagnosed.runs(found):
-        facts.append(f"runs {differ}")
-    report(", ".join([*facts, f"seed {posterior.seed}"]))
-    for warning in found.warnings[:1]:
-        report(f"warning: {warning}")
-
-
-def _print(text: str) -> None:
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)

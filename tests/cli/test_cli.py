@@ -247,6 +247,7 @@ def test_model_option_names_the_model(command: Command, loaded: list[str | None]
 
 PROGRAM = """
 from __future__ import annotations
+import functools
 from dataclasses import dataclass
 from awrs_ppl import Bernoulli, Context, LM
 
@@ -291,7 +292,29 @@ async def alone():
 def not_async(ctx):
     return 1
 
+def wrapper(*args):
+    return not_async(*args)
+
+async def yields(ctx):
+    yield 1
+
 NUMBER = 3
+PARTIAL = functools.partial(not_async)
+
+class Model:
+    async def __call__(self, ctx, more=0):
+        return more
+
+    async def method(self, ctx, more=0):
+        return more
+
+MODEL = Model()
+METHOD = MODEL.method
+GIVEN = functools.partial(METHOD, more=2)
+
+@functools.wraps(METHOD)
+def wrapped(ctx, more=0):
+    return METHOD(ctx, more)
 """
 
 
@@ -337,6 +360,11 @@ def test_language_model_goes_to_parameters_annotated_lm(
     coins = command("run", f"{program}:coins", "--json", "--particles", "50")
     assert sorted(results(coins)) == [[False, "a"], [True, "a"]]
     assert loaded == [None]  # none was wanted
+
+
+@pytest.mark.parametrize("name", ["MODEL", "METHOD", "GIVEN", "wrapped"])
+def test_callable_that_gives_a_coroutine_runs(command: Command, program: Path, name: str) -> None:
+    assert results(command("run", f"{program}:{name}", "--json", "--arg", "more=2")) == [2]
 
 
 def test_program_in_a_module_runs(command: Command, tmp_path: Path) -> None:
@@ -430,7 +458,16 @@ def test_program_that_raises_is_named_with_its_line(command: Command, program: P
         ),
         ("run sub/json.py:NUMBER", "'sub/json.py:NUMBER' is 3, which is no function"),
         ("run sub/json.py:alone", "'sub/json.py:alone' takes no parameter ctx"),
-        ("run sub/json.py:not_async", "the model not_async gave 1, not a coroutine"),
+        (
+            "run sub/json.py:not_async",
+            "'sub/json.py:not_async' is a plain function, which cannot await its statements: write "
+            "`async def model(ctx, ...)`",
+        ),
+        ("run sub/json.py:wrapper", "the model wrapper gave 1, not a coroutine"),
+        ("run sub/json.py:yields", "is an async generator (it has a yield), and a model returns"),
+        ("run sub/json.py:Pair", "'sub/json.py:Pair' is a class: write `async def model(ctx"),
+        ("run sub/json.py:Bernoulli", "'sub/json.py:Bernoulli' is a class: write"),
+        ("run sub/json.py:PARTIAL", "'sub/json.py:PARTIAL' is a plain function, which"),
         ("run sub/json.py:model", "'sub/json.py:model' needs topic: add --arg topic=VALUE"),
         ("run sub/json.py:model --arg topic", "--arg: 'topic': write NAME=VALUE"),
         ("run sub/json.py:model --arg a-b=1", "--arg: 'a-b=1': write NAME=VALUE"),
@@ -534,6 +571,7 @@ def test_help_loads_nothing_slow(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr, loaded) == (0, "", [])
     assert "examples:" in done.stdout
     assert "exit status:" in done.stdout
+    assert "\n  3    there are results, but --timeout or --partial stopped" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", ["generate go --json-schema none", "run none.py:model"])
@@ -592,14 +630,46 @@ async def interrupt():
 
 
 @pytest.mark.parametrize(
-    ("waits", "options", "stopped"),
-    [("wait", ["--timeout", "0.5"], "timed out"), ("interrupt", ["--partial"], "interrupted")],
+    ("waits", "options", "stopped", "said"),
+    [
+        ("wait", ["--timeout", "0.5"], "timed out", "timed out after 0.5 s: "),
+        ("interrupt", ["--partial"], "interrupted", "interrupted: "),
+    ],
 )
 @pytest.mark.usefixtures("idle_clock")
-def test_stopped_run_prints_what_has_finished(
-    command: Command, tmp_path: Path, waits: str, options: list[str], stopped: str
+def test_stopped_run_prints_what_has_finished_and_what_is_missing(
+    command: Command, tmp_path: Path, waits: str, options: list[str], stopped: str, said: str
 ) -> None:
     (tmp_path / "uneven.py").write_text(UNEVEN % waits)
     arguments = ["run", "uneven.py:model", "--particles", "20", "--seed", "0", *options]
-    assert rows(command(*arguments)) == {"'quick'": 1.0}
-    assert json.loads(command(*arguments, "--json").out)["stopped"] == stopped
+    result = command(*arguments)
+    assert rows(result) == {"'quick'": 1.0}
+    assert result.status == 3
+    (line,) = [line for line in result.err.splitlines() if "stopped early" in line]
+    json_result = command(*arguments, "--json")
+    found = json.loads(json_result.out)
+    assert (json_result.status, found["stopped"]) == (3, stopped)
+    done = sum(particle["finished"] for particle in found["particles"])
+    assert 0 < done < 20
+    assert f"awrs-ppl: stopped early, {said}{done} of 20 particles with weight had finished" in line
+    assert f"the other {20 - done} are missing, with {100 - 5 * done}.0 % of the weight" in line
+    assert ("longer --timeout" in line) == (stopped == "timed out")
+
+
+@pytest.mark.usefixtures("idle_clock")
+def test_run_stopped_before_any_result_has_status_1(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "uneven.py").write_text((UNEVEN % "wait").replace("Bernoulli(0.5)", "Bernoulli(0)"))
+    result = command("run", "uneven.py:model", "--particles", "3", "--timeout", "0.5")
+    assert (result.status, result.out) == (1, "")
+    (line,) = result.err.splitlines()
+    assert line.startswith(
+        "awrs-ppl: stopped early, timed out after 0.5 s: none of 3 particles had finished"
+    )
+
+
+@pytest.mark.usefixtures("idle_clock")
+def test_timeout_that_is_not_reached_has_status_0(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "uneven.py").write_text(UNEVEN % "wait")
+    result = command("run", "uneven.py:model", "--particles", "3", "--timeout", "9999")
+    assert result.status == 0
+    assert "stopped" not in result.err
