@@ -29,7 +29,16 @@ PACKAGE = Path(awrs_ppl.__file__).parent
 FOLDERS = ("program", "inference", "proposals", "constraints", "tokens")
 RECORDS = {
     "program": ("trace",),
-    "inference": ("_progress", "blame", "losses", "recorder", "failures", "check_replay", "log"),
+    "inference": (
+        "_progress",
+        "blame",
+        "keywords",
+        "losses",
+        "recorder",
+        "failures",
+        "check_replay",
+        "log",
+    ),
 }
 REFINEMENTS = {
     "inference": ("children", "competition"),

@@ -209,6 +209,8 @@ def _arguments(model: Any, options: argparse.Namespace) -> tuple[dict[str, Any],
     if missing:
         wanted = " ".join(f"--arg {name}=VALUE" for name in missing)
         raise BadInput(f"{target!r} needs {', '.join(missing)}: add {wanted}")
+    # Bound, none is taken for an option of `infer`, whatever its name.
+    given = {p.name: p.default for p in named if p.default is not p.empty} | given
     return given, lms
 
 

@@ -19,6 +19,7 @@ from awrs_ppl.inference._progress import Bars, StepInfo
 from awrs_ppl.inference.check_replay import recheck
 from awrs_ppl.inference.failures import interrupted, without_engine
 from awrs_ppl.inference.inference import Inference
+from awrs_ppl.inference.keywords import with_keywords
 from awrs_ppl.inference.resampling import Resampling
 from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.program.execution import Model, Run
@@ -41,8 +42,9 @@ async def infer(
     progress: bool | Callable[[StepInfo], object] = True,
     timeout: float | None = None,
     partial: bool = False,
+    **keywords: Any,
 ) -> Posterior:
-    """The posterior of `model(ctx, *args)`, by sequential Monte Carlo.
+    """The posterior of `model(ctx, *args, **keywords)`, by sequential Monte Carlo.
 
     Particles are synchronized after every token of a `generate` and after every weighted
     statement. Where the proposal knows the weights of all next tokens (`AWRS` does), all these
@@ -87,7 +89,11 @@ async def infer(
     The evidence `exp(posterior.log_ml)` is unbiased. An exception in the model comes out as
     itself. Raises `ModelError` for wrong options, `PotentialError` for a broken potential.
 
-    All particles get the same `args`, so a model must not change them. Particles wait for one
+    A keyword that is no option goes to the model, if it has a parameter of this name or takes
+    `**kwargs`; else it is a `TypeError`. It is one, too, if the model has a parameter that is named
+    like an option, as `seed`: `infer(functools.partial(model, seed=3))` gives it one of its own.
+
+    All particles get the same arguments, so a model must not change them. Particles wait for one
     another: no lock may be held across a statement. An `infer` inside a model needs a seed of
     its own for the outer seed to fix the result.
 
@@ -105,6 +111,7 @@ async def infer(
     >>> {text: round(p, 1) for text, p in posterior.probabilities.items()}
     {'a': 0.8, 'ab': 0.2}
     """
+    model = with_keywords(infer, model, args, keywords)
     for name, flag in (("remember", remember), ("partial", partial)):
         if not isinstance(flag, bool):
             raise ModelError(f"{name}={flag!r}: it must be True or False")
@@ -189,7 +196,8 @@ def _take_back() -> bool:
 
 
 def run(model: Model, *args: Any, **options: Any) -> Posterior:
-    """`infer` for scripts: starts an event loop of its own. Options are those of `infer`.
+    """`infer` for scripts: starts an event loop of its own. Options are those of `infer`, and all
+    other keywords go to the model.
 
     >>> from awrs_ppl import Bernoulli
     >>> async def coin(ctx):
@@ -209,8 +217,9 @@ def run(model: Model, *args: Any, **options: Any) -> Posterior:
         raise interrupted(error) from None
 
 
-async def check_replay(model: Model, *args: Any, seed: int = 0) -> None:
-    """Run one particle of a model, then the model again on its record.
+async def check_replay(model: Model, *args: Any, seed: int = 0, **keywords: Any) -> None:
+    """Run one particle of a model, then the model again on its record. Arguments are given as to
+    `infer`.
 
     Raises `ReplayError` if the second run makes other requests or weighs a `factor` or
     `condition` otherwise, as a model does that uses `random`, the time or the order of a set;
@@ -224,6 +233,7 @@ async def check_replay(model: Model, *args: Any, seed: int = 0) -> None:
     Traceback (most recent call last):
     awrs_ppl.errors.ReplayError: ...
     """
+    model = with_keywords(check_replay, model, args, keywords)
     alone = Resampling.of("stratified", 0.0)
     inference = Inference(model, args, 1, alone, _streams(seed), Bars(False, 1), VerdictCache())
     try:

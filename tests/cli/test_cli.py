@@ -292,6 +292,9 @@ async def alone():
 def not_async(ctx):
     return 1
 
+async def like_options(ctx, seed=1, runs="two"):
+    return [seed, runs]
+
 def wrapper(*args):
     return not_async(*args)
 
@@ -365,6 +368,12 @@ def test_language_model_goes_to_parameters_annotated_lm(
 @pytest.mark.parametrize("name", ["MODEL", "METHOD", "GIVEN", "wrapped"])
 def test_callable_that_gives_a_coroutine_runs(command: Command, program: Path, name: str) -> None:
     assert results(command("run", f"{program}:{name}", "--json", "--arg", "more=2")) == [2]
+
+
+def test_parameters_of_a_program_may_be_named_like_options(command: Command, program: Path) -> None:
+    run = ["run", f"{program}:like_options", "--json", "--seed", "7"]
+    assert results(command(*run)) == [[1, "two"]]
+    assert results(command(*run, "--arg", "seed=5")) == [[5, "two"]]
 
 
 def test_program_in_a_module_runs(command: Command, tmp_path: Path) -> None:
