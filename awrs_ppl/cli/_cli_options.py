@@ -33,11 +33,13 @@ examples:
   awrs-ppl generate - --predicate checks:is_haiku --particles 32 < prompt.txt
   awrs-ppl run haiku.py:model --arg topic=rain --arg lines=3
   awrs-ppl run awrs_ppl.models.capitals:capitals --seed 0
+  awrs-ppl run sentiment.py:model --inputs reviews.jsonl --save results --json > all.jsonl
   awrs-ppl models get qwen2.5-coder-0.5b
 
 exit status:
   0    there are results, of a whole run
-  1    no results: every particle has weight zero, or none had finished when the run was stopped
+  1    no results: every particle has weight zero, or none had finished when the run was stopped;
+       with --inputs: some input has none
   2    bad usage or bad input, or the program raised; one line on stderr says what to do
   3    there are results, but --timeout or --partial stopped the run early; stderr says what is
        missing
@@ -99,6 +101,12 @@ def options_parser() -> argparse.ArgumentParser:
     run.add_argument("program", help="FILE.py:FUNCTION or MODULE:FUNCTION")
     what = "a parameter's value, as JSON, else as text"
     run.add_argument("--arg", metavar="NAME=VALUE", type=_argument, help=what, **again)
+    what = "run it on each line: its arguments as a JSON object, or the value of the only one"
+    run.add_argument("--inputs", metavar="FILE.jsonl", help=what)
+    what = "with --inputs: keep each result here, and do what is there not again"
+    run.add_argument("--save", metavar="FOLDER", help=what)
+    what = "with --inputs: how many at once (default: %(default)s)"
+    run.add_argument("--concurrency", metavar="N", type=_COUNT, default=8, help=what)
     _add_inference(run)
 
     about = (

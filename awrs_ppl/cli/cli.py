@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             options = options_parser().parse_args(argv)
         except SystemExit as end:
             return int(end.code or 0)
-        return models(options) if options.command == "models" else _answer(options)
+        if options.command == "models":
+            return models(options)
+        return _answer_many(options) if getattr(options, "inputs", None) else _answer(options)
     except BrokenPipeError:
         # What is still buffered must not be written at exit either.
         with suppress(OSError, ValueError):
@@ -73,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _answer(options: argparse.Namespace) -> int:
     """Infer and show the posterior."""
+    if getattr(options, "save", None):
+        report("--save keeps the results of --inputs: add it, or leave out --save")
+        return 2
     try:
         with redirect_stdout(sys.stderr):
             posterior = _COMMANDS[options.command](options)
@@ -94,6 +99,28 @@ def _answer(options: argparse.Namespace) -> int:
         return 0
     report(f"{why_stopped(posterior, options.timeout)}: {missing(posterior)}")
     return 3
+
+
+def _answer_many(options: argparse.Namespace) -> int:
+    """Infer a program on many inputs."""
+    from awrs_ppl.cli._cli_many import answer_many, read_inputs
+
+    try:
+        with redirect_stdout(sys.stderr):
+            model = find(options.program)
+        arguments, lms = _arguments(model, options)
+        parameters = list(inspect.signature(model).parameters.values())[1:]
+        names = [p.name for p in parameters if p.name not in lms]
+        needs = [p.name for p in parameters if p.name in names and p.name not in arguments]
+        inputs = read_inputs(options.inputs, options.program, needs, names)
+        if options.partial:
+            raise BadInput("--partial and --inputs: leave one out; --save keeps what is finished")
+        if lms:
+            arguments.update(dict.fromkeys(lms, _language_model(options.model)))
+        return answer_many(model, arguments, inputs, options, _settings(options))
+    except (BadInput, AwrsError) as error:
+        report(one_line(error))
+        return 2
 
 
 # --- what is inferred -----------------------------------------------------------------------
@@ -206,7 +233,7 @@ def _arguments(model: Any, options: argparse.Namespace) -> tuple[dict[str, Any],
             takes = f"it takes {', '.join(names)}" if names else "it takes none"
             raise BadInput(f"--arg {name}=...: {target!r} has no parameter {name!r}; {takes}")
     missing = [p.name for p in named if p.default is p.empty and p.name not in (*lms, *given)]
-    if missing:
+    if missing and not options.inputs:
         wanted = " ".join(f"--arg {name}=VALUE" for name in missing)
         raise BadInput(f"{target!r} needs {', '.join(missing)}: add {wanted}")
     # Bound, none is taken for an option of `infer`, whatever its name.
@@ -239,18 +266,13 @@ def _is_lm(parameter: inspect.Parameter) -> bool:
 def _infer(model: Callable[..., Any], options: argparse.Namespace) -> Posterior:
     from awrs_ppl.inference.smc import run
 
-    return run(
-        model,
-        n_particles=options.particles,
-        ess_threshold=options.ess_threshold,
-        resampling=options.resampling,
-        runs=options.runs,
-        seed=options.seed,
-        remember=options.remember,
-        timeout=options.timeout,
-        partial=options.partial,
-        progress=sys.stderr.isatty(),
-    )
+    progress = sys.stderr.isatty()
+    return run(model, partial=options.partial, progress=progress, **_settings(options))
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("ess_threshold", "resampling", "runs", "seed", "remember", "timeout")
+    return {"n_particles": options.particles, **{name: getattr(options, name) for name in names}}
 
 
 def _language_model(name: str | None) -> LM:
