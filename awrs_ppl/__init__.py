@@ -10,7 +10,6 @@ begins, its evidence, effective sample size and seconds at its end; and its resa
 `logging.getLogger("awrs_ppl").setLevel("DEBUG")`.
 """
 
-import logging
 import sys
 import warnings
 from importlib import import_module
@@ -46,19 +45,6 @@ if TYPE_CHECKING:
     from awrs_ppl.scale.many import infer_many, run_many
 
 __version__ = "0.2.0"
-
-
-class _Unheard(logging.NullHandler):
-    """Nothing where no log is set up, but warnings, as of a logger without a handler."""
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        heard = logging.root.handlers or len(logging.getLogger(__name__).handlers) > 1
-        if not heard and record.levelno >= logging.WARNING and logging.lastResort is not None:
-            logging.lastResort.handle(record)
-        return True
-
-
-logging.getLogger(__name__).addHandler(_Unheard())
 
 _LINKED = ("models", "potentials")
 

@@ -68,7 +68,13 @@ async def test_readme_program_prints_the_best_answer_shown(capsys: Any) -> None:
 
 async def test_potentials_of_the_docs_give_their_weights() -> None:
     namespace: dict[str, Any] = {}
-    wanted = ("from awrs_ppl", "@predicate(complete", "class EvenBytes", "short = Soft", "from decimal")
+    wanted = (
+        "from awrs_ppl",
+        "@predicate(complete",
+        "class EvenBytes",
+        "short = Soft",
+        "from decimal",
+    )
     for cell in cells("docs/potentials.md"):
         if cell.startswith(wanted):
             # What follows in a cell needs a language model.

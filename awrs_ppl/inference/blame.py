@@ -74,8 +74,9 @@ async def _names(step: TokenStep) -> list[str]:
                 blamed |= await _in_conflict(verdicts, *blamed, masks, outcome)
     if everything:
         blame_dead_end(verdicts, tuple(sorted(blamed)))
-    boolean = verdicts.target.boolean  # at the last token a potential may stand there twice
-    names = list(dict.fromkeys(repr(boolean[i].potential) for i in sorted(blamed)))
+    # At the last token of a text that need not end, each stands there twice.
+    potentials = [verdicts.target.boolean[i].potential for i in sorted(blamed)]
+    names = list({id(potential): repr(potential) for potential in potentials}.values())
     if not step.forced and of_masks and everything and _masks_leave_tokens(verdicts):
         return [*names, _LM]  # what they leave has no weight
     return names or [_LM]

@@ -71,7 +71,6 @@ class Inference:
         self._step_number = 0
         self._due = False
         self._lost: list[Run] = []
-        # By the keys that they had at first.
         self._constraints: dict[tuple[Hashable, ...], tuple[Factor, ...]] = {}
         self._wakeup = asyncio.Event()
 

@@ -52,7 +52,7 @@ log = logging.getLogger("awrs_ppl.some.module")
 log.info("for those who ask")
 log.warning("for everyone")
 assert {level!r} or logging.root.handlers == root == []
-assert isinstance(logging.getLogger("awrs_ppl").handlers[0], logging.NullHandler)
+assert not logging.getLogger("awrs_ppl").handlers
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ("for those who ask" in done.stderr) == (level is not None)

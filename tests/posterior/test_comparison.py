@@ -82,9 +82,12 @@ def test_error_of_one_heavy_run_is_one() -> None:
 def test_error_is_the_spread_over_repetitions() -> None:
     """Of a program whose evidence is known."""
 
+    class Coin(Bernoulli):
+        """Drawn by each particle alone: particles share the values of a `Bernoulli` itself."""
+
     async def coins(ctx: Context) -> None:
         for _ in range(3):
-            await ctx.condition(await ctx.sample(Bernoulli(0.6)))
+            await ctx.condition(await ctx.sample(Coin(0.6)))
 
     options: dict[str, Any] = {"n_particles": 20, "ess_threshold": 0.0, "progress": False}
     found = [
