@@ -10,6 +10,7 @@ import torch
 
 from awrs_ppl._messages import joined
 from awrs_ppl.constraints.dead_ends import blame_dead_end, blamed_by_token
+from awrs_ppl.constraints.ends import check_acceptance
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.log_weights import log_sum
@@ -38,14 +39,18 @@ async def killer(step: TokenStep, max_tokens: int) -> str:
     if it allows something likely that they reject; that takes a few checks more, which are not
     made where checks are dear.
 
-    Where `max_tokens` allows no more, the name says so; and where the likeliest first token holds
-    a stop, so that the text would be empty.
+    Where `max_tokens` allows no more, the name says so; and where the first token would hold a
+    stop, so that the text would be empty; and where a text that need not end is accepted, and no
+    factor says that it is over.
     """
     names = await _names(step)
     found = names[0] if len(names) == 1 else f"{joined(names)} allow nothing together"
     if _begins_with_stop(step):
         return f"{found} (at a first token that holds the stop)"
     if not step.last:
+        unsaid = not step.ends and step.progress.text.tokens
+        if unsaid and await check_acceptance(step.verdicts, step.verdicts.vocabulary.size):
+            return f"{found} (at a text that is accepted and never over)"
         return found
     over = "ends" if step.ends else "is over"
     return f"{found} (no text that {over} within {max_tokens:,} token{'s' * (max_tokens > 1)})"
@@ -83,7 +88,8 @@ async def _names(step: TokenStep) -> list[str]:
 
 
 def _begins_with_stop(step: TokenStep) -> bool:
-    """Whether the model would mostly begin an empty text with a token that ends it by a stop."""
+    """Whether the model would mostly begin an empty text with a token that ends it by a stop, or
+    the masks would let it begin with one."""
     verdicts, outcomes = step.verdicts, step.outcomes
     if step.progress.text.tokens or outcomes is None or not verdicts.target.stops:
         return False
@@ -94,7 +100,10 @@ def _begins_with_stop(step: TokenStep) -> bool:
         for end, ids in zip(verdicts.closings.ends, verdicts.closings.ids, strict=True)
         if not end.keep
     ]
-    return float(weights[np.concatenate(ids)].sum()) > 0.5 * float(weights.sum())
+    stop = np.concatenate(ids)
+    if verdicts.allowed is not None and (weights[stop] * verdicts.allowed[stop]).any():
+        return True
+    return float(weights[stop].sum()) > 0.5 * float(weights.sum())
 
 
 def _cover(rejected: _Rejected, weights: np.ndarray, little: float) -> set[int]:

@@ -18,6 +18,7 @@ _TOGETHER = " allow nothing together"
 _KILLER = re.compile(
     rf"(?P<who>.*?)(?P<together>{_TOGETHER})?"
     r"(?P<where> \(at the empty text\)| \(at a first token that holds the stop\)"
+    r"| \(at a text that is accepted and never over\)"
     r"| \(no text that (?:ends|is over) within [\d,]+ tokens?\))?",
     re.DOTALL,
 )
@@ -46,6 +47,11 @@ def remedy(killer: str) -> str:
         return (
             "the model would begin with the stop, and the text would be empty: let the prompt end "
             "where the text begins, or give a stop that comes behind it"
+        )
+    if where.endswith("never over)"):
+        return (
+            "with ends=False a factor must say that a text is over: give your potential is_over, "
+            "or your predicate complete=, or write a stop or ends=True"
         )
     if not where.endswith("(at the empty text)"):
         return ""

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import string
 from typing import Any
 
 import pytest
 
-from awrs_ppl import Context, LocalAWRS, NoSurvivors, PaperAWRS, Posterior, Prior, ToyLM, infer
+from awrs_ppl import (
+    BooleanPotential,
+    Context,
+    LocalAWRS,
+    NoSurvivors,
+    PaperAWRS,
+    Posterior,
+    Prior,
+    ToyLM,
+    infer,
+    run,
+)
 from awrs_ppl.constraints.dead_ends import DeadEnds
 from awrs_ppl.potentials import OneOf, Regex, predicate
 
@@ -175,3 +187,53 @@ async def test_end_that_max_tokens_forces_says_so() -> None:
         posterior.mode()
     for shown in (str(posterior), str(posterior.explain()), posterior._repr_html_()):
         assert "no text that ends within 20 tokens" in " ".join(shown.split())
+
+
+def _killed(potential: Any, **options: Any) -> tuple[list[str], str]:
+    async def model(ctx: Any) -> str:
+        return await ctx.generate(potential, **options)
+
+    posterior = run(model, n_particles=4, seed=0, progress=False)
+    assert posterior.log_ml == -math.inf
+    return list(posterior.kills), " ".join(str(posterior).split())
+
+
+def test_first_token_that_holds_the_stop_is_explained() -> None:
+    lm = ToyLM(["a", " ", " b"], weights=lambda context: [1, 8, 4, 1])
+    for ends in (False, True):
+        names, shown = _killed(lm("a", stop=" ") * Regex(" [ab]+"), ends=ends)
+        assert names[0].endswith("(at a first token that holds the stop)")
+        assert "give a stop that comes behind it" in shown
+
+
+def test_text_that_is_never_over_is_explained() -> None:
+    class Finite(BooleanPotential):
+        def start(self) -> bytes:
+            return b""
+
+        def advance(self, state: Any, data: bytes) -> bytes | None:
+            return state + data if b"ab".startswith(state + data) else None
+
+        def accepts(self, state: Any) -> bool:
+            return state == b"ab"
+
+    lm = ToyLM(["a", "b"], seed=1)
+    names, shown = _killed(lm("a") * Finite(), ends=False)
+    assert names == ["Finite() (at a text that is accepted and never over)"]
+    assert "give your potential is_over" in shown
+
+    class Over(Finite):
+        def is_over(self, state: Any) -> bool:
+            return self.accepts(state)
+
+    async def model(ctx: Any) -> str:
+        return await ctx.generate(lm("a") * Over(), ends=False)
+
+    assert run(model, n_particles=4, progress=False).probabilities == {"ab": pytest.approx(1.0)}
+
+
+def test_last_token_of_a_text_that_need_not_end_is_named_once() -> None:
+    lm = ToyLM(["a", "b"], seed=1)
+    names, shown = _killed(lm("a") * Regex("[ab]{9}"), ends=False, max_tokens=3)
+    assert names == ["Regex('[ab]{9}') (no text that is over within 3 tokens)"]
+    assert "larger max_tokens" in shown
