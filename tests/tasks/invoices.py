@@ -5,10 +5,11 @@ since the class checks it; 8 particles are 8 readings that compete, and the like
 """
 
 import argparse
+import asyncio
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from awrs_ppl import LM, Context, run
+from awrs_ppl import LM, Context, Posterior, infer
 from awrs_ppl.potentials import JsonSchema
 
 TEXTS = [
@@ -21,14 +22,12 @@ TEXTS = [
 
 
 class Line(BaseModel):
-    model_config = ConfigDict(extra="forbid")
     item: str = Field(max_length=20)
     quantity: int = Field(ge=1, le=99)
     price: float = Field(ge=0, le=999)
 
 
 class Invoice(BaseModel):
-    model_config = ConfigDict(extra="forbid")
     customer: str = Field(max_length=20)
     lines: list[Line] = Field(min_length=1, max_length=2)
     total: float = Field(ge=0, le=9999)
@@ -45,7 +44,7 @@ SHOT = "Invoice for Bob Ray: 2 cups at 3.00 each. Total: 6.00."
 ANSWER = '{"customer":"Bob Ray","lines":[{"item":"cup","quantity":2,"price":3.00}],"total":6.00}'
 
 
-async def read(ctx: Context, lm: LM, text: str) -> Invoice | None:
+async def read(ctx: Context, lm: LM, text: str) -> Invoice:
     if lm.tokenizer.chat_template:
         messages = [
             {"role": "user", "content": f"Write this invoice as JSON. {SHOT}"},
@@ -55,21 +54,20 @@ async def read(ctx: Context, lm: LM, text: str) -> Invoice | None:
         answers = lm.chat(messages, stop="\n")
     else:
         answers = lm(f"{SHOT}\nJSON: {ANSWER}\n\n{text}\nJSON: "[:-1], stop="\n")
-    document = await ctx.generate(answers * JsonSchema(Invoice), max_tokens=120)
-    try:
-        invoice = Invoice.model_validate_json(document)
-    except ValidationError:
-        invoice = None
-    await ctx.condition(invoice is not None, name="adds up")
-    return invoice
+    document = await ctx.generate(answers * JsonSchema(Invoice), max_tokens=100)
+    return JsonSchema(Invoice).parse(document)
+
+
+async def read_all(lm: LM) -> list[Posterior]:
+    # Side by side they share the passes of the model.
+    return await asyncio.gather(*(infer(read, lm, text, n_particles=8, seed=0) for text in TEXTS))
 
 
 def main(lm: LM) -> list[Invoice | None]:
-    found = []
-    for text in TEXTS:
-        posterior = run(read, lm, text, n_particles=8, seed=0)
+    found: list[Invoice | None] = []
+    for text, posterior in zip(TEXTS, asyncio.run(read_all(lm)), strict=True):
         found.append(posterior.mode() if posterior.values else None)
-        print(text, "->", found[-1])
+        print(text, found[-1], sep="\n  ")
     print(f"{sum(one is not None for one in found)} of {len(TEXTS)} add up")
     return found
 

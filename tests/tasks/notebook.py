@@ -44,13 +44,18 @@ def main(lm: LM) -> dict[str, Any]:
         pictures = []
         try:
             import matplotlib
+
+            matplotlib.use("Agg")
+            from matplotlib import pyplot
         except ImportError:
             print("no matplotlib, so no plots")
         else:
-            matplotlib.use("Agg")
             for plot in (posterior.plot_ess, posterior.plot_genealogy, posterior.plot_weights):
                 picture = Path(folder, f"{plot.__name__}.png")
-                plot().figure.savefig(picture)
+                figure, axes = pyplot.subplots()
+                plot(axes)
+                figure.savefig(picture)
+                pyplot.close(figure)
                 pictures.append(picture.stat().st_size)
     return {
         "posterior": posterior,

@@ -1,7 +1,8 @@
 """Ask a database a question in English.
 
-A good answer: the rows of a query that this database can run. `Sql` sees to that; that the query
-is what was asked is up to the model, so look at the query, and at the others that it found.
+A good answer: the rows of a query that this database can run. `Sql` sees to that, and a critic
+prefers those that find something; that the query is what was asked is up to the model, so look
+at it, and at the others that were found.
 """
 
 import argparse
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from awrs_ppl import LM, Context, run
-from awrs_ppl.potentials import Sql
+from awrs_ppl.potentials import Soft, Sql
 
 DATABASE = Path(__file__).parents[1] / "data" / "concert_singer.sqlite"
 QUESTION = "What are the names of the singers from France?"
@@ -20,11 +21,15 @@ async def answer(ctx: Context, lm: LM, database: Sql, question: str) -> tuple[st
     prompt = (
         f"Tables:\n{tables}\n\n"
         "Question: How many stadiums are there?\nSQL: SELECT count(*) FROM stadium;\n\n"
+        "Question: Which concerts were in 2014?\n"
+        "SQL: SELECT concert_Name FROM concert WHERE Year = '2014';\n\n"
         "Question: What are the locations of the stadiums called Somerset Park?\n"
         "SQL: SELECT Location FROM stadium WHERE Name = 'Somerset Park';\n\n"
         f"Question: {question}\nSQL:"
     )
-    query = await ctx.generate(lm(prompt, stop=[";", "\n"]) * database, max_tokens=40)
+    queries = lm(prompt, stop=[";", "\n"], temperature=0.5) * database
+    finds = Soft(lambda query: 0.0 if database.rows(query) else -4.0)
+    query = await ctx.generate(queries, critic=finds, max_tokens=40)
     rows = await ctx.call(database.rows, query)
     return query.strip(), rows
 
