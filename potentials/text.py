@@ -13,7 +13,7 @@ from awrs_ppl._messages import listed, show
 from awrs_ppl._recent import Recent
 from awrs_ppl.constraints.arguments import Argument
 from awrs_ppl.constraints.potential import BooleanPotential
-from awrs_ppl.tokens.text import as_str, decode
+from awrs_ppl.tokens.text import decode
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = ["Contains", "OneOf"]
@@ -56,7 +56,7 @@ class OneOf(BooleanPotential):
                     f"OneOf got the choice {choice!r}: choices are texts; write str({choice!r}), "
                     "or draw it by ctx.sample(Categorical([...])) where it is no text"
                 )
-        choices = tuple(map(as_str, choices))
+        choices = tuple(_as_str(choice, "OneOf") for choice in choices)
         if not choices:
             raise ValueError("OneOf got no choices: give it at least one text")
         super().__init__()
@@ -105,7 +105,7 @@ class Contains(BooleanPotential):
         if not isinstance(text, str | bytes):
             raise TypeError(f"Contains got {text!r}: give it a text, a str or bytes")
         super().__init__()
-        self.text = text = as_str(text)
+        self.text = text = _as_str(text, "Contains")
         self._data = _encode(text, "Contains")
         self._falls = _falls(self._data)
         self.mask = _mask_of_utf8
@@ -132,6 +132,13 @@ class Contains(BooleanPotential):
     def accepts(self, state: Any) -> bool:
         """Whether `text` was in it, and the last character is whole."""
         return state[0] == len(self._data) and not state[1]
+
+
+def _as_str(text: str | bytes, name: str) -> str:
+    try:
+        return text if isinstance(text, str) else text.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} got {text!r}, which is not UTF-8") from error
 
 
 def _encode(text: str, name: str) -> bytes:

@@ -16,9 +16,11 @@ from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.log_weights import log_sum
 from awrs_ppl.proposals.token_step import TokenStep
 
-__all__ = ["killer"]
+__all__ = ["NEGLIGIBLE", "killer"]
 
 _LM = "the language model"
+# Nothing likely was found in the checks that such a weight is worth.
+NEGLIGIBLE = "too little weight beside the other particles"
 # What weighs less than this beside the rest names no factor: where a predicate rejects nearly all,
 # the end that a pattern rejects there would hardly have been drawn.
 _LITTLE = 0.1
@@ -44,13 +46,15 @@ async def killer(step: TokenStep, max_tokens: int) -> str:
     factor says that it is over.
     """
     names = await _names(step)
+    if not names:
+        return NEGLIGIBLE
     found = names[0] if len(names) == 1 else f"{joined(names)} allow nothing together"
     if _begins_with_stop(step):
         return f"{found} (at a first token that holds the stop)"
     if not step.last:
         unsaid = not step.ends and step.progress.text.tokens
         if unsaid and await check_acceptance(step.verdicts, step.verdicts.vocabulary.size):
-            return f"{found} (at a text that is accepted and never over)"
+            return f"{found} (at an accepted text that is not over)"
         return found
     over = "ends" if step.ends else "is over"
     return f"{found} (no text that {over} within {max_tokens:,} token{'s' * (max_tokens > 1)})"
@@ -84,7 +88,7 @@ async def _names(step: TokenStep) -> list[str]:
     names = list({id(potential): repr(potential) for potential in potentials}.values())
     if not step.forced and of_masks and everything and _masks_leave_tokens(verdicts):
         return [*names, _LM]  # what they leave has no weight
-    return names or [_LM]
+    return names if names or whole > 0.0 else [_LM]
 
 
 def _begins_with_stop(step: TokenStep) -> bool:

@@ -31,6 +31,11 @@ def with_keywords(
     options = [p.name for p in _parameters(function) or () if p.kind is p.KEYWORD_ONLY]
     parameters = _parameters(model)
     if parameters is not None:
+        if not any(p.kind in (*_PLACED, p.VAR_POSITIONAL) for p in parameters):
+            raise TypeError(
+                f"the model {_name(model)} takes no context: its first parameter is ctx, as in "
+                f"async def {_name(model)}(ctx)"
+            )
         first, *rest = [p.name for p in parameters if p.kind in _PLACED] or [""]
         placed = rest[: len(args)]
         names = [p.name for p in parameters if p.kind in _NAMED and p.name != first]

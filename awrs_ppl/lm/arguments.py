@@ -77,7 +77,9 @@ def stops_of(stop: str | bytes | Sequence[str | bytes] | None) -> tuple[bytes, .
 def ends_in_blank(prompt: str | bytes, vocabulary: Vocabulary) -> bool:
     """Whether a prompt cuts the tokens of a vocabulary, which a warning says then."""
     text = as_str(prompt)
-    first, last = vocabulary.prefix_index.range(b" ") if text.endswith(" ") else (0, 0)
+    # Behind other scripts, as Chinese, words have no blank before them.
+    cut = text.endswith(" ") and text.rstrip(" ")[-1:].isascii()
+    first, last = vocabulary.prefix_index.range(b" ") if cut else (0, 0)
     if last - first < _WORDS:
         return False
     warnings.warn(

@@ -18,7 +18,7 @@ _TOGETHER = " allow nothing together"
 _KILLER = re.compile(
     rf"(?P<who>.*?)(?P<together>{_TOGETHER})?"
     r"(?P<where> \(at the empty text\)| \(at a first token that holds the stop\)"
-    r"| \(at a text that is accepted and never over\)"
+    r"| \(at an accepted text that is not over\)"
     r"| \(no text that (?:ends|is over) within [\d,]+ tokens?\))?",
     re.DOTALL,
 )
@@ -48,10 +48,10 @@ def remedy(killer: str) -> str:
             "the model would begin with the stop, and the text would be empty: let the prompt end "
             "where the text begins, or give a stop that comes behind it"
         )
-    if where.endswith("never over)"):
+    if where.endswith("not over)"):
         return (
-            "with ends=False a factor must say that a text is over: give your potential is_over, "
-            "or your predicate complete=, or write a stop or ends=True"
+            "nothing may follow this text, and with ends=False a factor must say that it is over: "
+            "give your potential is_over, or your predicate complete=, or write a stop or ends=True"
         )
     if not where.endswith("(at the empty text)"):
         return ""
@@ -59,7 +59,8 @@ def remedy(killer: str) -> str:
         return (
             "@predicate asks whether a text with this prefix may still become allowed, and every "
             "text begins with the empty one: give a rule for whole texts as complete=, as in "
-            "predicate(lambda text: True, complete=rule)"
+            "predicate(lambda text: True, complete=rule). Or what it knows beside the text allows "
+            "nothing any more"
         )
     return "every text begins with the empty one, so this allows none"
 

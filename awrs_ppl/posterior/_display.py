@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from awrs_ppl.posterior import _deaths, _diagnosed, _explained, _results
 from awrs_ppl.posterior._style import fold, page, percent, plural, safe
 from awrs_ppl.posterior._svg import ess_svg, genealogy_svg
+from awrs_ppl.posterior.records import resamplings
 
 if TYPE_CHECKING:
     from awrs_ppl.posterior.diagnosis import Diagnosis
@@ -21,6 +22,7 @@ __all__ = ["Full", "html", "line", "no_survivors", "table"]
 _WIDTH = 100
 _NAMES = 6
 _NAME_CELLS = 60
+_MOSTLY = 0.5  # of the weight: then what `max_tokens` ended is what the results are
 
 
 def line(posterior: Posterior) -> str:
@@ -123,7 +125,20 @@ def _headline(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
     ]
     if posterior.unfinished:
         facts.append(("unfinished", f"{percent(posterior.unfinished)} of the weight"))
-    return facts + _reliance(found)
+    return facts + _reliance(found) + _forced(posterior)
+
+
+def _forced(posterior: Posterior) -> list[tuple[str, str]]:
+    """What `max_tokens` ended, where that is most of the weight of a statement."""
+    return [
+        (
+            "max_tokens",
+            f"ended the texts of {safe(name, 40)} with {percent(effort.forced_share)} of the "
+            "weight: they are those that end within it",
+        )
+        for name, effort in posterior.efforts.items()
+        if effort.forced_share > _MOSTLY
+    ]
 
 
 def _free(posterior: Posterior) -> str:
@@ -149,17 +164,18 @@ def _facts(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
     if unfinished := posterior.alive - len(posterior.values):
         share = percent(posterior.unfinished)
         particles += f", {unfinished:,} unfinished with {share} of the weight"
-    resamplings = sum(sync.ancestors is not None for sync in posterior.history)
+    count = resamplings(posterior.history)
     facts = [
         ("log evidence", evidence),
         ("ESS", _diagnosed.ess(found)),
         ("particles", particles),
         *_reliance(found),
+        *_forced(posterior),
     ]
     if posterior.kills:
         kills = {_deaths.shown(name, _NAME_CELLS): n for name, n in posterior.kills.items()}
         facts.append(("deaths", _counts(kills)))
-    steps = f"{len(posterior.history):,}, resampled {resamplings:,} time{plural(resamplings)}"
+    steps = f"{len(posterior.history):,}, resampled {count:,} time{plural(count)}"
     facts.append(("steps", steps))
     if stats.tokens:
         facts.append(

@@ -239,7 +239,7 @@ def _notes(posteriors: Sequence[tuple[str, Posterior]]) -> Iterator[str]:
     single = [safe(quoted(name), _NAME) for name, one in posteriors if len(one.parts) < 2]
     if single:
         some = ", ".join(single[:6]) + (", …" if len(single) > 6 else "")
-        yield f"One run gives no standard error ({some}): infer with runs=4, or more."
+        yield f"One run gives no standard error ({some}): infer with runs=8, or more."
 
 
 def _cells(evidence: Evidence) -> tuple[str, str, str, str, str]:
@@ -247,8 +247,13 @@ def _cells(evidence: Evidence) -> tuple[str, str, str, str, str]:
     factor_error = evidence.bayes_factor_error
     return (
         f"{evidence.log_ml:.2f}",
-        _NONE if evidence.error is None else f"±{evidence.error:.2f}",
+        _NONE if evidence.error is None else _shown(evidence.error),
         f"{evidence.runs:,}",
         f"{evidence.bayes_factor:.3g}" if known else _NONE,
         f"±{factor_error:.2g}" if factor_error is not None and factor_error > 0 else _NONE,
     )
+
+
+def _shown(error: float) -> str:
+    """Exactly nothing only where runs cannot differ."""
+    return "±<0.01" if 1e-9 < error < 0.005 else f"±{error:.2f}"

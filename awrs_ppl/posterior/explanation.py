@@ -12,6 +12,7 @@ import numpy as np
 from awrs_ppl._renamed import renamed
 from awrs_ppl.log_weights import equal_shares, normalize
 from awrs_ppl.posterior import _explained
+from awrs_ppl.posterior.records import resamplings
 
 if TYPE_CHECKING:
     from awrs_ppl.posterior.posterior import Posterior
@@ -156,7 +157,7 @@ def explain(posterior: Posterior) -> Explanation:
         checks=dict(Counter(posterior.stats.checks).most_common()),
         rejections=dict(posterior.stats.rejections),
         seconds=dict(posterior.stats.check_seconds),
-        resamplings=sum(sync.ancestors is not None for sync in posterior.history),
+        resamplings=resamplings(posterior.history),
         lineages=len({root for root, t in _rooted(posterior) if t.log_weight > -math.inf}),
         free=posterior.free,
         unfinished=posterior.log_ml - explained if left else 0.0,
@@ -248,7 +249,7 @@ def _importance(posterior: Posterior) -> Importance | str:
     roots, shares = _shares_of_roots(posterior)
     if not len(roots):
         return "no particle has weight"
-    if all(sync.ancestors is None for sync in posterior.history):
+    if not resamplings(posterior.history):
         return "this run never resampled, so it is importance sampling itself"
     if any(sync.chosen for sync in posterior.history):
         return "children competed, so that no particle has the weight of its own draws"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Death", "Effort", "Loss", "Sync"]
+__all__ = ["Death", "Effort", "Loss", "Sync", "resamplings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,12 @@ class Sync:
     kept: tuple[int, ...] = ()
     chosen: bool = False
     survived: float = 1.0
+
+
+def resamplings(history: Sequence[Sync]) -> int:
+    """How often particles were resampled, or their children competed. Those of the first step have
+    no synchronization before it that would have their parents."""
+    return sum(s.ancestors is not None for s in history) + bool(history and history[0].chosen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ a `ModelError` that says what to write where it is hardly what is meant.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,15 @@ from awrs_ppl.distributions import Distribution, as_number
 from awrs_ppl.errors import ModelError
 from awrs_ppl.foreign import adapted
 
-__all__ = ["distribution_of", "function_of", "log_prob", "log_weight_of", "name_of", "truth_of"]
+__all__ = [
+    "distribution_of",
+    "function_of",
+    "log_prob",
+    "log_weight_of",
+    "name_of",
+    "truth_of",
+    "unknown_option",
+]
 
 
 def name_of(kind: str, name: str | None) -> str | None:
@@ -26,6 +35,22 @@ def name_of(kind: str, name: str | None) -> str | None:
     if name is not None and not isinstance(name, str):
         raise ModelError(f"ctx.{kind} got name={name!r}: a name is a str")
     return name
+
+
+# Options of a prompt, which are looked for at the statement that draws from it.
+_OF_PROMPTS = ("stop", "temperature")
+
+
+def unknown_option(given: Iterable[str], method: Callable[..., Any]) -> TypeError:
+    """The error for an option that a method of `ctx` does not have."""
+    name, what = next(iter(given)), f"ctx.{method.__name__}"
+    if name in _OF_PROMPTS:
+        return TypeError(f"{what} got {name}=...: it belongs to the prompt, lm(..., {name}=...)")
+    parameters = inspect.signature(method).parameters.values()
+    options = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    near = difflib.get_close_matches(name, options, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return TypeError(f"{what} got {name}=...: {meant}its options are {', '.join(options)}")
 
 
 def distribution_of(given: Any) -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar
 
 from awrs_ppl.distributions import Distribution
 from awrs_ppl.foreign import Foreign
-from awrs_ppl.program.arguments import name_of
+from awrs_ppl.program.arguments import name_of, unknown_option
 from awrs_ppl.program.statements import Call, Condition, Factor, Sample, Statement
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Context:
         proposal: Proposal | None = None,
         critic: Potential | None = None,
         name: str | None = None,
+        **misplaced: Never,
     ) -> Pending[str]:
         """Draw a text from a potential, token by token.
 
@@ -89,8 +90,9 @@ class Context:
         says that it is over, as patterns, lists, grammars, schemas and predicates with
         `complete=` do; at a stop, and after `max_tokens` tokens of text, if all accept, else its
         weight is 0. It is never empty. Of a pattern that continues to match, as `[a-z]+`, this is
-        the shortest text, token by token: write what comes behind it into the pattern, as
-        `[a-z]+ `, or give a `stop`, where longer ones are meant.
+        the shortest text, token by token, stop or no stop. Where longer ones are meant, write what
+        comes behind them into the pattern, as `[a-z]+\\.`; or give a `stop` and a predicate
+        without `complete=`, which never says that a text is over.
 
         `proposal` is `AWRS()` by default. `critic` is an expensive potential over the text:
         its `prefix` steers provisionally (without what may be the prefix of a stop), its
@@ -100,6 +102,8 @@ class Context:
         """
         from awrs_ppl.program.text_statements import Generate
 
+        if misplaced:
+            raise unknown_option(misplaced, self.generate)
         return self._make(Generate, name, potential, max_tokens, proposal, critic, ends)
 
     def sample(

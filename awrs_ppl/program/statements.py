@@ -34,7 +34,8 @@ class Statement:
 
     A statement that `is_weighted` changes the weight, and particles are synchronized after it; one
     that `filters` only lets through or stops. One that `gives` a value is in the repr of a trace;
-    one that `is_random` may give another value to each of several equal particles.
+    one that `is_random` is to give another value to each of several equal particles (a `call` is
+    not: it is made once for a heavy particle, and what it gives is mostly the same).
     `fingerprint` is what a replay compares beside the class and the name, `compared` what a strict
     replay compares, too. `lms` are the language models that it uses. Of what serving it raises,
     `errors` are raised in the model; the rest ends the inference.
@@ -140,7 +141,6 @@ class Call(Statement):
     kind = "call"
     gives = True
     is_weighted = False
-    is_random = True
 
     def __init__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         super().__init__(name)

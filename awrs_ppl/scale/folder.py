@@ -65,15 +65,19 @@ class Folder:
                 f"{str(file)!r} is of version {version!r}, and this library reads {_VERSION}: "
                 "give another folder"
             )
-        names = ("the model", "the seed", "the options")
+        names = ("the model there is", "the seed there is", "the options there are")
         given = (model, found[1] if seed is None else seed, shown)
         for name, before, now in zip(names, found, given, strict=True):
             if before != now:
                 raise ModelError(
-                    f"save={str(self.path)!r} is the folder of another job: {name} there is "
+                    f"save={str(self.path)!r} is the folder of another job: {name} "
                     f"{before!r}, and now {now!r}; give another folder"
                 )
         return found[1]
+
+    def path_of(self, number: int) -> Path:
+        """The file of an input that was saved."""
+        return self.path / self._files[number]
 
     def load(self, number: int, value: Any) -> Posterior | None:
         """What was saved for an input; None if nothing was. Raises `ModelError` if it was another
@@ -86,7 +90,7 @@ class Folder:
                 f"save={str(self.path)!r} has a posterior of another input {number}, not of "
                 f"{quoted(value)}: give another folder"
             )
-        return Posterior.load(self.path / name)
+        return Posterior.load(self.path_of(number))
 
     def save(self, number: int, value: Any, posterior: Posterior) -> None:
         """Keep the posterior of an input."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any, Literal
 
@@ -45,16 +45,19 @@ def infer_many(
 
     `concurrency` inferences are done at once, and share the forward passes of their language
     model. Inputs are read when they are needed, so that they may be a generator; what is done
-    ahead of its turn is bounded. `options` are those of `infer`.
+    ahead of its turn is bounded. `options` are those of `infer`. The seconds and rows in the
+    `stats` of a posterior are those of the time it took, with what others did in the same passes.
 
     Input i has a seed of its own that follows from `seed` and i: its posterior does not depend on
     the other inputs (up to the rounding of shared passes), and `posterior.seed` gives it again by
     `infer`. An exception names its input. With `on_error="return"` it is given in the place of the
     posterior, and the others go on.
 
-    With `save=folder` every posterior is kept in a file as soon as it is there; when the same is
-    done again, what is there is read and not inferred. Of the model only the name is compared:
-    after a change of its code give another folder. Raises `ModelError` for that of another job.
+    With `save=folder` every posterior is kept in a file as soon as it is there, and given as it is
+    read from there: values that are dataclasses or Pydantic objects are dicts (`Posterior.save`).
+    When the same is done again, what is there is read and not inferred. Of the model only the name
+    is compared: after a change of its code give another folder. Raises `ModelError` for that of
+    another job. `Posterior.load` reads each file by itself.
 
     Who leaves the loop early waits for nothing, and what is in progress is stopped.
 
@@ -72,7 +75,7 @@ def infer_many(
     concurrency = whole("concurrency", concurrency, least=1)
     if on_error not in ("raise", "return"):
         raise ModelError(f"on_error={on_error!r}: choose 'raise' or 'return'")
-    if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable):
+    if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
         raise ModelError(f"infer_many got the inputs {quoted(inputs)}: give a list of inputs")
     if options.get("partial"):
         raise ModelError(
@@ -91,9 +94,11 @@ def infer_many(
         if found is not None:
             return found
         posterior = await infer(model, value, seed=_seed(base, number), progress=False, **options)
-        if folder is not None:
-            folder.save(number, value, posterior)
-        return posterior
+        if folder is None:
+            return posterior
+        folder.save(number, value, posterior)
+        # As it comes from there the next time: a dataclass is a dict in a file.
+        return Posterior.load(folder.path_of(number))
 
     total = len(inputs) if hasattr(inputs, "__len__") else None  # pyright: ignore
     return _in_order(one, iter(inputs), concurrency, on_error == "raise", progress, total)
@@ -187,5 +192,5 @@ def _seed(base: int, number: int) -> int:
 def _name_of(model: Any) -> str:
     while hasattr(model, "func"):  # functools.partial
         model = model.func
-    module, name = getattr(model, "__module__", None), getattr(model, "__qualname__", None)
-    return f"{module}:{name}" if name else safe_repr(type(model))
+    # Not its module: a script is `__main__`, and another name where it is imported.
+    return getattr(model, "__qualname__", None) or safe_repr(type(model))

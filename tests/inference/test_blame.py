@@ -219,7 +219,7 @@ def test_text_that_is_never_over_is_explained() -> None:
 
     lm = ToyLM(["a", "b"], seed=1)
     names, shown = _killed(lm("a") * Finite(), ends=False)
-    assert names == ["Finite() (at a text that is accepted and never over)"]
+    assert names == ["Finite() (at an accepted text that is not over)"]
     assert "give your potential is_over" in shown
 
     class Over(Finite):

@@ -24,6 +24,7 @@ from awrs_ppl import (
     ToyLM,
     infer,
     predicate,
+    run,
 )
 from awrs_ppl.inference import children as children_module
 from awrs_ppl.inference.children import choose, threshold
@@ -411,3 +412,34 @@ async def test_heavy_particles_are_split_before_a_sample() -> None:
     split = await error()
     with wrong_children.unsplit():
         assert await error() > 4 * split
+
+
+def test_call_is_made_once_for_a_heavy_particle():
+    """What comes behind an exact posterior leaves it exact; copies would make it coarse."""
+    lm = ToyLM(["a", "b", "c"], weights=lambda context: [72, 25, 3, 0])
+    looked = []
+
+    async def model(ctx):
+        text = await ctx.generate(lm("a") * OneOf(["a", "b", "c"]), ends=False)
+        return await ctx.call(lambda: looked.append(text) or text)
+
+    found = run(model, n_particles=8, seed=0, progress=False)
+    assert found.probabilities == {
+        "a": pytest.approx(0.72),
+        "b": pytest.approx(0.25),
+        "c": pytest.approx(0.03),
+    }
+    assert sorted(looked) == ["a", "b", "c"]
+
+
+def test_children_of_the_first_step_count_as_a_resampling():
+    lm = ToyLM([chr(97 + i) for i in range(26)], weights=lambda _: [*range(1, 27), 0])
+
+    async def model(ctx):
+        return await ctx.generate(lm("a") * Regex("[a-z]"), ends=False)
+
+    found = run(model, n_particles=8, seed=0, progress=False)
+    assert (found.diagnose().survived or 1.0) < 1.0
+    assert found.explain().resamplings == 1
+    assert "resampled 1 time" in str(found)
+    assert "importance sampling itself" not in str(found.explain())

@@ -107,7 +107,7 @@ def test_error_is_the_spread_over_repetitions() -> None:
 def test_one_run_is_a_dash_and_a_sentence() -> None:
     found = compare({"one": of_weights(0.0), "pooled": Posterior.pool([of_weights(-1.0)])})
     assert found.notes == (
-        "One run gives no standard error ('one', 'pooled'): infer with runs=4, or more.",
+        "One run gives no standard error ('one', 'pooled'): infer with runs=8, or more.",
     )
     assert str(found).splitlines()[1].split() == ["one", "0.00", "—", "1", "1", "—"]
     assert str(found).splitlines()[2].split() == ["pooled", "-1.00", "—", "1", "0.368", "—"]

@@ -41,6 +41,9 @@ def test_choices():
     assert asyncio.run(Contains(b"a").complete(b"ba")) == 0.0
     with pytest.raises(TypeError, match=r"3.*str\(3\)"):
         OneOf([1, 2, 3][2:])  # pyright: ignore[reportArgumentType]
+    for potential in (Contains, lambda text: OneOf([text])):
+        with pytest.raises(ValueError, match=r"got b'a\\xff', which is not UTF-8"):
+            potential(b"a\xff")
     with pytest.raises(TypeError, match="a text, a str or bytes"):
         Contains(3)  # pyright: ignore[reportArgumentType]
 
@@ -59,4 +62,5 @@ def test_blank_at_the_end_of_a_prompt_is_warned_of_once():
         lm = LM.embedded("smollm2-135m")
         lm("Sentiment:")
         lm("A list:\n")
+        lm("中文 你好 ")  # words without a blank before them
         TOY("a ")  # its tokens have no blanks in them

@@ -5,9 +5,9 @@ program draws what the text is about, which nobody knows, and weighs it by the t
 """
 
 import argparse
+from typing import Any
 
 from awrs_ppl import LM, Context, compare, run
-from awrs_ppl.posterior.comparison import Comparison
 from awrs_ppl.potentials import Regex
 
 TEXT = " Cut the onions, fry them in butter, and add a little salt."
@@ -24,9 +24,9 @@ async def explained(ctx: Context, lm: LM, kind: str, text: str) -> str:
     return subject
 
 
-def main(lm: LM) -> Comparison:
+def main(lm: LM) -> Any:
     posteriors = {
-        name: run(explained, lm, kind, TEXT, n_particles=8, runs=4, seed=seed, progress=False)
+        name: run(explained, lm, kind, TEXT, n_particles=8, runs=4, seed=seed)
         for seed, (name, kind) in enumerate(KINDS.items())
     }
     for name, posterior in posteriors.items():

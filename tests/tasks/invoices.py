@@ -53,7 +53,7 @@ async def read(ctx: Context, lm: LM, text: str) -> Invoice:
         ]
         answers = lm.chat(messages, stop="\n")
     else:
-        answers = lm(f"{SHOT}\nJSON: {ANSWER}\n\n{text}\nJSON: "[:-1], stop="\n")
+        answers = lm(f"{SHOT}\nJSON:\n{ANSWER}\n\n{text}\nJSON:\n", stop="\n")
     document = await ctx.generate(answers * JsonSchema(Invoice), max_tokens=100)
     return JsonSchema(Invoice).parse(document)
 

@@ -24,7 +24,7 @@ async def animal(ctx: Context, lm: LM) -> dict[str, str]:
 
 
 def main(lm: LM) -> dict[str, Any]:
-    posterior = run(animal, lm, n_particles=16, runs=2, seed=0, progress=False)
+    posterior = run(animal, lm, n_particles=16, runs=2, seed=0)
     print(posterior)
     frame = posterior.to_dataframe()
     print(frame.sort_values("probability", ascending=False).head(3))

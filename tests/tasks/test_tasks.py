@@ -1,7 +1,7 @@
 """Tasks as users have them: each script runs, and what it gives is judged without the library.
 
-By default on SmolLM2 135M, a small model: what it says may be foolish, but it keeps the rules. With
-`--model NAME` on that one; of those that are made for code all five invoices must be read.
+By default on SmolLM2 135M: what so small a model says may be foolish, but it keeps the rules. With
+`--model NAME` on that one; Qwen2.5-Coder must read all five invoices.
 """
 
 from __future__ import annotations
