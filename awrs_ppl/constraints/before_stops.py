@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BeforeStop", "before_stop", "held_back"]
 
-# What each token releases at some pending bytes, where it is not all of it, by the bytes.
-_Released: TypeAlias = list[tuple[bytes, np.ndarray]]
+# What tokens release at some pending bytes, where it is not all of them: the bytes, these tokens,
+# and where nothing is pending the longest token that is a prefix of the bytes.
+_Released: TypeAlias = list[tuple[bytes, np.ndarray, int | None]]
 _MOST = 64
 
 _released: WeakKeyDictionary[Vocabulary, dict[Any, _Released]] = WeakKeyDictionary()
@@ -117,16 +118,18 @@ class BeforeStop:
         after = potential.advance(before, pending) if pending else before
         if isawaitable(after):
             return _unawaited(after)
-        mask = np.zeros(vocabulary.size, bool)
-        if after is not None:
-            found = self.factor.mask(after, vocabulary)
-            assert found is not None
-            mask[:] = found
-        for data, tokens in _released_at(vocabulary, self.stops, pending):
-            # With a token every prefix of it is allowed.
-            if not data or (not pending and mask[tokens].any()):
+        whole = None if after is None else self.factor.mask(after, vocabulary)
+        mask = np.zeros(vocabulary.size, bool) if whole is None else whole.copy()
+        for data, tokens, prefix in _released_at(vocabulary, self.stops, pending):
+            # With a token every prefix of it is allowed, and nothing with a rejected prefix.
+            if not data or (whole is not None and not pending and whole[tokens].any()):
                 mask[tokens] = True
                 continue
+            if whole is not None and prefix is not None:
+                is_token = len(vocabulary.tokens[prefix]) == len(data)
+                if is_token or not whole[prefix]:
+                    mask[tokens] = whole[prefix]
+                    continue
             after = potential.advance(before, data)
             if isawaitable(after):
                 return _unawaited(after)
@@ -167,4 +170,9 @@ def _find_released(vocabulary: Vocabulary, stops: tuple[bytes, ...], pending: by
         data = pending + vocabulary.tokens[token]
         if data.endswith(begun) and not any(stop in data for stop in stops):
             groups.setdefault(lasting(data, stops), []).append(token)
-    return [(data, np.array(tokens)) for data, tokens in groups.items()]
+    released: _Released = []
+    for data, tokens in groups.items():
+        prefixes = [] if pending else vocabulary.prefix_index.within(data)
+        longest = max(prefixes, key=lambda token: len(vocabulary.tokens[token]), default=None)
+        released.append((data, np.array(tokens), longest))
+    return released
