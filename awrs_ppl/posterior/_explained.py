@@ -19,6 +19,7 @@ __all__ = ["html", "text"]
 _WIDTH = 100
 _NAME, _HTML_NAME = 44, 140
 _ROWS, _LINES = 12, 8
+_DIGITS = 0.005  # log evidences are shown with two digits
 _TEXT = 40
 
 
@@ -108,6 +109,9 @@ def _rows(explanation: Explanation, width: int) -> list[Row]:
         loss = explanation.unfinished
         left = (_number(loss), _factor(loss), "", "", "", "")
         rows.append(("left unfinished at the stop", left))
+    if abs(explanation.chance) >= _DIGITS:
+        loss = explanation.chance
+        rows.append(("which children were chosen", (_number(loss), _factor(loss), "", "", "", "")))
     if not rows:
         rows.append(("no statement has changed the weight", ("", "", "", "", "", "")))
     return rows

@@ -113,7 +113,9 @@ class Explanation:
     `free` counts the places of particles that were equal to others and are one with them.
     `accepted` is the share of runs of the program by the language model alone that would have
     ended with weight, where statements only filter, else None. `importance` is None where this
-    run gives no estimate, and `why_not` says why.
+    run gives no estimate, and `why_not` says why. The log evidences of the statements, what is
+    `unfinished`, and `chance` add up to `log_ml`: where a text must end its price is set aside
+    while children are chosen, so that it is the choice that decides what of it is paid.
     """
 
     n_particles: int
@@ -127,6 +129,7 @@ class Explanation:
     lineages: int
     free: int
     unfinished: float
+    chance: float
     accepted: float | None
     importance: Importance | None
     why_not: str
@@ -161,10 +164,17 @@ def explain(posterior: Posterior) -> Explanation:
         lineages=len({root for root, t in _rooted(posterior) if t.log_weight > -math.inf}),
         free=posterior.free,
         unfinished=posterior.log_ml - explained if left else 0.0,
+        chance=_chance(posterior, explained),
         accepted=_accepted(posterior),
         importance=importance if isinstance(importance, Importance) else None,
         why_not="" if isinstance(importance, Importance) else importance,
     )
+
+
+def _chance(posterior: Posterior, explained: float) -> float:
+    if posterior.stopped or not posterior.is_proper:
+        return 0.0
+    return posterior.log_ml - explained if -math.inf < min(explained, posterior.log_ml) else 0.0
 
 
 def _statements(posterior: Posterior) -> list[StatementCost]:

@@ -22,6 +22,7 @@ from awrs_ppl import (
     ToyLM,
     infer,
     predicate,
+    run,
 )
 from awrs_ppl.posterior.explanation import Importance
 from awrs_ppl.potentials import Regex, Soft
@@ -469,3 +470,20 @@ async def test_program_without_weights_is_said_to_have_none() -> None:
 
     posterior = await infer(model, n_particles=3, seed=0, progress=False)
     assert "no statement has changed the weight" in str(posterior.explain())
+
+
+def test_what_the_choice_of_children_paid_is_a_row() -> None:
+    """The price of an end is set aside while children are chosen: then the rows lack it."""
+    lm = ToyLM([*"abcdefgh", "ab", "cd", "abc", "efg"], seed=4, scale=2.0)
+
+    async def model(ctx: Context) -> str:
+        return await ctx.generate(lm("a") * Regex("[a-h]{3}|[a-h]{5,6}"), max_tokens=7)
+
+    found = [run(model, n_particles=5, seed=seed, progress=False) for seed in range(20)]
+    paid = [posterior.explain().chance for posterior in found]
+    assert max(map(abs, paid)) > 0.02
+    for posterior, chance in zip(found, paid, strict=True):
+        explanation = posterior.explain()
+        rows = sum(cost.log_evidence for cost in explanation.statements)
+        assert rows + chance == pytest.approx(posterior.log_ml)
+        assert ("which children were chosen" in str(explanation)) == (abs(chance) >= 0.005)
