@@ -17,7 +17,8 @@ independent draws from (Z p(c) / B, ..., 1 - Z / B), whatever the distribution o
 also where inferences use what earlier ones remembered, for given it each is unbiased. The p-value
 is the rank of Pearson's statistic among those of simulated counts, ties broken at random: uniform,
 to the resolution of the simulation. B is 1.5 times the largest exp(log_ml) of a pilot with other
-seeds; what a later one has above it is cut off, and reported (the only approximation).
+seeds; what a later one has above it is cut off, and reported (the only approximation). Where that
+pilot lacks a likely class, its weights are rare and large, and B is that of many particles.
 
 *The mean* (sharp). Hotelling's T-squared of the mean masses sees far smaller biases, for it has
 no noise of coins; but its distribution is a limit. The error of a quadratic statistic is of the
@@ -73,6 +74,9 @@ ALPHA = 1e-3  # of each of the eight tests
 FOUND = 1e-5  # a fault must give a p-value below this
 SIMULATED = 1_000_000  # counts at most for one p-value of the coin
 COMMON = 0.03  # a class of its own has this share of the evidence at least
+# Where the pilot lacks a class that as many coins at least should fall on, it is rare and heavy:
+# then the bound is 1.5 times the largest of so many weights.
+MISSED, MANY = 5, 20_000
 SEEN = 0.2  # for the mean, the share of the pilot's inferences that count at least (Kish)
 
 
@@ -159,6 +163,13 @@ async def inferences(program: Program, classes: Classes, seeds: Sequence[int]) -
     return np.array(rows)
 
 
+async def largest_weight(program: Program, seed: int) -> float:
+    """Of many particles that are never resampled."""
+    options = {**program.options, "n_particles": MANY, "ess_threshold": 0.0, "progress": False}
+    posterior = await smc.infer(program.model, seed=seed, **options)
+    return math.exp(float(np.max(posterior.log_weights)))
+
+
 def examine(
     name: str, program: Program, masses: dict[Any, float], seed: int, runs: int, fault: Any = None
 ) -> Result:
@@ -177,9 +188,12 @@ def examine(
         fault() if fault is not None else nullcontext(),
     ):
         found = asyncio.run(inferences(program, classes, seeds))
-    totals, impossible, found = found.sum(1), found[:, -1].any(), found[:, :-1]
-    evidence = float(targets.sum())
-    bound = 1.5 * max(evidence, totals[:pilots].max())
+        totals, impossible, found = found.sum(1), found[:, -1].any(), found[:, :-1]
+        evidence = float(targets.sum())
+        bound = 1.5 * max(evidence, totals[:pilots].max())
+        missed = (found[:pilots].sum(0) == 0) & (runs * targets > MISSED * bound)
+        if missed.any() and not program.jointly:
+            bound = max(bound, 1.5 * asyncio.run(largest_weight(program, seed)))
     totals = totals[pilots:]
     coin, hits = by_coins(found[pilots:], targets, bound, rng)
     mean = by_means(*merged(found[pilots:], targets, found[:pilots]))
