@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from awrs_ppl._recent import Recent
 from awrs_ppl.constraints.factor import is_over_bytes
 from awrs_ppl.constraints.potential import BooleanPotential, State
 from awrs_ppl.tokens.stops import lasting, stop_prefix
@@ -30,20 +31,26 @@ if TYPE_CHECKING:
     from awrs_ppl.constraints.factor import ByteFactor
     from awrs_ppl.constraints.genlm_factor import TokenFactor
 
-__all__ = ["BeforeStop", "before_stop", "held_back"]
+__all__ = ["BeforeStop", "before_stop", "held_back", "read_again"]
 
 # What tokens release at some pending bytes, where it is not all of them: the bytes, these tokens,
 # and where nothing is pending the longest token that is a prefix of the bytes.
 _Released: TypeAlias = list[tuple[bytes, np.ndarray, int | None]]
 _MOST = 64
 
-_released: WeakKeyDictionary[Vocabulary, dict[Any, _Released]] = WeakKeyDictionary()
+_released: WeakKeyDictionary[Vocabulary, Recent] = WeakKeyDictionary()
 
 
 @lru_cache(maxsize=256)
 def held_back(stops: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """The stops whose prefixes are held back: of several bytes, from the start of a character."""
     return tuple(stop for stop in stops if len(stop) > 1 and not 0x80 <= stop[0] < 0xC0)
+
+
+@lru_cache(maxsize=256)
+def read_again(stops: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The other stops: what may become one is read, and read again once one is complete."""
+    return tuple(stop for stop in stops if stop not in held_back(stops))
 
 
 def before_stop(factor: Any, stops: tuple[bytes, ...]) -> Any:
@@ -81,8 +88,9 @@ class BeforeStop:
 
     async def begin(self, text: Text) -> State | None:
         """The state after a text: `accepts` reads what is pending, too."""
-        begun = await self.factor.begin(Text(lasting(text.data, self.stops)))
-        return None if begun is None else (begun, stop_prefix(text.data, self.stops))
+        pending = stop_prefix(text.data, self.stops)
+        begun = await self.factor.begin(Text(text.data[: len(text.data) - len(pending)]))
+        return None if begun is None else (begun, pending)
 
     async def advance(self, state: Any, token: int | None, data: bytes) -> State | None:
         """The state after a token, or after bytes that are no token; None if not allowed."""
@@ -154,12 +162,11 @@ def _unawaited(answer: Any) -> None:
 
 def _released_at(vocabulary: Vocabulary, stops: tuple[bytes, ...], pending: bytes) -> _Released:
     """The tokens that are not read whole after `pending`, by what is read of both."""
-    tables = _released.setdefault(vocabulary, {})
-    found = tables.get((stops, pending))
+    tables = _released.setdefault(vocabulary, Recent(_MOST))
+    found: _Released | None = tables.get((stops, pending))
     if found is None:
-        if len(tables) >= _MOST:  # stops made by programs, never used again
-            tables.clear()
-        found = tables[stops, pending] = _find_released(vocabulary, stops, pending)
+        found = _find_released(vocabulary, stops, pending)
+        tables.put((stops, pending), found)
     return found
 
 

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from awrs_ppl._recent import Recent
-from awrs_ppl.constraints.before_stops import held_back
+from awrs_ppl.constraints.before_stops import read_again
 from awrs_ppl.constraints.ends import accepted_end, check_acceptance
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.tokens.stops import stop_prefix
@@ -87,9 +87,9 @@ def joint_state(
     stops = verdicts.target.stops
     # What is pending is in the states. Where a stop cannot be held back, a text that ends in a
     # prefix of it is read again when the stop is complete.
-    read = tuple(stop for stop in stops if stop not in held_back(stops))
-    read_again = data if read and stop_prefix(data, read) else b""
-    return verdicts.keys, states, verdicts.vocabulary, stops, read_again
+    again = read_again(stops)
+    whole = data if again and stop_prefix(data, again) else b""
+    return verdicts.keys, states, verdicts.vocabulary, stops, whole
 
 
 def is_dead_end(verdicts: NextVerdicts) -> bool:

@@ -114,7 +114,6 @@ async def is_over(verdicts: NextVerdicts, states: Sequence[State], data: bytes) 
                 known[b""] = await verdicts.timed(i, factor.accepts(state), data)
                 constraint.charge(state, verdicts.vocabulary, TailDraws())
             accepts = known[b""]
-        if not accepts:
-            verdicts.rejections[i] += 1
+        if not accepts:  # it continues, and is not rejected
             return False
     return True

@@ -21,13 +21,18 @@ if TYPE_CHECKING:
     from awrs_ppl.tokens.text import Text
     from awrs_ppl.tokens.vocabulary import Vocabulary
 
-__all__ = ["AfterLast", "with_last"]
+__all__ = ["AfterLast", "key_after_last", "with_last"]
 
 
 def with_last(target: Target) -> Target:
     """A product, with a factor more for each Boolean one: it must accept the text after a token.
     Their states are those of the factors, once more."""
     return replace(target, boolean=(*target.boolean, *map(AfterLast, target.boolean)))
+
+
+def key_after_last(key: Hashable) -> Hashable:
+    """The key of the factor more, by that of the factor."""
+    return AfterLast, key
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class AfterLast:
     @property
     def key(self) -> Hashable:
         """Equal for factors that accept the same texts."""
-        return AfterLast, self.factor.key
+        return key_after_last(self.factor.key)
 
     @property
     def cost(self) -> float:

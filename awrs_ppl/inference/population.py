@@ -16,6 +16,7 @@ from awrs_ppl.program.statements import Statement
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.program.trace import Partial, Trace
 from awrs_ppl.proposals.token_step import Progress
+from awrs_ppl.tokens.text import as_str
 
 __all__ = ["Particle", "continued", "is_forced"]
 
@@ -112,7 +113,7 @@ class Particle:
         """The choices made so far, and the text in progress."""
         partial = None
         if self.statement is not None and self.progress is not None:
-            text = self.progress.text.data.decode("utf-8", "surrogateescape")
+            text = as_str(self.progress.text.data)
             partial = Partial(self.statement.name, text, self.progress.ended)
         records = Log.records(self.log)
         return Trace(self.value, self.log_weight, records, finished=self.finished, partial=partial)

@@ -20,7 +20,7 @@ import torch
 from awrs_ppl._concurrency import together
 from awrs_ppl.constraints.dead_ends import joint_state, note_dead_end
 from awrs_ppl.constraints.ends import is_over
-from awrs_ppl.constraints.last_token import with_last
+from awrs_ppl.constraints.last_token import key_after_last, with_last
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.target import Target
@@ -100,7 +100,8 @@ class TokenStep:
         closings = target.vocabulary.closings(target.stops, tail, by_end=ends, empty=empty)
         states = progress.states
         if last and not ends:
-            target, states, keys = with_last(target), (*states, *states), None
+            target, states = with_last(target), (*states, *states)
+            keys = None if keys is None else (*keys, *map(key_after_last, keys))
         verdicts = NextVerdicts.at(target, text, states, closings, cache, keys, progress.twist)
         if not twisted:
             verdicts.waiting = {}
