@@ -7,7 +7,9 @@ import inspect
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["resolve", "together"]
+from awrs_ppl.errors import ModelError
+
+__all__ = ["require_no_loop", "resolve", "together"]
 
 T = TypeVar("T")
 
@@ -32,6 +34,18 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+def require_no_loop(called: str, instead: str) -> None:
+    """Raises `ModelError` where an event loop is running already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise ModelError(
+        f"{called} was called where an event loop is running already (a notebook, or async "
+        f"code): write `{instead}`"
+    )
 
 
 async def resolve(value: Any) -> Any:

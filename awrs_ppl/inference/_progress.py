@@ -15,7 +15,7 @@ from typing import Any, Self
 from awrs_ppl._messages import quoted
 from awrs_ppl.errors import ModelError
 
-__all__ = ["Bar", "Bars", "StepInfo", "tqdm_of"]
+__all__ = ["Bar", "Bars", "StepInfo", "bar_on_stderr"]
 
 _EVERY = 10.0  # seconds between two lines in a log
 _MOST = 8  # bars at once: more would fill the screen
@@ -95,11 +95,7 @@ class Bar:
 
     def show(self, named: str) -> None:
         """Show it on stderr."""
-        in_notebook = "ipykernel" in sys.modules
-        if in_notebook or sys.stderr.isatty():
-            self._bar = tqdm_of(in_notebook)(desc=named, unit=" steps", leave=False)
-        else:
-            self._bar = _Lines(named)
+        self._bar = bar_on_stderr(named, " steps")
 
     def step(self, ess: float, alive: int, finished: int, tokens: int, survived: float) -> None:
         """One synchronization later; `survived` is the share of the weight that resampling has
@@ -125,27 +121,35 @@ class Bar:
 class _Lines:
     """For a log a bar that redraws itself would be one endless line."""
 
-    def __init__(self, named: str) -> None:
+    def __init__(self, named: str, unit: str, total: int | None) -> None:
         self._named, self._count, self._postfix = named, 0, ""
+        self._unit = unit if total is None else f" of {total:,}{unit}"
         self._started = self._last = time.monotonic()
 
     def set_postfix(self, shown: Mapping[str, str], *, refresh: bool) -> None:
-        self._postfix = ", ".join(f"{name}={figure}" for name, figure in shown.items())
+        self._postfix = "".join(f", {name}={figure}" for name, figure in shown.items())
 
     def update(self) -> None:
         self._count += 1
         now = time.monotonic()
         if now - self._last >= _EVERY:
             self._last = now
-            line = f"{self._named}: {self._count} steps in {now - self._started:.0f} s"
-            print(f"{line}, {self._postfix}", file=sys.stderr, flush=True)
+            line = f"{self._named}: {self._count}{self._unit} in {now - self._started:.0f} s"
+            print(f"{line}{self._postfix}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         pass
 
 
-def tqdm_of(in_notebook: bool) -> Any:
-    """The bars of tqdm that can be shown here."""
+def bar_on_stderr(named: str, unit: str, total: int | None = None) -> Any:
+    """A bar in terminals and notebooks, now and then a line in a log, to `update` and `close`."""
+    in_notebook = "ipykernel" in sys.modules
+    if in_notebook or sys.stderr.isatty():
+        return _tqdm(in_notebook)(desc=named, unit=unit, total=total, leave=False)
+    return _Lines(named, unit, total)
+
+
+def _tqdm(in_notebook: bool) -> Any:
     if not in_notebook:
         from tqdm import tqdm
 

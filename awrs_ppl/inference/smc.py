@@ -6,11 +6,10 @@ import asyncio
 import secrets
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from awrs_ppl._concurrency import together
+from awrs_ppl._concurrency import require_no_loop, together
 from awrs_ppl._values import whole
 from awrs_ppl.constraints.verdict_cache import REMEMBERED, VerdictCache
 from awrs_ppl.errors import ModelError, ReplayError
@@ -205,12 +204,7 @@ def run(model: Model, *args: Any, **options: Any) -> Posterior:
     >>> run(coin, n_particles=4, seed=0, progress=False)
     <Posterior: 4 particles, 2 values, ESS 4.0, log_ml 0.00>
     """
-    with suppress(RuntimeError):
-        asyncio.get_running_loop()
-        raise ModelError(
-            "run(...) was called where an event loop is running already (a notebook, or async "
-            "code): write `posterior = await infer(...)`"
-        )
+    require_no_loop("run(...)", "posterior = await infer(...)")
     try:
         return asyncio.run(infer(model, *args, **options))
     except KeyboardInterrupt as error:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import closing, nullcontext
 from itertools import count
 from typing import Any, Literal
 
 import numpy as np
 
+from awrs_ppl._concurrency import require_no_loop
 from awrs_ppl._messages import quoted, safe_repr
 from awrs_ppl._values import whole
 from awrs_ppl.errors import ModelError
+from awrs_ppl.inference._progress import bar_on_stderr
 from awrs_ppl.inference.smc import infer
 from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.program.execution import Model, require_model
 from awrs_ppl.rng import RandomStreams
-from awrs_ppl.scale._counting import counting
 from awrs_ppl.scale.folder import Folder
 
 __all__ = ["infer_many", "run_many"]
@@ -113,14 +116,8 @@ def run_many(model: Model, inputs: Iterable[Any], **options: Any) -> Iterator[An
     >>> [posterior.mode() for posterior in run_many(model, [0.0, 1.0], progress=False)]
     [False, True]
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return _driven(infer_many(model, inputs, **options))
-    raise ModelError(
-        "run_many(...) was called where an event loop is running already (a notebook, or async "
-        "code): write `async for posterior in infer_many(...)`"
-    )
+    require_no_loop("run_many(...)", "async for posterior in infer_many(...)")
+    return _driven(infer_many(model, inputs, **options))
 
 
 def _driven(results: AsyncGenerator[Result, None]) -> Iterator[Result]:
@@ -149,7 +146,8 @@ async def _in_order(
     running = asyncio.Semaphore(concurrency)
     waiting: deque[asyncio.Task[Result]] = deque()
     numbers = count()
-    with counting("inputs", total, progress) as done:
+    shown = progress and sys.stderr is not None
+    with closing(bar_on_stderr("infer_many", " inputs", total)) if shown else nullcontext() as bar:
 
         async def outcome(number: int, value: Any) -> Result:
             async with running:
@@ -159,7 +157,8 @@ async def _in_order(
                     error.add_note(f"awrs_ppl: in input {number}: {quoted(value)}")
                     return error
                 finally:
-                    done()
+                    if bar is not None:
+                        bar.update()
 
         def fill() -> None:
             while len(waiting) < _AHEAD * concurrency:

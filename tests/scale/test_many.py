@@ -17,6 +17,7 @@ import pytest
 
 from awrs_ppl import Categorical, ModelError, ToyLM, infer, infer_many, predicate, run_many
 from awrs_ppl.errors import SavedFileError
+from awrs_ppl.inference import _progress
 
 LM = ToyLM(["a", "b", "ab", "c"], seed=4)
 
@@ -266,3 +267,13 @@ def test_evidence_of_each_input_is_right():
     # The empty text and its end, or "a" and its end.
     assert found[0].log_ml == pytest.approx(math.log(1 / 4 + 1 / 4 * 1 / 4))
     assert found[1].log_ml == pytest.approx(math.log(1 / 4 + 2 / 4 * 1 / 4))
+
+
+def test_lines_in_a_log_count_the_inputs(monkeypatch, capsys):
+    monkeypatch.setattr(_progress, "_EVERY", 0.0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    list(run_many(text_after, PROMPTS, n_particles=2, seed=0))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" in ")[0] for line in lines] == [
+        f"infer_many: {i} of 6 inputs" for i in range(1, 7)
+    ]
