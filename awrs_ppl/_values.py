@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "count_of",
     "is_number",
+    "is_pydantic",
     "key",
     "plain",
     "same",
@@ -134,10 +135,11 @@ def _is_odd(value: Any) -> bool:
 def _is_record(value: Any) -> bool:
     """Whether it is a dataclass or a Pydantic object, or the class of one."""
     kind = value if isinstance(value, type) else type(value)
-    return dataclasses.is_dataclass(kind) or _is_pydantic(kind)
+    return dataclasses.is_dataclass(kind) or is_pydantic(kind)
 
 
-def _is_pydantic(kind: type) -> bool:
+def is_pydantic(kind: type) -> bool:
+    """Whether a class is a model of Pydantic."""
     return hasattr(kind, "__pydantic_validator__") and hasattr(kind, "model_fields")
 
 
@@ -145,7 +147,7 @@ def _fields(value: Any) -> dict[str, Any]:
     """What dataclasses and Pydantic objects are compared by; nothing of a class."""
     if isinstance(value, type):
         return {}
-    if _is_pydantic(type(value)):
+    if is_pydantic(type(value)):
         hidden = getattr(value, "__pydantic_private__", None) or {}
         names = [*type(value).model_fields, *(value.model_extra or {}), *hidden]
     else:

@@ -37,7 +37,7 @@ RECORDS = {
         "recorder",
         "failures",
         "check_replay",
-        "log",
+        "logger",
     ),
 }
 REFINEMENTS = {

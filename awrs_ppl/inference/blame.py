@@ -15,6 +15,7 @@ from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.potential import BooleanPotential
 from awrs_ppl.log_weights import log_sum
 from awrs_ppl.proposals.token_step import TokenStep
+from awrs_ppl.tokens.next_token import Outcomes
 
 __all__ = ["NEGLIGIBLE", "killer"]
 
@@ -97,8 +98,7 @@ def _begins_with_stop(step: TokenStep) -> bool:
     verdicts, outcomes = step.verdicts, step.outcomes
     if step.progress.text.tokens or outcomes is None or not verdicts.target.stops:
         return False
-    rows = [row[outcomes.row].double().log_softmax(-1) for row in outcomes.batch.rows]
-    weights = torch.stack(rows).sum(0).exp().cpu().numpy() * verdicts.vocabulary.is_text
+    weights = np.exp(_log_weights_of_tokens(outcomes)) * verdicts.vocabulary.is_text
     ids = [
         ids
         for end, ids in zip(verdicts.closings.ends, verdicts.closings.ids, strict=True)
@@ -133,14 +133,19 @@ def _any(rejected: Mapping[tuple[int, ...], np.ndarray], like: np.ndarray) -> np
     return found
 
 
+def _log_weights_of_tokens(outcomes: Outcomes) -> np.ndarray:
+    """What the language models give the tokens, whatever is allowed."""
+    rows = [row[outcomes.row].double().log_softmax(-1) for row in outcomes.batch.rows]
+    return torch.stack(rows).sum(0).cpu().numpy()
+
+
 def _weights(step: TokenStep) -> np.ndarray:
     """What the language model gives the outcomes, whatever is allowed, the heaviest 1."""
     verdicts, outcomes = step.verdicts, step.outcomes
     closings, size = verdicts.closings, verdicts.vocabulary.size
     logs = np.full(size + len(closings.ends), -math.inf)
     if outcomes is not None:
-        rows = [row[outcomes.row].double().log_softmax(-1) for row in outcomes.batch.rows]
-        tokens = torch.stack(rows).sum(0).cpu().numpy()
+        tokens = _log_weights_of_tokens(outcomes)
         for j, ids in enumerate(closings.ids):
             if j not in closings.barred:
                 by_stop = ids[len(verdicts.vocabulary.ends) :]

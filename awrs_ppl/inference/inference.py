@@ -71,6 +71,7 @@ class Inference:
         self._step_number = 0
         self._due = False
         self._lost: list[Run] = []
+        # By the keys that they had when their texts began.
         self._constraints: dict[tuple[Hashable, ...], tuple[Factor, ...]] = {}
         self._wakeup = asyncio.Event()
 
@@ -179,10 +180,8 @@ class Inference:
             assert run is not None
             try:
                 rng = functools.partial(self._stream, particle, Purpose.SAMPLE)
-                if particle.slot in drawn:
-                    value = drawn[particle.slot]
-                else:
-                    value = await statement.answer(rng, run.context)
+                given = particle.slot in drawn
+                value = drawn[particle.slot] if given else await statement.answer(rng, run.context)
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():

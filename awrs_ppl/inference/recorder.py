@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from awrs_ppl._messages import escape
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
-from awrs_ppl.inference import log
+from awrs_ppl.inference import logger
 from awrs_ppl.inference._progress import Bar
 from awrs_ppl.inference.losses import Losses
 from awrs_ppl.inference.population import Particle, is_forced
@@ -198,7 +198,7 @@ class Recorder:
         self._added, self._lost, self._survived, self._chosen = (), (), 1.0, False
         self.history.append(sync)
         if ancestors is not None or sync.chosen:
-            log.resamples(len(self.history), sync, self._bar.run + 1)
+            logger.resamples(len(self.history), sync, self._bar.run + 1)
         self._bar.step(sync.ess, alive, finished, self.tokens, sync.survived)
 
     def weigh_forced(self, particles: Sequence[Particle]) -> None:

@@ -13,7 +13,7 @@ from awrs_ppl._concurrency import require_no_loop, together
 from awrs_ppl._values import whole
 from awrs_ppl.constraints.verdict_cache import REMEMBERED, VerdictCache
 from awrs_ppl.errors import ModelError, ReplayError
-from awrs_ppl.inference import log
+from awrs_ppl.inference import logger
 from awrs_ppl.inference._progress import Bars, StepInfo
 from awrs_ppl.inference.check_replay import recheck
 from awrs_ppl.inference.failures import interrupted, without_engine
@@ -131,7 +131,7 @@ async def infer(
             )
             for number in range(runs)
         ]
-        log.begins(model, n_particles, runs, streams.seed)
+        logger.begins(model, n_particles, runs, streams.seed)
         try:
             stopped = await _run(inferences, timeout, partial)
         except Exception as error:
@@ -152,7 +152,7 @@ async def infer(
         # They waited for the same passes, side by side.
         longest = max((run.stats.seconds for run in found), key=lambda parts: sum(parts.values()))
         posterior.stats = replace(posterior.stats, seconds=longest)
-    log.ends(model, posterior)
+    logger.ends(model, posterior)
     return posterior
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from awrs_ppl._messages import quoted
+from awrs_ppl._values import is_pydantic
 
 __all__ = ["MOST_DEPTH", "NotPlain", "decoded", "encoded", "type_name"]
 
@@ -126,7 +127,7 @@ def _fields(value: Any) -> dict[str, Any] | None:
     kind = type(value)
     if dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind)]
-    elif hasattr(kind, "model_fields") and hasattr(kind, "model_dump"):
+    elif is_pydantic(kind):
         names = [*kind.model_fields, *(value.model_extra or {})]
     else:
         return None

@@ -23,7 +23,7 @@ async def test_inference_writes_begin_end_and_resamplings(
     with caplog.at_level("DEBUG", logger="awrs_ppl"):
         posterior = await infer(model, n_particles=8, runs=2, seed=3, progress=False)
     records = [record for record in caplog.records if record.name.startswith("awrs_ppl")]
-    assert {record.name for record in records} == {"awrs_ppl.inference.log"}
+    assert {record.name for record in records} == {"awrs_ppl.inference.logger"}
     info = [record.getMessage() for record in records if record.levelname == "INFO"]
     first, last = info
     assert first == "model: inference of 8 particles in each of 2 runs begins, seed 3"
