@@ -8,8 +8,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from awrs_ppl._messages import joined, quoted
-from awrs_ppl.program.execution import Model, require_model
+from awrs_ppl._messages import joined
+from awrs_ppl.program.execution import Model, name_of_model, require_model
 
 __all__ = ["with_keywords"]
 
@@ -27,14 +27,14 @@ def with_keywords(
     by position, or bound by `functools.partial`.
     """
     require_model(model)
-    caller = function.__name__
+    caller, called = function.__name__, name_of_model(model)
     options = [p.name for p in _parameters(function) or () if p.kind is p.KEYWORD_ONLY]
     parameters = _parameters(model)
     if parameters is not None:
         if not any(p.kind in (*_PLACED, p.VAR_POSITIONAL) for p in parameters):
             raise TypeError(
-                f"the model {_name(model)} takes no context: its first parameter is ctx, as in "
-                f"async def {_name(model)}(ctx)"
+                f"the model {called} takes no context: its first parameter is ctx, as in "
+                f"async def {called}(ctx)"
             )
         first, *rest = [p.name for p in parameters if p.kind in _PLACED] or [""]
         placed = rest[: len(args)]
@@ -42,9 +42,9 @@ def with_keywords(
         both = [n for n in names if n in options and n not in (*placed, *_bound(model))]
         if both:
             raise TypeError(
-                f"the model {_name(model)} has the parameter{'s' * (len(both) > 1)} "
+                f"the model {called} has the parameter{'s' * (len(both) > 1)} "
                 f"{joined(both)}, which {'are options' if len(both) > 1 else 'is an option'} of "
-                f"{caller}: bind it by functools.partial({_name(model)}, {both[0]}=...), give it "
+                f"{caller}: bind it by functools.partial({called}, {both[0]}=...), give it "
                 "by position, or name it otherwise"
             )
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -53,7 +53,7 @@ def with_keywords(
                 raise TypeError(f"{caller} got {name}=...: it gives the model its {name} itself")
             if name in placed:
                 raise TypeError(
-                    f"{caller} got {name!r} of the model {_name(model)} twice, by position and as "
+                    f"{caller} got {name!r} of the model {called} twice, by position and as "
                     f"{name}=...: leave one out"
                 )
             if name not in names and not takes_any:
@@ -83,16 +83,11 @@ def _bound(model: Any) -> set[str]:
 def _unknown(
     name: str, caller: str, options: Sequence[str], model: Model, names: Sequence[str]
 ) -> TypeError:
+    called = name_of_model(model)
     alike = difflib.get_close_matches(name, [*names, *options], n=1)
     guess = f": did you mean {alike[0]}?" if alike else ":"
     takes = f"takes {joined(names)}" if names else "takes no arguments but its context"
     return TypeError(
-        f"{caller} got an unexpected keyword argument {name!r}{guess} The model {_name(model)} "
+        f"{caller} got an unexpected keyword argument {name!r}{guess} The model {called} "
         f"{takes}; the options of {caller} are {joined(options)}"
     )
-
-
-def _name(model: Any) -> str:
-    while isinstance(model, functools.partial):
-        model = model.func
-    return getattr(model, "__qualname__", None) or quoted(model)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from awrs_ppl.program.execution import name_of_model
+
 if TYPE_CHECKING:
     from awrs_ppl.posterior.posterior import Posterior
     from awrs_ppl.posterior.records import Sync
@@ -17,7 +19,7 @@ _log = logging.getLogger(__name__)
 def begins(model: Any, n_particles: int, runs: int, seed: int) -> None:
     """An inference begins."""
     many = f"{n_particles} particles" + (f" in each of {runs} runs" if runs > 1 else "")
-    _log.info("%s: inference of %s begins, seed %d", _name(model), many, seed)
+    _log.info("%s: inference of %s begins, seed %d", name_of_model(model), many, seed)
 
 
 def ends(model: Any, posterior: Posterior) -> None:
@@ -26,7 +28,7 @@ def ends(model: Any, posterior: Posterior) -> None:
         return
     _log.info(
         "%s: inference %s: log_ml %.2f, ESS %.1f of %d, %d steps, %d tokens in %.2f s",
-        _name(model),
+        name_of_model(model),
         posterior.stopped or "has ended",
         posterior.log_ml,
         posterior.ess,
@@ -47,7 +49,3 @@ def resamples(step: int, sync: Sync, run: int) -> None:
         sync.alive,
         100 * sync.survived,
     )
-
-
-def _name(model: Any) -> str:
-    return getattr(model, "__qualname__", None) or type(model).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from awrs_ppl.program.context import Context, Pending
 from awrs_ppl.program.log import Record, copied
 from awrs_ppl.program.statements import Statement
 
-__all__ = ["Model", "Run", "require_model"]
+__all__ = ["Model", "Run", "name_of_model", "require_model"]
 
 Model = Callable[..., Any]
 
@@ -23,6 +24,13 @@ def require_model(model: Any) -> None:
     """Raises `ModelError` for what cannot be called."""
     if not callable(model):
         raise ModelError(f"the model {model!r} is no function: define it with `async def`")
+
+
+def name_of_model(model: Any) -> str:
+    """What a model is called: of a bound one the function, of an object its class."""
+    while isinstance(model, functools.partial):
+        model = model.func
+    return getattr(model, "__qualname__", None) or type(model).__qualname__
 
 
 class _Dropped(BaseException):

@@ -22,16 +22,16 @@ from awrs_ppl.errors import ModelError
 from awrs_ppl.foreign import adapted
 from awrs_ppl.proposals import AWRS, Proposal, is_proposal
 
-__all__ = ["critic_of", "observed", "proposal_of", "text_target", "token_limit", "truth_of"]
+__all__ = ["critic_of", "ends_of", "observed", "proposal_of", "text_target", "token_limit"]
 
 _AWRS = AWRS()
 
 
-def truth_of(name: str, value: Any) -> bool:
-    """A truth value."""
-    if not isinstance(value, bool | np.bool_):
-        raise ModelError(f"ctx.generate got {name}={value!r}: give it True or False")
-    return bool(value)
+def ends_of(ends: Any) -> bool:
+    """Whether the model is to end the text."""
+    if not isinstance(ends, bool | np.bool_):
+        raise ModelError(f"ctx.generate got ends={ends!r}: give it True or False")
+    return bool(ends)
 
 
 def text_target(potential: Any, *, ends: bool = True) -> Target:

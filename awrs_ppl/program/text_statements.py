@@ -17,11 +17,11 @@ from awrs_ppl.program.arguments import log_prob
 from awrs_ppl.program.statements import Rng, Statement
 from awrs_ppl.program.text_arguments import (
     critic_of,
+    ends_of,
     observed,
     proposal_of,
     text_target,
     token_limit,
-    truth_of,
 )
 from awrs_ppl.proposals import Proposal
 from awrs_ppl.tokens.text import EMPTY, Text, as_bytes, as_str
@@ -54,7 +54,7 @@ class Generate(Statement):
         ends: bool = True,
     ) -> None:
         super().__init__(name)
-        self.ends = truth_of("ends", ends)
+        self.ends = ends_of(ends)
         self.target = text_target(potential, ends=self.ends)
         self.max_tokens = token_limit(max_tokens)
         self.proposal = proposal_of(proposal)

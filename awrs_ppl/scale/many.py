@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 
 from awrs_ppl._concurrency import require_no_loop
-from awrs_ppl._messages import quoted, safe_repr
+from awrs_ppl._messages import quoted
 from awrs_ppl._values import whole
 from awrs_ppl.errors import ModelError
 from awrs_ppl.inference._progress import bar_on_stderr
 from awrs_ppl.inference.smc import infer
 from awrs_ppl.posterior.posterior import Posterior
-from awrs_ppl.program.execution import Model, require_model
+from awrs_ppl.program.execution import Model, name_of_model, require_model
 from awrs_ppl.rng import RandomStreams
 from awrs_ppl.scale.folder import Folder
 
@@ -89,7 +89,8 @@ def infer_many(
     folder = None if save is None else Folder(save)
     fresh = RandomStreams.fresh().seed
     if folder is not None:
-        seed = folder.begin(_name_of(model), seed, options, fresh)
+        # Without its module: a script is `__main__`, and another name where it is imported.
+        seed = folder.begin(name_of_model(model), seed, options, fresh)
     base = fresh if seed is None else seed
 
     async def one(number: int, value: Any) -> Posterior:
@@ -186,10 +187,3 @@ async def _in_order(
 def _seed(base: int, number: int) -> int:
     """The seed of an input: from its number, so that it does not depend on what others do."""
     return int(np.random.SeedSequence((base, number)).generate_state(1, np.uint64)[0])
-
-
-def _name_of(model: Any) -> str:
-    while hasattr(model, "func"):  # functools.partial
-        model = model.func
-    # Not its module: a script is `__main__`, and another name where it is imported.
-    return getattr(model, "__qualname__", None) or safe_repr(type(model))
