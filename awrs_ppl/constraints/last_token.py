@@ -37,7 +37,7 @@ def key_after_last(key: Hashable) -> Hashable:
 
 @dataclass(frozen=True, slots=True)
 class AfterLast:
-    """A Boolean factor, asked of texts that are over after the next token."""
+    """A Boolean factor, evaluated on texts that are over after the next token."""
 
     factor: Factor
 

@@ -1,8 +1,8 @@
 """Values as texts to read: laid out over lines, made visible, and cut where they differ.
 
 A text of several lines keeps its lines; dicts, lists, dataclasses, objects of Pydantic and JSON are
-indented if one line is too short for them. Of what is too long the beginning stays, and what
-tells it apart from the others that are cut: no two different values look alike.
+indented if one line is too short for them. Of what is too long the start stays, and what
+separates it from the others that are cut: no two different values look alike.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def texts(values: Sequence[Any], width: int, lines: int | None = None) -> list[T
     violets are blue'
     """
     shown = cut([_laid_out(value, width) for value in values], width, lines)
-    # The exact repr tells apart what looks alike otherwise: a tab, and a backslash with a t.
+    # The exact repr separates what looks alike otherwise: a tab, and a backslash with a t.
     count = Counter(shown)
     alike = [i for i, text in enumerate(shown) if count[text] > 1]
     exact = [safe_repr(values[i]) for i in alike]

@@ -109,8 +109,8 @@ def _digest(value: Any) -> str:
         text = safe_repr(value)
         if " at 0x" in text:
             raise ModelError(
-                f"the input {quoted(value)} cannot be told from others when the job is done "
-                "again: with save= give inputs of plain values, such as texts, numbers, lists and "
-                "dicts, or dataclasses and Pydantic objects"
+                f"the input {quoted(value)} cannot be found again when the job is resumed: with "
+                "save= give inputs of plain values, such as texts, numbers, lists and dicts, or "
+                "dataclasses and Pydantic objects"
             ) from None
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -218,7 +218,7 @@ async def test_inputs_that_cannot_be_told_apart_are_refused(tmp_path):
     async def model(ctx, thing):
         return 1
 
-    with pytest.raises(ModelError, match="cannot be told from others"):
+    with pytest.raises(ModelError, match="cannot be found again"):
         [p async for p in infer_many(model, [object()], save=tmp_path, progress=False)]
 
 
