@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -65,18 +64,8 @@ def _choices(log: Log | None, known: dict[int, Any]) -> Any:
         log = log.before
     found = None if log is None else known[id(log)]
     for one in reversed(rest):
-        found = known[id(one)] = (found, _value(one.record.value, one.record.error))
+        found = known[id(one)] = (found, one.record.chosen)
     return found
-
-
-def _value(value: Any, error: BaseException | None) -> Any:
-    """Equal only for what a model cannot tell apart."""
-    if error is None and (value is None or type(value) in (str, bytes, int, bool)):
-        return type(value), value
-    try:
-        return pickle.dumps((value, error))
-    except Exception:
-        return object()  # equal to nothing else
 
 
 # --- the competition ----------------------------------------------------------------------

@@ -8,15 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from awrs_ppl._messages import show
 from awrs_ppl.inference.population import Particle
+from awrs_ppl.program import notes
 from awrs_ppl.program.log import Log
-from awrs_ppl.program.statements import Sample
-from awrs_ppl.program.text_statements import Generate
 
 __all__ = ["interrupted", "report", "without_engine"]
-
-_NOTE = "awrs_ppl:"
 
 E = TypeVar("E", bound=BaseException)
 
@@ -30,30 +26,17 @@ def report(failed: Sequence[Particle]) -> BaseException:
     assert first.run is not None
     error = first.run.failure
     assert error is not None
-    records = Log.records(first.log)
-    where = "before its first statement"
-    if records:
-        preposition = "after" if records[-1].error is None else "at"
-        where = f"{preposition} {records[-1].statement.name!r}"
-    texts = [
-        f"{record.statement.name} = {show(str(record.value))}"
-        for record in records
-        if isinstance(record.statement, Generate | Sample) and record.error is None
-    ]
-    note = f"{_NOTE} in particle {first.slot}, {where}"
-    if texts:
-        note += "; so far " + ", ".join(texts)
+    note = f"in particle {first.slot}, {notes.where(Log.records(first.log))}"
     alike = sum(type(p.run.failure) is type(error) for p in failed[1:] if p.run)
     if alike:
         note += f"; {alike} other particle{'s' if alike > 1 else ''} failed alike"
-    if not _is_noted(error):
-        error.add_note(note)
+    notes.add(error, note)
     return without_engine(error)
 
 
 def without_engine(error: E) -> E:
     """An exception of the user's code without the frames of the library; any other as it is."""
-    return error.with_traceback(_users(error.__traceback__)) if _is_noted(error) else error
+    return error.with_traceback(_users(error.__traceback__)) if notes.is_noted(error) else error
 
 
 def interrupted(error: BaseException, steps: int | None = None) -> BaseException:
@@ -66,18 +49,14 @@ def interrupted(error: BaseException, steps: int | None = None) -> BaseException
         return error
     after = "" if steps is None else f" after {steps:,} step{'' if steps == 1 else 's'}"
     lines = [
-        f"{_NOTE} the inference was stopped{after}, and nothing of it is kept. To get what there",
-        "is, write infer(..., partial=True), or infer(..., timeout=60) to stop after 60 seconds.",
+        f"{notes.MARK} the inference was stopped{after}, and nothing of it is kept. To get what",
+        "there is, write infer(..., partial=True), or infer(..., timeout=60) to stop after 60 s.",
     ]
-    if not _is_noted(error):
+    if not notes.is_noted(error):
         error.add_note("\n".join(lines))
         # What IPython, and so every notebook, shows in place of a traceback.
         vars(error)["_render_traceback_"] = lambda: [type(error).__name__, *lines]
     return error.with_traceback(None)
-
-
-def _is_noted(error: BaseException) -> bool:
-    return any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ()))
 
 
 def _users(traceback: types.TracebackType | None) -> types.TracebackType | None:

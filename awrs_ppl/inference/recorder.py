@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from awrs_ppl._messages import escape
-from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.inference import logger
 from awrs_ppl.inference._progress import Bar
 from awrs_ppl.inference.losses import Losses
@@ -20,38 +18,32 @@ from awrs_ppl.log_weights import ess, normalize
 from awrs_ppl.posterior.records import Death, Effort, Loss, Sync
 from awrs_ppl.program.log import Log
 from awrs_ppl.program.text_statements import Generate
-from awrs_ppl.stats import Stats
+from awrs_ppl.proposals.costs import Costs
 
 if TYPE_CHECKING:
     from awrs_ppl.inference.change import Change, Parent
-    from awrs_ppl.lm import LM
 
 __all__ = ["Recorder"]
 
 _TAIL = 120  # at most this many bytes of a text are kept of a death
 
 
-class Recorder:
+class Recorder(Costs):
     """The records of one inference, and its progress.
 
-    `seconds` is by part, the other costs by potential; `history` has each synchronization,
+    `history` has each synchronization,
     `kills` counts deaths by what is to blame, `deaths` describes each. `is_proper`: all
     proposals so far give proper weights. Of several runs side by side one `counts_rows` of the
     language model, for they share its passes.
     """
 
     def __init__(self, bar: Bar, counts_rows: bool = True) -> None:
+        super().__init__()
         self.history: list[Sync] = []
         self.kills: Counter[str] = Counter()
         self.deaths: list[Death] = []
         self.efforts: dict[str, Effort] = {}
         self.is_proper = True
-        self.tokens = 0
-        self._checks: Counter[str] = Counter()
-        self._rejections: Counter[str] = Counter()
-        self._check_seconds: dict[str, float] = {}
-        self._seconds: dict[str, float] = {}
-        self._lms: dict[LM, dict[str, float]] = {}
         self._losses = Losses()
         # Of the step that has no synchronization yet.
         self._added: tuple[str, ...] = ()
@@ -62,55 +54,7 @@ class Recorder:
         self._mark = (0.0, 0)
         self._survived, self._chosen = 1.0, False
         self._counts_rows = counts_rows
-        self._started = time.perf_counter()
         self._bar = bar
-
-    # --- costs ----------------------------------------------------------------------------
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Charge the time inside to a part."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - started
-            self._seconds[name] = self._seconds.get(name, 0.0) + spent
-
-    def count(self, steps: Iterable[NextVerdicts]) -> None:
-        """Charge the checks of some contexts to the potentials, which are named once: names may
-        be long."""
-        names: dict[int, str] = {}
-        for verdicts in steps:
-            # Each factor that was evaluated has taken time.
-            for i, seconds in verdicts.seconds.items():
-                potential = verdicts.target.boolean[i].potential
-                name = names.get(id(potential))
-                if name is None:
-                    name = names[id(potential)] = repr(potential)
-                self._check_seconds[name] = self._check_seconds.get(name, 0.0) + seconds
-                for counts, total in (
-                    (verdicts.checks, self._checks),
-                    (verdicts.rejections, self._rejections),
-                ):
-                    if i in counts:
-                        total[name] += counts[i]
-
-    def stats(self) -> Stats:
-        """All costs up to now."""
-        used = [(_counts(lm), before) for lm, before in self._lms.items()]
-        seconds = dict(self._seconds)
-        total = time.perf_counter() - self._started
-        seconds["model and engine"] = max(0.0, total - sum(seconds.values()))
-        return Stats(
-            tokens=self.tokens,
-            lm_rows=int(sum(now["rows"] - before["rows"] for now, before in used)),
-            lm_passes=int(sum(now["passes"] - before["passes"] for now, before in used)),
-            checks=dict(self._checks),
-            seconds=seconds,
-            rejections=dict(self._rejections),
-            check_seconds=dict(self._check_seconds),
-        )
 
     # --- steps ----------------------------------------------------------------------------
 
@@ -121,8 +65,8 @@ class Recorder:
             assert statement is not None
             if isinstance(statement, Generate):
                 self.is_proper &= statement.proposal.is_proper
-            for lm in statement.lms if self._counts_rows else ():
-                self._lms.setdefault(lm, _counts(lm))
+            if self._counts_rows:
+                self.use(statement.lms)
         self._mark = time.perf_counter(), self._checks.total()
 
     def compete(self, parents: Sequence[Parent], survived: float) -> None:
@@ -241,8 +185,3 @@ def _death(step: int, change: Change) -> Death:
     shown = text[-_TAIL:].decode("utf-8", "ignore" if len(text) > _TAIL else "backslashreplace")
     killer = change.killer or "the language model"
     return Death(step, particle.slot, statement.name, token, killer, shown)
-
-
-def _counts(lm: LM) -> dict[str, float]:
-    stats = lm.engine.stats
-    return {"rows": stats.rows, "passes": stats.passes}

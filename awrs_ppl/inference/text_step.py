@@ -14,8 +14,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from awrs_ppl._concurrency import together
 from awrs_ppl.constraints.target import start
 from awrs_ppl.constraints.weighing import require_weights, weigh_texts
@@ -24,6 +22,7 @@ from awrs_ppl.inference.blame import killer
 from awrs_ppl.inference.change import Change, Shared
 from awrs_ppl.inference.competition import Drawn, compete
 from awrs_ppl.proposals import Draw, token_step
+from awrs_ppl.proposals.rows import Rows, rows_of, stacked
 from awrs_ppl.proposals.token_step import Progress, TokenStep
 from awrs_ppl.rng import Purpose
 from awrs_ppl.tokens.text import Text
@@ -32,8 +31,6 @@ __all__ = ["draw_tokens"]
 
 # The contexts of a step, each with the particles that are there.
 _Steps = dict[TokenStep, list[Change]]
-# By step: of each language model all rows, and which of them is this context's.
-_Rows = dict[TokenStep, list[tuple[torch.Tensor, int]]]
 
 
 async def draw_tokens(changes: Sequence[Change], shared: Shared) -> list[Change]:
@@ -133,54 +130,24 @@ def _steps(growing: Sequence[Change], shared: Shared) -> _Steps:
     return steps
 
 
-async def _rows(steps: _Steps) -> _Rows:
-    """The rows of all steps, one batch for each language model. Where a context is too long for
-    one, the particles there fail, and the step has no rows."""
-    wanted: dict[Any, list[tuple[TokenStep, int, tuple[int, ...], float]]] = defaultdict(list)
-    rows: _Rows = {}
-    for step in steps:
-        dense = step.verdicts.target.dense
-        rows[step] = [(torch.empty(0), 0)] * len(dense)
-        for j, lm in enumerate(dense):
-            context = lm.prompt + step.progress.text.tokens
-            wanted[lm.lm].append((step, j, context, lm.temperature))
-    failed: dict[TokenStep, ContextLengthError] = {}
-
-    async def batch(lm: Any) -> None:
-        requests = wanted[lm]
-        try:
-            found = await lm.logits([r[2] for r in requests], [r[3] for r in requests])
-        except ContextLengthError:
-            await together(one(lm, *each) for each in requests)  # the rest has its rows
-            return
-        for i, (step, j, _, _) in enumerate(requests):
-            rows[step][j] = found, i
-
-    async def one(
-        lm: Any, step: TokenStep, j: int, context: tuple[int, ...], temperature: float
-    ) -> None:
-        try:
-            rows[step][j] = await lm.logits([context], [temperature]), 0
-        except ContextLengthError as error:
-            failed[step] = error
-
-    await together(map(batch, wanted))
+async def _rows(steps: _Steps) -> Rows:
+    """The rows of all steps; particles whose context is too long fail, and their step has none."""
+    rows, failed = await rows_of(list(steps))
     for step, error in failed.items():
-        del rows[step]
         for change in steps[step]:
             change.fail(error)
     return rows
 
 
-def _weigh_outcomes(steps: _Steps, rows: _Rows, shared: Shared) -> None:
+def _weigh_outcomes(steps: _Steps, rows: Rows, shared: Shared) -> None:
     kinds: dict[Any, list[TokenStep]] = defaultdict(list)
     for step in steps:
         target = step.verdicts.target
         kinds[target.vocabulary, len(target.dense)].append(step)
     for (_, count), alike in kinds.items():
-        stacked = [_stacked([rows[step][j] for step in alike]) for j in range(count)]
+        tensors = [stacked([rows[step][j] for step in alike]) for j in range(count)]
         shares = [math.fsum(map(shared.share, steps[step])) for step in alike]
-        token_step.weigh(alike, stacked, shares)
+        token_step.weigh(alike, tensors, shares)
 
 
 async def _draw(steps: _Steps, shared: Shared) -> Drawn:
@@ -193,14 +160,6 @@ async def _draw(steps: _Steps, shared: Shared) -> Drawn:
 
     await token_step.side_by_side(list(steps), draw)
     return drawn
-
-
-def _stacked(parts: list[tuple[torch.Tensor, int]]) -> torch.Tensor:
-    """Rows as one tensor; mostly they are all of one already, in order."""
-    whole = parts[0][0]
-    if len(whole) == len(parts) and all(r is whole and i == k for k, (r, i) in enumerate(parts)):
-        return whole
-    return torch.stack([rows[i] for rows, i in parts])
 
 
 async def _commit(step: TokenStep, members: Sequence[Change], draws: Sequence[Draw]) -> None:

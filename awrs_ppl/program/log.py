@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,17 @@ class Record:
     log_weight: float
     error: BaseException | None = None
     forced: bool = False
+
+    @property
+    def chosen(self) -> Any:
+        """Equal only for what a model cannot tell apart, as a key."""
+        value = self.value
+        if self.error is None and (value is None or type(value) in (str, bytes, int, bool)):
+            return type(value), value
+        try:
+            return pickle.dumps((value, self.error))
+        except Exception:
+            return object()  # equal to nothing else
 
 
 @dataclass(frozen=True, slots=True)

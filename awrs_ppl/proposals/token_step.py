@@ -163,7 +163,7 @@ class TokenStep:
         found: dict[Draw, Progress | None] = {}
         for draw in draws:
             if draw not in found:
-                found[draw] = await self._after(draw)
+                found[draw] = await self.after(draw)
         after = [found[draw] for draw in draws]
         # Now and not before: what others find must not depend on who is done first.
         # What the last token makes impossible is no dead end for others.
@@ -172,7 +172,8 @@ class TokenStep:
         verdicts.charge()
         return after
 
-    async def _after(self, draw: Draw) -> Progress | None:
+    async def after(self, draw: Draw) -> Progress | None:
+        """The text after one draw; None if its weight is 0."""
         if draw.log_weight == -math.inf:
             return None
         verdicts, text = self.verdicts, self.progress.text

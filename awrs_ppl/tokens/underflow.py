@@ -20,7 +20,14 @@ from awrs_ppl.tokens.stops import stop_prefix
 from awrs_ppl.tokens.urn import block_sums
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
-__all__ = ["Underflow", "end_log_weight", "require_digits", "rescaled", "underflows"]
+__all__ = [
+    "Underflow",
+    "end_log_weight",
+    "outcome_log_weights",
+    "require_digits",
+    "rescaled",
+    "underflows",
+]
 
 # Of a row's largest weight. float32 has all its digits down to 1e-38: here every weight that makes
 # up 1e-8 of what is left still has them.
@@ -50,7 +57,7 @@ def rescaled(outcomes: Outcomes, rejected: np.ndarray) -> Outcomes | None:
     batch, row, restriction = outcomes.batch, outcomes.row, outcomes.restriction
     rows = [one[row] for one in batch.rows]
     logs = [torch.log_softmax(one.double(), -1).cpu().numpy() for one in rows]
-    log_p = _log_weights(logs, batch.vocabulary, restriction)
+    log_p = outcome_log_weights(logs, batch.vocabulary, restriction)
     log_p[rejected] = -math.inf
     peak = float(log_p.max())
     if peak == -math.inf:
@@ -63,7 +70,7 @@ def rescaled(outcomes: Outcomes, rejected: np.ndarray) -> Outcomes | None:
     return Outcomes(peak, mass, NOTHING, np.empty(0), restriction, alone, 0)
 
 
-def _log_weights(
+def outcome_log_weights(
     rows: Sequence[np.ndarray], vocabulary: Vocabulary, restriction: Restriction
 ) -> np.ndarray:
     """The log-weights of all outcomes, `[size + ends]`, of log-probabilities `[size]`: slower,
@@ -104,5 +111,5 @@ def end_log_weight(
     """
     closings = vocabulary.closings(stops, stop_prefix(data, stops))
     return float(
-        _log_weights(rows, vocabulary, Restriction(closings, forced=True))[vocabulary.size]
+        outcome_log_weights(rows, vocabulary, Restriction(closings, forced=True))[vocabulary.size]
     )
