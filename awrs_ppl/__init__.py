@@ -32,7 +32,10 @@ if TYPE_CHECKING:
         SavedFileError,
         VocabularyError,
     )
-    from awrs_ppl.inference.smc import check_replay, infer, run
+    from awrs_ppl.inference.exact import exact
+    from awrs_ppl.inference.rejection import rejection
+    from awrs_ppl.inference.run import run
+    from awrs_ppl.inference.smc import check_replay, infer
     from awrs_ppl.lm import LM
     from awrs_ppl.lm.toy import ToyLM
     from awrs_ppl.posterior.comparison import compare
@@ -93,11 +96,13 @@ __all__ = [
     "check_replay",
     "compare",
     "errors",
+    "exact",
     "infer",
     "infer_many",
     "potentials",
     "predicate",
     "product",
+    "rejection",
     "run",
     "run_many",
     "testing",
@@ -127,7 +132,10 @@ _HOMES = {
     "awrs_ppl.constraints.product": ("product",),
     "awrs_ppl.program.context": ("Context",),
     "awrs_ppl.proposals": ("AWRS", "LocalAWRS", "PaperAWRS", "Prior"),
-    "awrs_ppl.inference.smc": ("check_replay", "infer", "run"),
+    "awrs_ppl.inference.exact": ("exact",),
+    "awrs_ppl.inference.rejection": ("rejection",),
+    "awrs_ppl.inference.run": ("run",),
+    "awrs_ppl.inference.smc": ("check_replay", "infer"),
     "awrs_ppl.program.trace": ("Trace",),
     "awrs_ppl.scale.many": ("infer_many", "run_many"),
 }

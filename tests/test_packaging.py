@@ -38,7 +38,7 @@ NAMES = """
 AWRS AwrsError Bernoulli BooleanPotential Categorical Context ContextLengthError Diagnosis
 Distribution EmbeddedModelError LM LocalAWRS ModelError NoSurvivors PaperAWRS Posterior
 PotentialError Prior ReplayError SavedFileError ToyLM Trace Uniform VocabularyError check_replay
-compare errors infer infer_many potentials predicate product run run_many testing
+compare errors exact infer infer_many potentials predicate product rejection run run_many testing
 """
 
 

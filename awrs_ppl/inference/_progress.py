@@ -15,7 +15,7 @@ from typing import Any, Self
 from awrs_ppl._messages import quoted
 from awrs_ppl.errors import ModelError
 
-__all__ = ["Bar", "Bars", "StepInfo", "bar_on_stderr"]
+__all__ = ["Bar", "Bars", "SearchInfo", "StepInfo", "bar_on_stderr"]
 
 _EVERY = 10.0  # seconds between two lines in a log
 _MOST = 8  # bars at once: more would fill the screen
@@ -41,6 +41,19 @@ class StepInfo:
     run: int
 
 
+@dataclass(frozen=True, slots=True)
+class SearchInfo:
+    """What the `progress` function of a search gets after each forward pass.
+
+    The `step` from 1, the `rows` of the language model so far, and the bounds of the log evidence,
+    which hold where the posterior gives them.
+    """
+
+    step: int
+    rows: int
+    log_ml_bounds: tuple[float, float]
+
+
 class Bars:
     """The progress of `runs` side by side, as long as it is entered: on stderr if `progress` is
     true, by its calls if it is a function, and nowhere if it is false.
@@ -48,7 +61,7 @@ class Bars:
     Of nested inferences only the outermost shows itself. Raises `ModelError` for what is neither.
     """
 
-    def __init__(self, progress: bool | Callable[[StepInfo], object], runs: int) -> None:
+    def __init__(self, progress: bool | Callable[[Any], object], runs: int) -> None:
         if not isinstance(progress, bool) and not callable(progress):
             raise ModelError(
                 f"progress={quoted(progress)}: it must be True, False, or a function of one "
@@ -73,6 +86,14 @@ class Bars:
         if self._token is not None:
             _shown.reset(self._token)
 
+    def search(self, named: str) -> Bar:
+        """The progress of a search."""
+        bar = Bar(0, None if isinstance(self._progress, bool) else self._progress)
+        if self._token is not None and isinstance(self._progress, bool):
+            bar.show(named, " passes")
+        self._bars.append(bar)
+        return bar
+
     def bar(self, run: int, n_particles: int) -> Bar:
         """The progress of one run, from 0."""
         if not isinstance(self._progress, bool):
@@ -88,14 +109,24 @@ class Bars:
 class Bar:
     """The progress of one run, shown or given to a function."""
 
-    def __init__(self, run: int, function: Callable[[StepInfo], object] | None) -> None:
+    def __init__(self, run: int, function: Callable[[Any], object] | None) -> None:
         self.run, self._function = run, function
         self._bar: Any = None
         self._survived, self._step = 1.0, 0
 
-    def show(self, named: str) -> None:
+    def show(self, named: str, unit: str = " steps") -> None:
         """Show it on stderr."""
-        self._bar = bar_on_stderr(named, " steps")
+        self._bar = bar_on_stderr(named, unit)
+
+    def grown(self, rows: int, low: float, high: float) -> None:
+        """One pass of a search later."""
+        self._step += 1
+        if self._function is not None:
+            self._function(SearchInfo(self._step, rows, (low, high)))
+        if self._bar is not None:
+            shown = {"rows": f"{rows:,}", "log evidence": f"{low:.2f} to {high:.2f}"}
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update()
 
     def step(self, ess: float, alive: int, finished: int, tokens: int, survived: float) -> None:
         """One synchronization later; `survived` is the share of the weight that resampling has

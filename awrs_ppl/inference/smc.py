@@ -1,4 +1,4 @@
-"""Sequential Monte Carlo over programs: `infer`, `run` and `check_replay`."""
+"""Sequential Monte Carlo over programs: `infer` and `check_replay`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from awrs_ppl._concurrency import require_no_loop, together
+from awrs_ppl._concurrency import together
 from awrs_ppl._values import whole
 from awrs_ppl.constraints.verdict_cache import REMEMBERED, VerdictCache
 from awrs_ppl.errors import ModelError, ReplayError
@@ -20,13 +20,14 @@ from awrs_ppl.inference.failures import interrupted, without_engine
 from awrs_ppl.inference.inference import Inference
 from awrs_ppl.inference.keywords import with_keywords
 from awrs_ppl.inference.resampling import Resampling
+from awrs_ppl.inference.stopping import require_options, stoppable, take_back
 from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.program.execution import Model, Run
 from awrs_ppl.program.log import Log
 from awrs_ppl.program.replay import alike
 from awrs_ppl.rng import RandomStreams
 
-__all__ = ["check_replay", "infer", "run"]
+__all__ = ["check_replay", "infer"]
 
 
 async def infer(
@@ -111,11 +112,9 @@ async def infer(
     {'a': 0.8, 'ab': 0.2}
     """
     model = with_keywords(infer, model, args, keywords)
-    for name, flag in (("remember", remember), ("partial", partial)):
-        if not isinstance(flag, bool):
-            raise ModelError(f"{name}={flag!r}: it must be True or False")
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
-        raise ModelError(f"timeout={timeout!r}: it must be seconds, or None")
+    if not isinstance(remember, bool):
+        raise ModelError(f"remember={remember!r}: it must be True or False")
+    require_options(timeout, partial)
     # Weights depend on the verdicts known: the random numbers that led to these must not be reused.
     streams = replace(_streams(seed), entropy=secrets.randbits(64)) if remember else _streams(seed)
     with Bars(progress, whole("runs", runs, least=1)) as bars:
@@ -158,57 +157,20 @@ async def infer(
 
 async def _run(inferences: list[Inference], timeout: float | None, partial: bool) -> str | None:
     """Run to the end, and unwind what is left; why it ended early, if the caller allows that."""
-    stopped = None
-    scope = asyncio.timeout(timeout)
     try:
-        async with scope:
-            await together(inference.run() for inference in inferences)
-    except (TimeoutError, asyncio.CancelledError) as error:
-        stopped = _reason(error, scope, partial)
-        if stopped is None:
-            raise
-        for inference in inferences:
-            inference.collect()  # those that have just ended count
+        work = together(inference.run() for inference in inferences)
+        stopped = await stoppable(work, timeout, partial)
+        if stopped is not None:
+            for inference in inferences:
+                inference.collect()  # those that have just ended count
     finally:
         try:
             await together(inference.close() for inference in inferences)
         except asyncio.CancelledError:
             # All that there is to return is there by now.
-            if not (partial and _take_back()):
+            if not (partial and take_back()):
                 raise
     return stopped
-
-
-def _reason(error: BaseException, scope: asyncio.Timeout, partial: bool) -> str | None:
-    """Why an inference ends early, if the caller allows it."""
-    if isinstance(error, TimeoutError):
-        return "timed out" if scope.expired() else None
-    return "interrupted" if partial and _take_back() else None
-
-
-def _take_back() -> bool:
-    """Let the cancellation of this task end here."""
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()
-    return task is not None
-
-
-def run(model: Model, *args: Any, **options: Any) -> Posterior:
-    """`infer` for scripts: starts an event loop of its own. Options are those of `infer`, and all
-    other keywords go to the model.
-
-    >>> from awrs_ppl import Bernoulli
-    >>> async def coin(ctx):
-    ...     return await ctx.sample(Bernoulli(0.5))
-    >>> run(coin, n_particles=4, seed=0, progress=False)
-    <Posterior: 4 particles, 2 values, ESS 4.0, log_ml 0.00>
-    """
-    require_no_loop("run(...)", "posterior = await infer(...)")
-    try:
-        return asyncio.run(infer(model, *args, **options))
-    except KeyboardInterrupt as error:
-        raise interrupted(error) from None
 
 
 async def check_replay(model: Model, *args: Any, seed: int = 0, **keywords: Any) -> None:

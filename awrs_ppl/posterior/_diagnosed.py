@@ -7,7 +7,7 @@ import textwrap
 from html import escape as html_escape
 from typing import TYPE_CHECKING
 
-from awrs_ppl.posterior import _deaths
+from awrs_ppl.posterior import _certain, _deaths
 from awrs_ppl.posterior._style import page, percent, plural, safe
 from awrs_ppl.posterior._texts import texts, wrapped
 
@@ -39,6 +39,8 @@ _WIDTH, _ROWS, _NAME, _VALUE, _LINES = 100, 8, 60, 70, 24
 
 def warnings(found: Diagnosis, posterior: Posterior) -> list[str]:
     """Why not to rely on a posterior, each with a remedy, the gravest first."""
+    if not _certain.is_sampled(posterior):
+        return _certain.warnings(posterior)
     if not posterior.values:
         return [_no_values(posterior)]
     lines = []
@@ -152,6 +154,11 @@ def ess(found: Diagnosis) -> str:
 
 
 def _facts(found: Diagnosis) -> list[tuple[str, str]]:
+    values = f"{found.distinct:,} distinct"
+    if found.distinct > 1:
+        values += f", as much as {found.equal_values:.1f} equally likely"
+    if found.certain:
+        return [*found.certain, ("values", values)]
     several = found.runs
     evidence = "none (a proposal whose weights are not proper)"
     if not math.isnan(found.log_ml):
@@ -175,9 +182,6 @@ def _facts(found: Diagnosis) -> list[tuple[str, str]]:
     if found.lineages is not None:
         facts.append(("lineages", f"as much as {found.lineages:.1f} equal ones"))
     facts.append(("ESS", ess(found)))
-    values = f"{found.distinct:,} distinct"
-    if found.distinct > 1:
-        values += f", as much as {found.equal_values:.1f} equally likely"
     facts.append(("values", values))
     return facts
 
@@ -198,6 +202,8 @@ def _values(found: Diagnosis) -> list[tuple[str, str, str]]:
 
 def _title(found: Diagnosis) -> str:
     n, several = found.n_particles, found.runs
+    if found.certain:
+        return f"Diagnosis of {n:,} execution{plural(n)}"
     of = f"{n:,} particle{plural(n)}" + (f" in {len(several.log_mls):,} runs" if several else "")
     return f"Diagnosis of {of}"
 
@@ -205,6 +211,8 @@ def _title(found: Diagnosis) -> str:
 def _end(found: Diagnosis) -> list[str]:
     """The warnings, and what the figures cannot say."""
     lines = list(found.warnings)
+    if found.certain:
+        return lines
     if not lines:
         lines.append(
             "Nothing warns, which does not say that the result is right: what no particle has "

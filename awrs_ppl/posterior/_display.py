@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from html import escape as html_escape
 from typing import TYPE_CHECKING
 
-from awrs_ppl.posterior import _deaths, _diagnosed, _explained, _results
+from awrs_ppl.posterior import _certain, _deaths, _diagnosed, _explained, _results
 from awrs_ppl.posterior._style import fold, page, percent, plural, safe
 from awrs_ppl.posterior._svg import ess_svg, genealogy_svg
 from awrs_ppl.posterior.records import resamplings
@@ -16,6 +16,7 @@ from awrs_ppl.posterior.records import resamplings
 if TYPE_CHECKING:
     from awrs_ppl.posterior.diagnosis import Diagnosis
     from awrs_ppl.posterior.posterior import Posterior
+    from awrs_ppl.stats import Stats
 
 __all__ = ["Full", "html", "line", "no_survivors", "table"]
 
@@ -29,6 +30,10 @@ def line(posterior: Posterior) -> str:
     """The `repr` of a posterior."""
     found = len(posterior._results)
     facts = [_particles(posterior)]
+    if not _certain.is_sampled(posterior):
+        facts += [f"{found} value{plural(found)}", f"log_ml {posterior.log_ml:.2f}"]
+        facts += [posterior.stopped] if posterior.stopped else []
+        return f"<Posterior: {', '.join(facts)}>"
     if posterior.alive == 0:
         facts.append("no survivors")
     else:
@@ -55,7 +60,8 @@ class Full:
 
 def table(posterior: Posterior, *, is_full: bool = False) -> str:
     """Results with probabilities and bars, then the facts, in 100 columns."""
-    lines = [f"Posterior {_of(posterior)}, seed {posterior.seed}", ""]
+    seed = f", seed {posterior.seed}" if posterior.method != "exact" else ""
+    lines = [f"Posterior {_of(posterior)}{seed}", ""]
     lines += _results.text(posterior, _WIDTH, is_full)
     lines.append("")
     for label, fact in _facts(posterior, posterior.diagnose()):
@@ -77,7 +83,8 @@ def html(posterior: Posterior, *, is_full: bool = False) -> str:
     head = " · ".join(f"{label} <b>{e(fact)}</b>" for label, fact in _headline(posterior, found))
     details = [fact for fact in _facts(posterior, found) if fact[0] != "warning"]
     facts = "".join(f"<dt>{e(label)}</dt><dd>{e(fact)}</dd>" for label, fact in details)
-    explained = _explained.body(posterior.explain()) if posterior.efforts else ""
+    is_sampled = _certain.is_sampled(posterior)
+    explained = _explained.body(posterior.explain()) if posterior.efforts and is_sampled else ""
     parts = [
         f"<p><b>Posterior</b> {_of(posterior)}<br>{head}</p>",
         "".join(f'<p class="awrs-note">{e(warning)}</p>' for warning in found.warnings[:1]),
@@ -93,6 +100,8 @@ def html(posterior: Posterior, *, is_full: bool = False) -> str:
 
 def no_survivors(posterior: Posterior) -> str:
     """Why there are no values, and what to do about it."""
+    if not _certain.is_sampled(posterior):
+        return _certain.nothing(posterior)
     n = f"{len(posterior)} particle{'s' if len(posterior) > 1 else ''}"
     if posterior.alive:
         return (
@@ -112,11 +121,15 @@ def _of(posterior: Posterior) -> str:
 
 
 def _particles(posterior: Posterior) -> str:
+    if not _certain.is_sampled(posterior):
+        return _certain.of(posterior)
     n, runs = len(posterior), len(posterior.parts)
     return f"{n:,} particle{plural(n)}{f' in {runs} runs' if runs > 1 else ''}"
 
 
 def _headline(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
+    if not _certain.is_sampled(posterior):
+        return _certain.facts(posterior)
     n = len(posterior)
     facts = [
         ("log evidence", f"{posterior.log_ml:.2f}" if posterior.is_proper else "none"),
@@ -153,7 +166,9 @@ def _reliance(found: Diagnosis) -> list[tuple[str, str]]:
 
 def _facts(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
     """Label and text of everything but the values."""
-    stats = posterior.stats
+    costs = _costs(posterior.stats) + [("warning", warning) for warning in found.warnings[:1]]
+    if not _certain.is_sampled(posterior):
+        return _certain.facts(posterior) + costs
     evidence = f"{posterior.log_ml:.2f}"
     if not posterior.is_proper:
         evidence = "none (a proposal whose weights are not proper)"
@@ -176,7 +191,11 @@ def _facts(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
         kills = {_deaths.shown(name, _NAME_CELLS): n for name, n in posterior.kills.items()}
         facts.append(("deaths", _counts(kills)))
     steps = f"{len(posterior.history):,}, resampled {count:,} time{plural(count)}"
-    facts.append(("steps", steps))
+    return [*facts, ("steps", steps), *costs]
+
+
+def _costs(stats: Stats) -> list[tuple[str, str]]:
+    facts = []
     if stats.tokens:
         facts.append(
             ("tokens", f"{stats.tokens:,}, with {stats.checks_per_token:.1f} checks per token")
@@ -196,7 +215,6 @@ def _facts(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
                 + ", ".join(f"{safe(name, _NAME_CELLS)} {s:.2f}" for name, s in parts[:_NAMES]),
             )
         )
-    facts += [("warning", warning) for warning in found.warnings[:1]]
     return facts
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from awrs_ppl import _messages, _values
 from awrs_ppl._extras import install
+from awrs_ppl.posterior._certain import is_sampled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,12 @@ def everything(posterior: Posterior) -> Any:
                 {"ess": sync.ess, "alive": sync.alive, "ancestors": sync.ancestors}
                 for sync in posterior.history
             ],
-            "statements": [asdict(cost) for cost in posterior.explain().statements],
+            "statements": [
+                asdict(cost)
+                for cost in (posterior.explain().statements if is_sampled(posterior) else ())
+            ],
+            "method": posterior.method,
+            "log_ml_bounds": posterior.log_ml_bounds,
             "deaths": [asdict(death) for death in posterior.deaths],
         }
     )

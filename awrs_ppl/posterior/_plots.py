@@ -9,6 +9,7 @@ import numpy as np
 
 from awrs_ppl._extras import install
 from awrs_ppl.log_weights import normalize
+from awrs_ppl.posterior._certain import require_particles
 from awrs_ppl.posterior._style import plural
 from awrs_ppl.posterior._svg import Genealogy
 
@@ -24,6 +25,7 @@ _BLUE, _GREY, _ORANGE = "#3b7ddd", "#b0b0b0", "#d98a00"
 
 def plot_ess(posterior: Posterior, ax: Axes | None) -> Axes:
     """The ESS over the steps, resamplings marked."""
+    require_particles(posterior, "plot_ess")
     ax = _axes("plot_ess", ax)
     ess = [sync.ess for sync in posterior.history]
     steps = np.arange(1, len(ess) + 1)
@@ -39,6 +41,7 @@ def plot_ess(posterior: Posterior, ax: Axes | None) -> Axes:
 
 def plot_genealogy(posterior: Posterior, ax: Axes | None) -> Axes:
     """A line for each particle, forking where it was resampled; bold what leads to weight."""
+    require_particles(posterior, "plot_genealogy")
     ax = _axes("plot_genealogy", ax)
     from matplotlib.collections import LineCollection
 

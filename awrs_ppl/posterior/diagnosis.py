@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from awrs_ppl.log_weights import equal_shares, log_mean, normalize
-from awrs_ppl.posterior import _diagnosed
+from awrs_ppl.posterior import _certain, _diagnosed
 from awrs_ppl.posterior.by_value import ByValue
 from awrs_ppl.posterior.explanation import equal_lineages
 
@@ -72,6 +72,7 @@ class Diagnosis:
     `runs` is None for a single run, which gives no standard errors. `warnings` has a line for
     each reason not to rely on the result, with its remedy, the gravest first. An empty list is no
     proof that the result is right: where a text pays only at its end, all runs may miss it alike.
+    `certain` is what is known for certain, of results of `exact` and `rejection`.
 
     >>> from awrs_ppl import Bernoulli, run
     >>> async def coin(ctx):
@@ -94,6 +95,7 @@ class Diagnosis:
     lineages: float | None
     runs: Runs | None
     warnings: list[str]
+    certain: list[tuple[str, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
         return _diagnosed.text(self)
@@ -129,6 +131,7 @@ def diagnose(posterior: Posterior) -> Diagnosis:
         lineages=equal_lineages(heaviest) or None if copies else None,
         runs=_runs(posterior) if len(posterior.parts) > 1 else None,
         warnings=[],
+        certain=[] if _certain.is_sampled(posterior) else _certain.facts(posterior),
     )
     found.warnings.extend(_diagnosed.warnings(found, posterior))
     return found

@@ -11,7 +11,7 @@ import numpy as np
 
 from awrs_ppl._renamed import renamed
 from awrs_ppl.log_weights import equal_shares, normalize
-from awrs_ppl.posterior import _explained
+from awrs_ppl.posterior import _certain, _explained
 from awrs_ppl.posterior.records import resamplings
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ class Explanation:
 
 def explain(posterior: Posterior) -> Explanation:
     """Where the weight of a posterior went; see `Posterior.explain`."""
+    _certain.require_particles(posterior, "explain()")
     statements = _statements(posterior)
     importance = _importance(posterior)
     explained = sum(cost.log_evidence for cost in statements)

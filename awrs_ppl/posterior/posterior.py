@@ -44,6 +44,9 @@ class Posterior(Values):
     you); `stats` what it cost; `seed` what to pass to get it again; `parts` the runs, if several.
     `free` counts the places of particles that were equal to others and are one with them.
 
+    `method` is "smc", or "exact" for results of `exact`; `log_ml_bounds` is `(low, high)`, between
+    which `log_ml` is for certain, or None, and `unbounded` names the statement that prevents it.
+
     It is data: it can be pickled and sent between processes if the values can, and keeps no
     language model or potential alive unless the model returned one.
 
@@ -75,11 +78,15 @@ class Posterior(Values):
         efforts: Mapping[str, Effort] | None = None,
         free: int = 0,
         parts: Sequence[Posterior] = (),
+        method: str = "smc",
+        log_ml_bounds: tuple[float, float] | None = None,
+        unbounded: str = "",
     ) -> None:
         self._traces, self.parts = list(traces), list(parts)
         self.history, self.deaths, self.kills = list(history), list(deaths), dict(kills)
         self.stats, self.seed, self.stopped, self.is_proper = stats, seed, stopped, is_proper
         self.efforts = dict(efforts or {})
+        self.method, self.log_ml_bounds, self.unbounded = method, log_ml_bounds, unbounded
         weighted = [trace for trace in self._traces if trace.log_weight > -math.inf]
         self.alive, self.free = len(weighted), free
         self.dead = len(self._traces) - self.alive - free
@@ -130,7 +137,7 @@ class Posterior(Values):
         """
         if not self.is_proper:
             return math.nan
-        return log_sum(self.log_weights) - math.log(len(self))
+        return log_sum(self.log_weights) - math.log(len(self) or 1)
 
     @property
     def ess(self) -> float:

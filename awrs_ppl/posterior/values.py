@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
 from numbers import Integral
@@ -28,6 +29,8 @@ class Values:
     values: list[Any]
     log_weights: np.ndarray
     parts: list[Any]
+    method: str
+    log_ml_bounds: tuple[float, float] | None
     _traces: list[Trace]
 
     @property
@@ -46,6 +49,27 @@ class Values:
         (True, False)
         """
         return ByValue((value, share) for _, value, share in self._results)
+
+    @property
+    def bounds(self) -> dict[Any, tuple[float, float]] | None:
+        """The values, and between which numbers the probability of each is for certain; of all
+        that was not found it may have nothing or everything. Of results of `exact` whose evidence
+        has bounds; else None.
+
+        >>> import asyncio
+        >>> from awrs_ppl import Categorical, exact
+        >>> async def model(ctx):
+        ...     return await ctx.sample(Categorical({"a": 3, "b": 1}))
+        >>> bounds = asyncio.run(exact(model, progress=False)).bounds
+        >>> {value: (round(low, 3), round(high, 3)) for value, (low, high) in bounds.items()}
+        {'a': (0.75, 0.75), 'b': (0.25, 0.25)}
+        """
+        if self.log_ml_bounds is None or self.method != "exact":
+            return None
+        low, high = self.log_ml_bounds
+        found = math.exp(min(low - high, 0.0))
+        pairs = ((value, (p * found, 1.0 - (1.0 - p) * found)) for _, value, p in self._results)
+        return ByValue(pairs)  # pyright: ignore
 
     def mode(self) -> Any:
         """The most probable value; of several the one found first."""
