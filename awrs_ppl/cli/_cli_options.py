@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any, NoReturn
 
 from awrs_ppl import __version__
+from awrs_ppl.cli._cli_input import BadInput
 
-__all__ = ["EMBEDDED", "options_parser"]
+__all__ = ["EMBEDDED", "options_parser", "settings_of"]
 
 # Those of `inference.resampling`, which would load numpy.
 _RESAMPLING = (
@@ -25,6 +26,20 @@ _RESAMPLING = (
 # Those of `lm.embedded.MODELS`, the default first.
 EMBEDDED = ("gemma3-270m", "smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
 
+# The options of each algorithm, as the function that it is called knows them, beside what all
+# have.
+_SETTINGS = {
+    "smc": {
+        "n_particles": "--particles",
+        "runs": "--runs",
+        "ess_threshold": "--ess-threshold",
+        "resampling": "--resampling",
+        "remember": "--remember",
+    },
+    "exact": {"max_rows": "--max-rows"},
+    "rejection": {"n": "--draws"},
+}
+
 _EPILOG = """\
 examples:
   awrs-ppl generate "The capital of Italy is Rome. The capital of France is" --regex " [A-Z][a-z]+"
@@ -34,6 +49,7 @@ examples:
   awrs-ppl run haiku.py:model --arg topic=rain --arg lines=3
   awrs-ppl run awrs_ppl.models.capitals:capitals --seed 0
   awrs-ppl run sentiment.py:model --inputs reviews.jsonl --save results --json > all.jsonl
+  awrs-ppl run label.py:model --algorithm exact
   awrs-ppl models get qwen2.5-coder-0.5b
 
 exit status:
@@ -131,23 +147,44 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
     what = f"{', '.join(EMBEDDED)}, a folder, a .gguf file, or a name that transformers knows "
     what += f"(default: {EMBEDDED[0]})"
     add("--model", metavar="NAME", help=what)
-    what = "more are slower and more exact (default: %(default)s)"
-    add("--particles", metavar="N", type=_COUNT, default=16, help=what)
-    what = "so many independent runs, pooled: what they disagree about is shown "
-    what += "(default: %(default)s)"
-    add("--runs", metavar="N", type=_COUNT, default=1, help=what)
+    what = "smc: particles; exact: search, with certain bounds, for few possible results; "
+    what += "rejection: independent exact draws, for loose constraints (default: %(default)s)"
+    add("--algorithm", choices=tuple(_SETTINGS), default="smc", help=what)
+    what = "smc: more are slower and more exact (default: 16)"
+    add("--particles", metavar="N", type=_COUNT, dest="n_particles", help=what)
+    what = "smc: so many independent runs, pooled: what they disagree about is shown (default: 1)"
+    add("--runs", metavar="N", type=_COUNT, help=what)
+    what = "exact: how many rows of the language model at most (default: 10000)"
+    add("--max-rows", metavar="N", type=_COUNT, help=what)
+    add("--draws", metavar="N", type=_COUNT, dest="n", help="rejection: how many (default: 100)")
     add("--seed", metavar="N", type=_SEED, help="the same seed gives the same result")
-    what = "resample below this share of effective particles (default: 0.5; children 0.75)"
+    what = "smc: resample below this share of effective particles (default: 0.5; children 0.75)"
     add("--ess-threshold", metavar="X", type=_SHARE, help=what)
-    what = "how particles are resampled (default: %(default)s)"
-    add("--resampling", choices=_RESAMPLING, default="auto", help=what)
-    what = "share what is learned with inferences inside the program; a seed then fixes nothing"
-    add("--remember", action="store_true", help=what)
+    what = "smc: how particles are resampled (default: auto)"
+    add("--resampling", choices=_RESAMPLING, help=what)
+    what = (
+        "smc: share what is learned with inferences inside the program; a seed then fixes nothing"
+    )
+    add("--remember", action="store_true", default=None, help=what)
     what = "stop after so long, with the results that are finished (exit status 3)"
     add("--timeout", metavar="SECONDS", type=_SECONDS, help=what)
     what = "stop at an interrupt (Ctrl-C) with the results that are finished (exit status 3)"
     add("--partial", action="store_true", help=what)
     add("--json", action="store_true", help="print the whole posterior as JSON")
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of the algorithm that were given. Raises `BadInput` for those of another."""
+    for algorithm, names in _SETTINGS.items():
+        for name, option in names.items():
+            if algorithm != options.algorithm and getattr(options, name) is not None:
+                raise BadInput(
+                    f"{option} belongs to --algorithm {algorithm}, and this is "
+                    f"{options.algorithm}: leave one out"
+                )
+    own = {name: getattr(options, name) for name in _SETTINGS[options.algorithm]}
+    given = {name: value for name, value in own.items() if value is not None}
+    return {"seed": options.seed, "timeout": options.timeout, **given}
 
 
 def _number(kind: type[float], least: float, most: float, wanted: str, text: str) -> float:

@@ -23,9 +23,16 @@ def table(posterior: Posterior) -> str:
 
 def report_facts(posterior: Posterior) -> None:
     """The figures of a posterior, and what warns of it."""
-    from awrs_ppl.posterior import _diagnosed
+    from awrs_ppl.posterior import _certain, _diagnosed
 
     found = posterior.diagnose()
+    if found.certain:
+        shown = [f"{label} {fact}" for label, fact in found.certain]
+        rows = posterior.stats.lm_rows
+        report(", ".join([_certain.of(posterior), *shown, f"{rows:,} rows of the language model"]))
+        for warning in found.warnings[:1]:
+            report(f"warning: {warning}")
+        return
     facts = [f"{len(posterior)} particles"]
     if found.runs is not None:
         facts[0] += f" in {len(posterior.parts)} runs"
@@ -52,8 +59,11 @@ def why_stopped(posterior: Posterior, timeout: float | None) -> str:
 
 def missing(posterior: Posterior) -> str:
     """What the results of a stopped run lack."""
+    from awrs_ppl.posterior import _certain
     from awrs_ppl.posterior._style import percent
 
+    if not _certain.is_sampled(posterior):
+        return f"{_certain.of(posterior)}, and what was not found is missing"
     done, alive = len(posterior.values), posterior.alive
     advice = "; allow a longer --timeout, or fewer --particles"
     return (

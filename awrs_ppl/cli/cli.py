@@ -29,7 +29,7 @@ from awrs_ppl.cli._cli_input import (
     report,
 )
 from awrs_ppl.cli._cli_models import models
-from awrs_ppl.cli._cli_options import EMBEDDED, options_parser
+from awrs_ppl.cli._cli_options import EMBEDDED, options_parser, settings_of
 from awrs_ppl.cli._cli_output import missing, print_text, report_facts, table, why_stopped
 from awrs_ppl.errors import AwrsError, NoSurvivors
 
@@ -115,9 +115,13 @@ def _answer_many(options: argparse.Namespace) -> int:
         inputs = read_inputs(options.inputs, options.program, needs, names)
         if options.partial:
             raise BadInput("--partial and --inputs: leave one out; --save keeps what is finished")
+        if options.algorithm != "smc":
+            raise BadInput(
+                "--algorithm and --inputs: leave one out; many inputs are inferred by smc"
+            )
         if lms:
             arguments.update(dict.fromkeys(lms, _language_model(options.model)))
-        return answer_many(model, arguments, inputs, options, _settings(options))
+        return answer_many(model, arguments, inputs, options, settings_of(options))
     except (BadInput, AwrsError) as error:
         report(one_line(error))
         return 2
@@ -264,15 +268,13 @@ def _is_lm(parameter: inspect.Parameter) -> bool:
 
 
 def _infer(model: Callable[..., Any], options: argparse.Namespace) -> Posterior:
-    from awrs_ppl.inference.smc import run
+    from awrs_ppl.inference.run import run
 
     progress = sys.stderr.isatty()
-    return run(model, partial=options.partial, progress=progress, **_settings(options))
-
-
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("ess_threshold", "resampling", "runs", "seed", "remember", "timeout")
-    return {"n_particles": options.particles, **{name: getattr(options, name) for name in names}}
+    settings = settings_of(options)
+    return run(
+        model, algorithm=options.algorithm, partial=options.partial, progress=progress, **settings
+    )
 
 
 def _language_model(name: str | None) -> LM:

@@ -113,6 +113,21 @@ def test_runs_and_resampling_are_those_of_infer(command: Command) -> None:
     assert json.loads(command(*arguments, "--runs", "4", "--json").out)["n_particles"] == 12
 
 
+def test_other_algorithms(command: Command) -> None:
+    arguments = ["generate", "go", "--regex", "a|b|c"]
+    found = command(*arguments, "--algorithm", "exact")
+    assert found.status == 0
+    assert rows(found) == pytest.approx(_exact(["a", "b", "c"]), abs=1e-3)
+    assert "3 executions found, log evidence" in found.err
+    assert "for certain" in found.err
+    assert json.loads(command(*arguments, "--algorithm=exact", "--json").out)["log_ml_bounds"]
+    drawn = command(*arguments, "--algorithm", "rejection", "--draws", "300", "--seed", "1")
+    assert rows(drawn) == pytest.approx(_exact(["a", "b", "c"]), abs=0.1)
+    assert "300 independent draws" in drawn.err
+    early = command("generate", "go", "--algorithm", "exact", "--max-rows", "3")
+    assert "warning: Up to" in early.err
+
+
 def _exact(texts: list[str]) -> dict[str, float]:
     import asyncio
     import math
@@ -436,6 +451,9 @@ def test_program_that_raises_is_named_with_its_line(command: Command, program: P
         ("generate go --temperature nan", "--temperature: 'nan': give a number"),
         ("generate go --ess-threshold 1.1", "'1.1': give a number from 0 to 1"),
         ("generate go --runs 0", "'0': give a whole number of at least 1"),
+        ("generate go --algorithm exact --runs 2", "--runs belongs to --algorithm smc, and this"),
+        ("generate go --draws 3", "--draws belongs to --algorithm rejection, and this is smc"),
+        ("generate go --algorithm best", "invalid choice: 'best'"),
         ("generate go --resampling all", "'all' (choose from 'auto', 'children', "),
         ("generate go --stop=", "--stop: '': give a text of at least one character"),
         ("generate go --regex -a", "expected one argument; a value that begins with -"),
