@@ -18,7 +18,7 @@ from awrs_ppl.program.log import Log, Record, copied
 from awrs_ppl.program.statements import Call, Factor, Sample, Statement
 from awrs_ppl.program.text_statements import Generate, Observe
 
-__all__ = ["Stop", "run_on", "support"]
+__all__ = ["Stop", "is_at_most_one", "run_on", "support"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ async def _served(run: Run, stop: Stop) -> Stop:
         log=Log.append(stop.log, Record(statement, kept, weight, error)),
         rows=stop.rows or bool(statement.lms),
     )
-    if _is_at_most_one(statement):
+    if is_at_most_one(statement):
         stop = replace(stop, log_weight=stop.log_weight + weight)
     else:
         unbounded = stop.unbounded or f"{statement.kind} {statement.name!r}"
@@ -97,7 +97,7 @@ async def _served(run: Run, stop: Stop) -> Stop:
     return stop
 
 
-def _is_at_most_one(statement: Statement) -> bool:
+def is_at_most_one(statement: Statement) -> bool:
     """Whether what a statement does to the weight is a probability, whatever comes."""
     if isinstance(statement, Observe):
         source: Any = statement.source

@@ -120,6 +120,7 @@ class Inference:
             deaths=recorder.deaths,
             efforts=recorder.efforts,
             free=sum(particle.is_free for particle in self.particles),
+            **recorder.bounds(self.particles),
         )
 
     def changed(self) -> list[str]:

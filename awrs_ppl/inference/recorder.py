@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from awrs_ppl._messages import escape
 from awrs_ppl.inference import logger
 from awrs_ppl.inference._progress import Bar
 from awrs_ppl.inference.losses import Losses
+from awrs_ppl.inference.met import Met
 from awrs_ppl.inference.population import Particle, is_forced
 from awrs_ppl.log_weights import ess, normalize
 from awrs_ppl.posterior.records import Death, Effort, Loss, Sync
@@ -44,6 +45,7 @@ class Recorder(Costs):
         self.deaths: list[Death] = []
         self.efforts: dict[str, Effort] = {}
         self.is_proper = True
+        self.met = Met()
         self._losses = Losses()
         # Of the step that has no synchronization yet.
         self._added: tuple[str, ...] = ()
@@ -80,6 +82,7 @@ class Recorder(Costs):
         """
         seconds = time.perf_counter() - self._mark[0]
         checks = self._checks.total() - self._mark[1]
+        self.met.judge(changes)
         added = [""] * len(before)
         names: Counter[str] = Counter()
         drawn: Counter[str] = Counter()
@@ -144,6 +147,13 @@ class Recorder(Costs):
         if ancestors is not None or sync.chosen:
             logger.resamples(len(self.history), sync, self._bar.run + 1)
         self._bar.step(sync.ess, alive, finished, self.tokens, sync.survived)
+
+    def bounds(self, particles: Sequence[Particle]) -> dict[str, Any]:
+        """What is certain of the evidence, as a posterior has it."""
+        for particle in particles:
+            if particle.finished:
+                self.met.end(particle.log)
+        return {"log_ml_bounds": self.met.bounds(), "unbounded": self.met.unbounded}
 
     def weigh_forced(self, particles: Sequence[Particle]) -> None:
         """Note what the texts whose ends were forced have of the weight of the particles."""

@@ -56,6 +56,8 @@ async def draw_tokens(changes: Sequence[Change], shared: Shared) -> list[Change]
         before = [change.progress for change in texts]
         for step, (members, draws) in drawn.items():
             await _commit(step, members, draws)
+            shared.recorder.met.draw(step, members, draws)
+        shared.recorder.met.come(steps)
         shared.recorder.count(step.verdicts for step in rows)
     shared.recorder.tokens += len(texts)
     with shared.recorder.part("potentials"):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from awrs_ppl.posterior.posterior import Posterior
 
 __all__ = [
+    "between",
     "evidence",
     "facts",
     "found_share",
@@ -25,6 +26,9 @@ _NAME = 60
 _ALL = 0.995  # of the evidence: then what is missing changes no probability that is shown
 _FEW = 0.01  # of the evidence, which are shown as what is missing
 _NOTHING = 1e-9  # of the evidence: rounding
+# Bounds of an evidence of which one is four hundred times the other: wider ones say nothing to a
+# reader that the number alone does not.
+_SAYS = 6.0
 _SAME = 0.005  # two bounds that are one when they are shown
 
 
@@ -68,6 +72,14 @@ def evidence(posterior: Posterior) -> str:
     if high - low < _SAME:
         return f"{number}, for certain"
     return f"{number}, certainly between {low:.2f} and {high:.2f}"
+
+
+def between(posterior: Posterior) -> str:
+    """What to add to the evidence of a population, where its bounds say something."""
+    if posterior.log_ml_bounds is None:
+        return ""
+    low, high = posterior.log_ml_bounds
+    return f", certainly between {low:.2f} and {high:.2f}" if high - low < _SAYS else ""
 
 
 def facts(posterior: Posterior) -> list[tuple[str, str]]:

@@ -132,13 +132,17 @@ def _headline(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
         return _certain.facts(posterior)
     n = len(posterior)
     facts = [
-        ("log evidence", f"{posterior.log_ml:.2f}" if posterior.is_proper else "none"),
+        ("log evidence", _evidence(posterior) if posterior.is_proper else "none"),
         ("ESS", _diagnosed.ess(found)),
         ("alive", f"{posterior.alive:,} of {n:,}{_free(posterior)}"),
     ]
     if posterior.unfinished:
         facts.append(("unfinished", f"{percent(posterior.unfinished)} of the weight"))
     return facts + _reliance(found) + _forced(posterior)
+
+
+def _evidence(posterior: Posterior) -> str:
+    return f"{posterior.log_ml:.2f}{_certain.between(posterior)}"
 
 
 def _forced(posterior: Posterior) -> list[tuple[str, str]]:
@@ -169,7 +173,7 @@ def _facts(posterior: Posterior, found: Diagnosis) -> list[tuple[str, str]]:
     costs = _costs(posterior.stats) + [("warning", warning) for warning in found.warnings[:1]]
     if not _certain.is_sampled(posterior):
         return _certain.facts(posterior) + costs
-    evidence = f"{posterior.log_ml:.2f}"
+    evidence = _evidence(posterior)
     if not posterior.is_proper:
         evidence = "none (a proposal whose weights are not proper)"
     elif posterior.stopped:

@@ -49,6 +49,7 @@ def pooled(posteriors: Iterable[Posterior]) -> dict[str, Any]:
         "efforts": efforts,
         "free": sum(part.free for part in parts),
         "parts": parts,
+        **_bounds(parts),
     }
 
 
@@ -70,6 +71,17 @@ def _require(posteriors: Iterable[Posterior]) -> list[Posterior]:
                 "was used whose weights are not proper"
             )
     return [one for part in parts for one in (part.parts or [part])]
+
+
+def _bounds(parts: Sequence[Posterior]) -> dict[str, Any]:
+    """All bounds of one evidence hold."""
+    found = [part.log_ml_bounds for part in parts]
+    known = [bounds for bounds in found if bounds is not None]
+    unbounded = next((part.unbounded for part in parts if part.unbounded), "")
+    if len(known) < len(parts):
+        return {"log_ml_bounds": None, "unbounded": unbounded}
+    lows, highs = zip(*known, strict=True)
+    return {"log_ml_bounds": (max(lows), min(highs)), "unbounded": ""}
 
 
 def _added(counts: Iterable[Any]) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from awrs_ppl.tokens.vocabulary import Closings, Vocabulary
 
 __all__ = ["NOTHING", "Batch", "Outcomes", "Restriction", "blocks", "weigh_outcomes"]
 
+# Of a sum in float32: a difference that is less may be nothing.
+_LOST = 1e-6
+
 NOTHING = np.empty(0, dtype=np.int64)
 
 
@@ -62,6 +65,42 @@ class Outcomes:
         from them again."""
         return self.batch.urn(self.row)
 
+    def log_probability(self, outcome: int) -> float:
+        """The log-weight of an outcome, whatever is known of it."""
+        batch, row = self.batch, self.row
+        size, closings = batch.vocabulary.size, self.restriction.closings
+        shift = self.log_scale - float(batch.peaks[row])
+        if outcome < size:
+            return float(batch.logs[row, outcome]) + shift
+        ids, log_end = closings.ids[outcome - size], -math.inf
+        if outcome == size:
+            # As in `_close`: the end tokens lead; of a product the end is the product of the ends.
+            count = len(batch.vocabulary.ends)
+            ends, ids = torch.from_numpy(ids[:count]), ids[count:]
+            if closings.by_end and count:
+                logs = [one[row].double().cpu().log_softmax(-1)[ends] for one in batch.rows]
+                log_end = float(sum(one.logsumexp(-1) for one in logs))
+        index = torch.from_numpy(ids).to(batch.logs.device)
+        return float(np.logaddexp(log_end, _log_sum(batch.logs[row, index]) + shift))
+
+    def mass_without(self, rejected: np.ndarray) -> float:
+        """The mass without outcomes that are known to be rejected by now, on the same scale."""
+        restriction, size = self.restriction, self.batch.vocabulary.size
+        fresh = np.setdiff1d(rejected, restriction.rejected)
+        tokens = fresh[fresh < size]
+        if restriction.forced:
+            tokens = tokens[:0]
+        elif restriction.allowed is not None:
+            tokens = tokens[restriction.allowed[tokens]]
+        tokens = np.setdiff1d(tokens, restriction.closings.tokens)
+        index = torch.from_numpy(tokens).to(self.batch.logs.device)
+        shift = float(self.batch.peaks[self.row])
+        gone = float((self.batch.logs[self.row, index].double() - shift).exp().sum())
+        for end in fresh[fresh >= size].tolist():
+            if end - size not in restriction.closings.barred:
+                gone += math.exp(self.log_probability(end) - self.log_scale)
+        return max(self.mass - gone, _LOST * self.mass)
+
     def is_negligible(self, mass: float, limit: float) -> bool:
         """Whether so much weight is below `limit` beside that of the other particles."""
         share = self.restriction.share
@@ -74,7 +113,8 @@ class Outcomes:
 class Batch:
     """The weights of the outcomes at several contexts, `[n, width]`, and what they came from.
 
-    `rows` are the language models' logits over temperature, `[n, size]` each.
+    `rows` are the language models' logits over temperature, `[n, size]` each; `logs` their sum, of
+    several models of log-probabilities, and `peaks` `[n]` what was taken from it for the weights.
     """
 
     def __init__(
@@ -82,9 +122,12 @@ class Batch:
         vocabulary: Vocabulary,
         weights: torch.Tensor,
         rows: list[torch.Tensor],
+        logs: torch.Tensor,
+        peaks: torch.Tensor | np.ndarray,
         sums: np.ndarray | None = None,
     ) -> None:
         self.vocabulary, self.weights, self.rows = vocabulary, weights, rows
+        self.logs, self.peaks = logs, peaks
         self._sums = sums
         self._top: list[list[int]] | None = None
 
@@ -134,13 +177,17 @@ def weigh_outcomes(
     untouched = not any(
         len(restriction.accepted) or len(restriction.rejected) for restriction in restrictions
     )
-    batch = Batch(vocabulary, weights, rows, sums if untouched else None)
+    batch = Batch(vocabulary, weights, rows, logs, peak, sums if untouched else None)
     return [
         Outcomes(float(log_scale), float(mass), restriction.accepted, taken, restriction, batch, i)
         for i, (log_scale, mass, taken, restriction) in enumerate(
             zip(log_scales, masses, known, restrictions, strict=True)
         )
     ]
+
+
+def _log_sum(logs: torch.Tensor) -> float:
+    return float(logs.double().logsumexp(-1)) if len(logs) else -math.inf
 
 
 def _mask(row: torch.Tensor, allowed: np.ndarray) -> None:

@@ -21,6 +21,7 @@ from awrs_ppl.tokens.urn import block_sums
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
 __all__ = [
+    "LEAST",
     "Underflow",
     "end_log_weight",
     "outcome_log_weights",
@@ -31,7 +32,7 @@ __all__ = [
 
 # Of a row's largest weight. float32 has all its digits down to 1e-38: here every weight that makes
 # up 1e-8 of what is left still has them.
-_LEAST = 1e-30
+LEAST = 1e-30
 
 
 class Underflow(Exception):
@@ -40,7 +41,7 @@ class Underflow(Exception):
 
 def underflows(mass: float) -> bool:
     """Whether the digits of a mass cannot be trusted, on the scale of a row's largest weight."""
-    return mass < _LEAST
+    return mass < LEAST
 
 
 def require_digits(mass: float) -> None:
@@ -64,7 +65,8 @@ def rescaled(outcomes: Outcomes, rejected: np.ndarray) -> Outcomes | None:
         return None
     weights = np.zeros((1, blocks(len(log_p))))
     weights[0, : len(log_p)] = np.exp(log_p - peak)
-    alone = Batch(batch.vocabulary, torch.from_numpy(weights), [one[None] for one in rows])
+    own = [one[None] for one in rows]
+    alone = Batch(batch.vocabulary, torch.from_numpy(weights), own, own[0], np.zeros(1))
     mass = float(block_sums(alone.weights).sum())
     restriction = replace(restriction, accepted=NOTHING, rejected=NOTHING, version=())
     return Outcomes(peak, mass, NOTHING, np.empty(0), restriction, alone, 0)

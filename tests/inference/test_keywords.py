@@ -131,7 +131,8 @@ def test_parameter_named_like_an_option_is_refused_with_the_remedy(option: str) 
     exec(f"async def named(ctx, {option}='x'):\n    return {option}", scope)
     named = scope["named"]
     remedy = f"functools.partial(named, {option}=...)"
-    for given in ({}, {option: 3}):
+    keywords: list[dict[str, Any]] = [{}, {option: 3}]
+    for given in keywords:
         with pytest.raises(TypeError, match=re.escape(remedy)):
             run(named, **given)
     # The remedy is right, and so is a place of its own.
