@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from itertools import count
 from threading import Thread
+from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
@@ -79,6 +81,11 @@ class Language:
             raise ValueError(start.get_error().partition("\n<state>")[0])
         # A matcher that has read a byte has a text ahead of it; at the start that is not sure.
         self._is_empty = not start.is_accepting() and not self._latest.any_byte(start)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without what it keeps for the vocabularies of this process.
+        made = partial(Language, name=self.name, remedy=self._remedy)
+        return made, (self._grammar.removesuffix(_OPTIONS),)
 
     def advance(self, state: bytes, data: bytes) -> bytes | None:
         """The state after `data`; None if no text of the language has this prefix."""

@@ -169,6 +169,9 @@ class _Masks:
     def __init__(self) -> None:
         self._known: WeakKeyDictionary[Vocabulary, Recent] = WeakKeyDictionary()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Masks, ()  # they are of vocabularies of this process
+
     def get(self, state: Any, vocabulary: Vocabulary, find: Any) -> np.ndarray:
         known = self._known.get(vocabulary)
         if known is None:

@@ -34,6 +34,9 @@ class Product(LazyTables, Multiplicative):
             flat.extend(factor.target.factors if isinstance(factor, Product) else [factor])
         self.target = Target.of(flat)  # not genlm-control's own __init__: see LazyTables
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Product, (self.target.factors,)
+
     def vocabulary_of_tables(self) -> Vocabulary | None:
         """That of the language model."""
         return self.target.vocabulary

@@ -179,6 +179,9 @@ class Reachable(_About):
         self._texts = _text(domain), _text(problem)
         self._task, self._literals, self._name = _possible_goals(*self._texts)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Reachable, self._texts  # what was learned of the problem stays here
+
     def start(self) -> tuple[int, bytes]:
         """The state of the empty text: the set of literals, and the partial literal.
 
