@@ -57,6 +57,8 @@ class Inference:
         streams: RandomStreams,
         bars: Bars,
         cache: VerdictCache,
+        *,
+        counts_rows: bool = True,
     ) -> None:
         require_model(model)
         n_particles = whole("n_particles", n_particles, least=1)
@@ -64,7 +66,7 @@ class Inference:
             raise ModelError(f"n_particles={n_particles!r}: it must be at most {MOST:,}")
         self.model, self.args = model, args
         self.particles = [Particle(slot) for slot in range(n_particles)]
-        self.recorder = Recorder(bars.bar(streams.run, n_particles), not streams.run)
+        self.recorder = Recorder(bars.bar(streams.run, n_particles), counts_rows)
         self._streams = streams
         self._cache = cache
         self._resampling = resampling

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-from awrs_ppl._concurrency import together
 from awrs_ppl._values import whole
-from awrs_ppl.constraints.verdict_cache import REMEMBERED, VerdictCache
-from awrs_ppl.errors import ModelError, ReplayError
+from awrs_ppl.constraints.verdict_cache import VerdictCache
+from awrs_ppl.errors import ReplayError
 from awrs_ppl.inference import logger
 from awrs_ppl.inference._progress import Bars, StepInfo
 from awrs_ppl.inference.check_replay import recheck
@@ -20,12 +16,11 @@ from awrs_ppl.inference.failures import interrupted, without_engine
 from awrs_ppl.inference.inference import Inference
 from awrs_ppl.inference.keywords import with_keywords
 from awrs_ppl.inference.resampling import Resampling
-from awrs_ppl.inference.stopping import require_options, stoppable, take_back
+from awrs_ppl.inference.runs import pooled_alike, side_by_side, streams_of
 from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.program.execution import Model, Run
 from awrs_ppl.program.log import Log
 from awrs_ppl.program.replay import alike
-from awrs_ppl.rng import RandomStreams
 
 __all__ = ["check_replay", "infer"]
 
@@ -112,65 +107,28 @@ async def infer(
     {'a': 0.8, 'ab': 0.2}
     """
     model = with_keywords(infer, model, args, keywords)
-    if not isinstance(remember, bool):
-        raise ModelError(f"remember={remember!r}: it must be True or False")
-    require_options(timeout, partial)
-    # Weights depend on the verdicts known: the random numbers that led to these must not be reused.
-    streams = replace(_streams(seed), entropy=secrets.randbits(64)) if remember else _streams(seed)
-    with Bars(progress, whole("runs", runs, least=1)) as bars:
-        inferences = [
-            Inference(
-                model,
-                args,
-                n_particles,
-                Resampling.of(resampling, ess_threshold),
-                replace(streams, run=number),
-                bars,
-                REMEMBERED if remember else VerdictCache(),
-            )
-            for number in range(runs)
-        ]
-        logger.begins(model, n_particles, runs, streams.seed)
-        try:
-            stopped = await _run(inferences, timeout, partial)
-        except Exception as error:
-            raise without_engine(error)  # noqa: B904 (it is the same)
-        except BaseException as error:
-            raise interrupted(error, len(inferences[0].recorder.history)) from None
-    if remember and (changed := inferences[0].changed()):
-        warnings.warn(
-            f"remember=True keeps nothing of {', '.join(changed)}: a list, dict, set or global "
-            "that it names has changed, and it may decide otherwise now. To keep results of your "
-            "own in it, use functools.cache",
-            stacklevel=2,
+    numbers = range(whole("runs", runs, least=1))
+    try:
+        found = await side_by_side(
+            numbers,
+            model,
+            args,
+            n_particles=n_particles,
+            ess_threshold=ess_threshold,
+            resampling=resampling,
+            seed=seed,
+            remember=remember,
+            progress=progress,
+            timeout=timeout,
+            partial=partial,
         )
-    found = [inference.posterior(stopped=stopped) for inference in inferences]
-    posterior = found[0]
-    if len(found) > 1:
-        posterior = Posterior.pool(found)
-        # They waited for the same passes, side by side.
-        longest = max((run.stats.seconds for run in found), key=lambda parts: sum(parts.values()))
-        posterior.stats = replace(posterior.stats, seconds=longest)
+    except Exception as error:
+        raise without_engine(error)  # noqa: B904 (it is the same)
+    except BaseException as error:
+        raise interrupted(error) from None
+    posterior = pooled_alike(found)
     logger.ends(model, posterior)
     return posterior
-
-
-async def _run(inferences: list[Inference], timeout: float | None, partial: bool) -> str | None:
-    """Run to the end, and unwind what is left; why it ended early, if the caller allows that."""
-    try:
-        work = together(inference.run() for inference in inferences)
-        stopped = await stoppable(work, timeout, partial)
-        if stopped is not None:
-            for inference in inferences:
-                inference.collect()  # those that have just ended count
-    finally:
-        try:
-            await together(inference.close() for inference in inferences)
-        except asyncio.CancelledError:
-            # All that there is to return is there by now.
-            if not (partial and take_back()):
-                raise
-    return stopped
 
 
 async def check_replay(model: Model, *args: Any, seed: int = 0, **keywords: Any) -> None:
@@ -191,7 +149,7 @@ async def check_replay(model: Model, *args: Any, seed: int = 0, **keywords: Any)
     """
     model = with_keywords(check_replay, model, args, keywords)
     alone = Resampling.of("stratified", 0.0)
-    inference = Inference(model, args, 1, alone, _streams(seed), Bars(False, 1), VerdictCache())
+    inference = Inference(model, args, 1, alone, streams_of(seed), Bars(False, 1), VerdictCache())
     try:
         await inference.run()
     finally:
@@ -216,9 +174,3 @@ async def check_replay(model: Model, *args: Any, seed: int = 0, **keywords: Any)
             raise ReplayError(f"run again, the model returned {again.value!r}, not {first.value!r}")
     finally:
         await again.drop()
-
-
-def _streams(seed: int | None) -> RandomStreams:
-    if seed is None:
-        return RandomStreams.fresh()
-    return RandomStreams(whole("seed", seed, least=0))

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import closing, nullcontext
-from itertools import count
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from typing import Any, Literal
 
-import numpy as np
-
 from awrs_ppl._concurrency import require_no_loop
-from awrs_ppl._messages import quoted
-from awrs_ppl._values import whole
-from awrs_ppl.errors import ModelError
-from awrs_ppl.inference._progress import bar_on_stderr
 from awrs_ppl.inference.smc import infer
 from awrs_ppl.posterior.posterior import Posterior
-from awrs_ppl.program.execution import Model, name_of_model, require_model
-from awrs_ppl.rng import RandomStreams
-from awrs_ppl.scale.folder import Folder
+from awrs_ppl.program.execution import Model
+from awrs_ppl.scale.in_order import InOrder, Result, bar_of
+from awrs_ppl.scale.job import Job
 
 __all__ = ["infer_many", "run_many"]
-
-# Posteriors that wait for an earlier one to be given: so many times `concurrency`, with those in
-# progress. One slow input then does not stop the others at once, and memory stays bounded.
-_AHEAD = 4
-
-Result = Posterior | Exception
 
 
 def infer_many(
@@ -74,38 +60,21 @@ def infer_many(
     >>> asyncio.run(main())
     [4, 6]
     """
-    require_model(model)
-    concurrency = whole("concurrency", concurrency, least=1)
-    if on_error not in ("raise", "return"):
-        raise ModelError(f"on_error={on_error!r}: choose 'raise' or 'return'")
-    if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
-        raise ModelError(f"infer_many got the inputs {quoted(inputs)}: give a list of inputs")
-    if options.get("partial"):
-        raise ModelError(
-            "infer_many got partial=True: leave it out; with save= what is finished is kept"
-        )
-    if seed is not None:
-        seed = whole("seed", seed, least=0)
-    folder = None if save is None else Folder(save)
-    fresh = RandomStreams.fresh().seed
-    if folder is not None:
-        # Without its module: a script is `__main__`, and another name where it is imported.
-        seed = folder.begin(name_of_model(model), seed, options, fresh)
-    base = fresh if seed is None else seed
+    job = Job.of(
+        "infer_many",
+        model,
+        inputs,
+        options,
+        concurrency=concurrency,
+        on_error=on_error,
+        save=save,
+        seed=seed,
+    )
 
-    async def one(number: int, value: Any) -> Posterior:
-        found = None if folder is None else folder.load(number, value)
-        if found is not None:
-            return found
-        posterior = await infer(model, value, seed=_seed(base, number), progress=False, **options)
-        if folder is None:
-            return posterior
-        folder.save(number, value, posterior)
-        # As it comes from there the next time: a dataclass is a dict in a file.
-        return Posterior.load(folder.path_of(number))
+    async def alone(value: Any, seed: int) -> Posterior:
+        return await infer(model, value, seed=seed, progress=False, **options)
 
-    total = len(inputs) if hasattr(inputs, "__len__") else None  # pyright: ignore
-    return _in_order(one, iter(inputs), concurrency, on_error == "raise", progress, total)
+    return _results(job, alone, progress)
 
 
 def run_many(model: Model, inputs: Iterable[Any], **options: Any) -> Iterator[Any]:
@@ -136,54 +105,14 @@ def _driven(results: AsyncGenerator[Result, None]) -> Iterator[Result]:
             runner.run(results.aclose())  # pyright: ignore[reportArgumentType]
 
 
-async def _in_order(
-    one: Callable[[int, Any], Awaitable[Posterior]],
-    inputs: Iterator[Any],
-    concurrency: int,
-    raises: bool,
-    progress: bool,
-    total: int | None,
+async def _results(
+    job: Job, alone: Callable[[Any, int], Awaitable[Posterior]], progress: bool
 ) -> AsyncGenerator[Result, None]:
-    running = asyncio.Semaphore(concurrency)
-    waiting: deque[asyncio.Task[Result]] = deque()
-    numbers = count()
-    shown = progress and sys.stderr is not None
-    with closing(bar_on_stderr("infer_many", " inputs", total)) if shown else nullcontext() as bar:
-
-        async def outcome(number: int, value: Any) -> Result:
-            async with running:
-                try:
-                    return await one(number, value)
-                except Exception as error:
-                    error.add_note(f"awrs_ppl: in input {number}: {quoted(value)}")
-                    return error
-                finally:
-                    if bar is not None:
-                        bar.update()
-
-        def fill() -> None:
-            while len(waiting) < _AHEAD * concurrency:
-                try:
-                    value = next(inputs)
-                except StopIteration:
-                    return
-                waiting.append(asyncio.create_task(outcome(next(numbers), value)))
-
+    with bar_of("infer_many", " inputs", job.total, progress) as bar:
+        one = partial(job.posterior, infer=alone)
+        order = InOrder(one, job.concurrency, raises=job.raises, bar=bar)
         try:
-            fill()
-            while waiting:
-                result = await waiting[0]
-                waiting.popleft()
-                if raises and isinstance(result, Exception):
-                    raise result
-                yield result
-                fill()
+            while await order.start(islice(job.inputs, order.room)):
+                yield await order.first()
         finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-
-
-def _seed(base: int, number: int) -> int:
-    """The seed of an input: from its number, so that it does not depend on what others do."""
-    return int(np.random.SeedSequence((base, number)).generate_state(1, np.uint64)[0])
+            await order.stop()
