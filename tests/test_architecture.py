@@ -15,8 +15,8 @@ PACKAGE = Path(awrs_ppl.__file__).parent
 
 # A module imports its own layer and those before it. The ground is what lies beside the folders.
 LAYERS = (
-    *("ground", "tokens", "constraints", "lm", "proposals", "program", "posterior", "envelope"),
-    *("inference", "scale", "genlm", "testing", "workers", "potentials", "cli", "models"),
+    *("ground", "tokens", "constraints", "workers", "lm", "proposals", "program", "posterior"),
+    *("envelope", "inference", "scale", "genlm", "testing", "potentials", "cli", "models"),
 )
 # Each of these two collects names from everywhere.
 TOP = ("__init__", "__main__")

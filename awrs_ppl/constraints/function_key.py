@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from awrs_ppl._recent import Recent
 
-__all__ = ["FunctionKey", "function_key"]
+__all__ = ["FunctionKey", "function_key", "global_names"]
 
 # Tuples and frozensets of this many items are read once, not at each call.
 LONG = 64
@@ -225,7 +225,7 @@ def _code(code: CodeType) -> tuple[_Parts, tuple[str, ...]]:
         code.co_freevars,
         tuple(map(_Walk().value, code.co_consts)),
     )
-    names = tuple(dict.fromkeys(_global_names(code)))
+    names = tuple(dict.fromkeys(global_names(code)))
     _codes[address] = (weakref.ref(code, partial(_forget, address, _codes)), parts, names)
     return parts, names
 
@@ -240,7 +240,8 @@ def _forget(address: int, codes: dict[int, Any], _: Any) -> None:
 _NOT_READ = ("_ATTR", "_METHOD", "IMPORT_", "STORE_", "DELETE_")
 
 
-def _global_names(code: CodeType) -> Iterator[str]:
+def global_names(code: CodeType) -> Iterator[str]:
+    """The names that code looks up in globals and builtins, also in the functions in it."""
     for instruction in dis.get_instructions(code):
         if instruction.opcode in dis.hasname and not any(
             part in instruction.opname for part in _NOT_READ
@@ -248,4 +249,4 @@ def _global_names(code: CodeType) -> Iterator[str]:
             yield instruction.argval
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _global_names(constant)
+            yield from global_names(constant)

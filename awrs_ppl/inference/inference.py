@@ -57,7 +57,6 @@ class Inference:
         streams: RandomStreams,
         bars: Bars,
         cache: VerdictCache,
-        *,
         counts_rows: bool = True,
     ) -> None:
         require_model(model)

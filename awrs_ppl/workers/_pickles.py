@@ -17,7 +17,7 @@ import cloudpickle
 from awrs_ppl._recent import Recent
 from awrs_ppl.constraints.function_key import function_key
 
-__all__ = ["FUNCTIONS", "pickled_by_value"]
+__all__ = ["FUNCTIONS", "by_value", "pickled_by_value"]
 
 # Functions kept pickled here, and unpickled in each worker.
 FUNCTIONS = 64
@@ -34,7 +34,7 @@ def pickled_by_value(function: Callable[..., Any]) -> tuple[bytes, bytes]:
     key = function_key(function)
     found = _functions.get(key)
     if found is None:
-        with _lock, _by_value(function):
+        with by_value(function):
             data = cloudpickle.dumps(function)
         found = (hashlib.sha256(data).digest(), data)
         _functions.put(key, found)
@@ -42,12 +42,18 @@ def pickled_by_value(function: Callable[..., Any]) -> tuple[bytes, bytes]:
 
 
 @contextmanager
-def _by_value(function: Any) -> Iterator[None]:
+def by_value(function: Any) -> Iterator[None]:
     """Have what is in the function's module pickled by value, if that is the user's own.
 
     Imported in the worker it may not be what it is here, and brings along all that the module
-    imports.
+    imports. One thread at a time.
     """
+    with _lock, _by_value(function):
+        yield
+
+
+@contextmanager
+def _by_value(function: Any) -> Iterator[None]:
     while isinstance(function, partial):
         function = function.func
     module = sys.modules.get(getattr(function, "__module__", None) or "")

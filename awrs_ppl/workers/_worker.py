@@ -7,13 +7,12 @@ import pickle
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import IO, Any
 
-import cloudpickle
+from awrs_ppl.workers._answers import Answer, failed, returned
 
 __all__ = ["ENDED", "send", "serve"]
 
@@ -74,14 +73,8 @@ def _read(requests: IO[bytes], inbox: SimpleQueue[Any]) -> None:
     os._exit(1)
 
 
-def _answer(function: Callable[..., Any], *arguments: Any) -> tuple[bool, bytes, str]:
+def _answer(function: Callable[..., Any], *arguments: Any) -> Answer:
     try:
-        return True, cloudpickle.dumps(function(*arguments)), ""
+        return returned(function(*arguments))
     except Exception as error:
-        note = f"In a worker process:\n{traceback.format_exc()}"
-        try:
-            data = cloudpickle.dumps(error)
-            pickle.loads(data)
-        except Exception:
-            data = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
-        return False, data, note
+        return failed(error)

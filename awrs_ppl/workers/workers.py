@@ -20,6 +20,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
+from awrs_ppl.workers._answers import opened
 from awrs_ppl.workers._pickles import FUNCTIONS, pickled_by_value
 from awrs_ppl.workers._worker import ENDED, send
 from awrs_ppl.workers.pending_check import NoVerdict, Outcome, PendingCheck, ending
@@ -105,7 +106,7 @@ class _Worker:
                 self._known.clear()
                 send(self._requests, None)
             send(self._requests, (pending.digest, pending.function))
-            loaded, failure = _unpacked(*pickle.load(self._answers))
+            loaded, failure = opened(pickle.load(self._answers))
             if not loaded:
                 return False, NoVerdict(
                     f"cannot be loaded in a worker process: {type(failure).__name__}: {failure}",
@@ -115,7 +116,7 @@ class _Worker:
         with pending.limited():
             send(self._requests, (pending.digest, pending.text))
             answer = pickle.load(self._answers)
-        return _unpacked(*answer)
+        return opened(answer)
 
     def is_alive(self) -> bool:
         with self._lock:
@@ -210,16 +211,6 @@ def _answer(worker: _Worker | None, pending: PendingCheck) -> tuple[_Worker | No
         return worker, outcome
     code = worker.close()
     return None, outcome or (False, pending.lost(code))
-
-
-def _unpacked(returned: bool, data: bytes, note: str) -> Outcome:
-    try:
-        answer = pickle.loads(data)
-    except Exception as error:
-        return False, RuntimeError(f"what a worker process answered cannot be read: {error!r}")
-    if not returned:
-        answer.add_note(note)
-    return returned, answer
 
 
 _lock = threading.Lock()
