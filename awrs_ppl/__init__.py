@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         ReplayError,
         SavedFileError,
         VocabularyError,
+        WorkerError,
     )
     from awrs_ppl.inference.exact import exact
     from awrs_ppl.inference.rejection import rejection
@@ -93,6 +94,7 @@ __all__ = [
     "Trace",
     "Uniform",
     "VocabularyError",
+    "WorkerError",
     "check_replay",
     "compare",
     "errors",
@@ -121,6 +123,7 @@ _HOMES = {
         "ReplayError",
         "SavedFileError",
         "VocabularyError",
+        "WorkerError",
     ),
     "awrs_ppl.lm": ("LM",),
     "awrs_ppl.lm.toy": ("ToyLM",),

@@ -8,6 +8,7 @@
     ├── VocabularyError      potentials with no token in common, or a text that no tokens spell
     ├── EmbeddedModelError   the weights are missing or damaged, or cannot be converted
     ├── SavedFileError       a file is no saved posterior, is damaged, or is of a newer version
+    ├── WorkerError          a worker process of a pool died too often, or could not do its work
     └── NoSurvivors          every particle has weight zero, and a result was requested
 
 An exception raised by a user's model is not wrapped: it comes out of `infer` as itself.
@@ -25,6 +26,7 @@ __all__ = [
     "ReplayError",
     "SavedFileError",
     "VocabularyError",
+    "WorkerError",
 ]
 
 
@@ -66,6 +68,10 @@ class EmbeddedModelError(AwrsError):
 
 class SavedFileError(AwrsError, ValueError):
     """A file is no posterior that was saved, is damaged, or is of a newer version."""
+
+
+class WorkerError(AwrsError):
+    """A worker process of a pool died again and again, or cannot load what it is sent."""
 
 
 class NoSurvivors(AwrsError):

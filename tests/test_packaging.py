@@ -37,8 +37,9 @@ def _python(code: str) -> str:
 NAMES = """
 AWRS AwrsError Bernoulli BooleanPotential Categorical Context ContextLengthError Diagnosis
 Distribution EmbeddedModelError LM LocalAWRS ModelError NoSurvivors PaperAWRS Posterior
-PotentialError Prior ReplayError SavedFileError ToyLM Trace Uniform VocabularyError check_replay
-compare errors exact infer infer_many potentials predicate product rejection run run_many testing
+PotentialError Prior ReplayError SavedFileError ToyLM Trace Uniform VocabularyError WorkerError
+check_replay compare errors exact infer infer_many potentials predicate product rejection run
+run_many testing
 """
 
 

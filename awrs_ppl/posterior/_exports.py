@@ -7,7 +7,7 @@ import math
 import os
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from awrs_ppl.posterior.posterior import Posterior
     from awrs_ppl.program.trace import Trace
 
-__all__ = ["data_frame", "everything", "require_picklable", "written"]
+__all__ = ["data_frame", "everything", "name_unpicklable", "require_picklable", "written"]
 
 _COLUMNS = ("value", "log_weight", "probability", "finished")
 
@@ -88,17 +88,19 @@ def written(content: Any, path: str | os.PathLike[str] | None) -> str:
 
 def require_picklable(posterior: Posterior) -> None:
     """Raises `pickle.PicklingError` that names the first value that cannot be pickled."""
-    values = list(_named_values(posterior))
     try:
-        pickle.dumps([value for _, value in values])
-        return
+        pickle.dumps([value for _, value in _named_values(posterior)])
     except Exception:
         # What pickles us may do more than `pickle`, with functions for instance.
-        if _pickled_by("cloudpickle", "dill"):
-            return
-    for what, value in values:
+        if not _pickled_by("cloudpickle", "dill"):
+            name_unpicklable(posterior, pickle.dumps)
+
+
+def name_unpicklable(posterior: Posterior, dumps: Callable[[Any], Any]) -> None:
+    """Raises `pickle.PicklingError` that names the first value on which `dumps` raises."""
+    for what, value in _named_values(posterior):
         try:
-            pickle.dumps(value)
+            dumps(value)
         except Exception as error:
             raise pickle.PicklingError(
                 f"the posterior cannot be pickled: {what} is {_messages.quoted(value)}, which "

@@ -21,7 +21,9 @@ def returned(value: Any) -> Answer:
 
 def failed(error: BaseException) -> Answer:
     """An exception, with its notes; one that cannot be sent is a `RuntimeError` of its text."""
-    shown = "".join(traceback.format_exception(error)).rstrip()
+    trace = traceback.TracebackException.from_exception(error)
+    trace.__notes__ = None  # it takes them along itself
+    shown = "".join(trace.format()).rstrip()
     try:
         data = cloudpickle.dumps(error)
         pickle.loads(data)
