@@ -302,7 +302,8 @@ def wrong_dependencies(root: Path) -> list[str]:
             if normal(entry) not in used[part] and not says:
                 wrong.append(f"{entry} is declared and nothing in {part} imports it")
     (everything,) = project.get("optional-dependencies", {}).get("all", [""])
-    if left := extras.keys() - {"all"} - set(re.findall(r"\w+", everything)):
+    # Ray is for those who have a cluster, and large.
+    if left := extras.keys() - {"all", "ray"} - set(re.findall(r"\w+", everything)):
         wrong.append(f"the extra all lacks {sorted(left)}")
     return sorted(set(wrong))
 

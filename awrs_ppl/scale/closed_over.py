@@ -14,6 +14,7 @@ from awrs_ppl.constraints.function_key import global_names
 from awrs_ppl.errors import ModelError
 from awrs_ppl.lm import LM
 from awrs_ppl.program.execution import name_of_model
+from awrs_ppl.scale.lm_parameter import signature
 from awrs_ppl.workers._pickles import by_value
 
 __all__ = ["sent_input", "sent_load", "sent_model"]
@@ -22,7 +23,7 @@ __all__ = ["sent_input", "sent_load", "sent_model"]
 def sent_model(model: Callable[..., Any], options: Mapping[str, Any]) -> bytes:
     """A model and the options of its inference; raises `ModelError` where one cannot be sent."""
     name = name_of_model(model)
-    write = f"write `async def {name}(ctx, lm, ...)`: it is given the pool's language model"
+    write = f"write `{signature(model)}`: it is given the pool's language model"
     remedy = "make it inside the model, or in load(), which may return several things"
     with by_value(model):
         _pickled(model, f"the model {name}", write, remedy)
@@ -41,7 +42,7 @@ def sent_load(load: Callable[[], Any]) -> bytes:
 
 def sent_input(model: Callable[..., Any], args: Sequence[Any]) -> bytes:
     """What a model is given beside the language model."""
-    write = f"write `async def {name_of_model(model)}(ctx, lm, ...)` and leave it out here"
+    write = f"write `{signature(model)}` and leave it out here"
     with by_value(model):
         try:
             return _pickled(tuple(args), "the input", write, "")

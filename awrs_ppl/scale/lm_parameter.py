@@ -9,9 +9,14 @@ from typing import Any
 from awrs_ppl.errors import ModelError
 from awrs_ppl.program.execution import Model, name_of_model
 
-__all__ = ["require_lm", "with_lm"]
+__all__ = ["require_lm", "signature", "with_lm"]
 
 _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def signature(model: Model) -> str:
+    """How a model is to begin."""
+    return f"async def {name_of_model(model).rpartition('.')[2]}(ctx, lm, ...)"
 
 
 def require_lm(model: Model) -> None:
@@ -21,8 +26,8 @@ def require_lm(model: Model) -> None:
         return
     name = name_of_model(model)
     raise ModelError(
-        f"the model {name} has no parameter lm: write `async def {name}(ctx, lm, ...)`, and it is "
-        "given the language model of its worker"
+        f"the model {name} has no parameter lm: write `{signature(model)}`, and it is given the "
+        "language model of its worker"
     )
 
 
