@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from awrs_ppl.inference.exact import exact
     from awrs_ppl.inference.rejection import rejection
-    from awrs_ppl.inference.run import run
+    from awrs_ppl.inference.algorithms import run
     from awrs_ppl.inference.smc import check_replay, infer
     from awrs_ppl.lm import LM
     from awrs_ppl.lm.toy import ToyLM
@@ -137,7 +137,7 @@ _HOMES = {
     "awrs_ppl.proposals": ("AWRS", "LocalAWRS", "PaperAWRS", "Prior"),
     "awrs_ppl.inference.exact": ("exact",),
     "awrs_ppl.inference.rejection": ("rejection",),
-    "awrs_ppl.inference.run": ("run",),
+    "awrs_ppl.inference.algorithms": ("run",),
     "awrs_ppl.inference.smc": ("check_replay", "infer"),
     "awrs_ppl.program.trace": ("Trace",),
     "awrs_ppl.scale.many": ("infer_many", "run_many"),

@@ -268,7 +268,7 @@ def _is_lm(parameter: inspect.Parameter) -> bool:
 
 
 def _infer(model: Callable[..., Any], options: argparse.Namespace) -> Posterior:
-    from awrs_ppl.inference.run import run
+    from awrs_ppl.inference.algorithms import run
 
     progress = sys.stderr.isatty()
     settings = settings_of(options)

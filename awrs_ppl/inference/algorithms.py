@@ -1,4 +1,4 @@
-"""Inference for scripts, by any algorithm: `run`."""
+"""The algorithms by name, for scripts: `run`."""
 
 from __future__ import annotations
 
