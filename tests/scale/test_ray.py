@@ -89,18 +89,47 @@ def told(posterior) -> tuple:
 # --- a cluster of two machines on the loopback interface ---------------------------------------
 
 
+def begun() -> Cluster:
+    """On a busy machine Ray may take longer to start than it waits."""
+    for attempt in range(4):
+        found = Cluster()
+        try:
+            found.add_node(num_cpus=4)
+            found.add_node(num_cpus=4)
+            return found
+        except Exception:
+            with contextlib.suppress(Exception):
+                found.shutdown()
+            if attempt == 3:
+                raise
+    raise AssertionError
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.delenv("RAY_ADDRESS", raising=False)
-        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
-        found.add_node(num_cpus=4)
+        found = begun()
         ray.init(address=found.address, logging_level="ERROR", log_to_driver=False)
         yield found
         ray.shutdown()
         found.shutdown()
+
+
+def ready(pool: RayPool) -> set[int]:
+    """Both workers, as soon as both are there: one may come after the other, or be replaced."""
+
+    async def worker(ctx, lm):
+        await ctx.call(asyncio.sleep, 0.05)
+        return os.getpid()
+
+    until = time.monotonic() + 120
+    found: set[int] = set()
+    while len(found) < 2 and time.monotonic() < until:
+        found = set(pool.infer(worker, runs=2, n_particles=1, progress=False).values)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +238,7 @@ def test_so_many_at_once_and_no_more_inputs_than_needed(pool, log):
         log.write(os.getpid(), -1)
         return i
 
+    ready(pool)
     results = pool.map(model, inputs(), concurrency=3, n_particles=1, progress=False)
     assert [next(results).values for _ in range(20)] == [[i] for i in range(20)]
     results.close()
@@ -332,13 +362,12 @@ def test_input_that_kills_its_worker_is_named_and_the_others_are_done(pool, log)
 
 
 def test_idle_workers_that_die_are_replaced(pool):
-    async def worker(ctx, lm):
-        return os.getpid()
-
-    before = {pid for part in pool.infer(worker, runs=2, **QUIET).parts for pid in part.values}
+    before = ready(pool)
+    assert len(before) == 2
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    after = {pid for part in pool.infer(worker, runs=2, **QUIET).parts for pid in part.values}
+    after = ready(pool)
+    assert len(after) == 2
     assert before.isdisjoint(after)
 
 
@@ -453,6 +482,7 @@ def sleepy_of(log: Log) -> Any:
 
 
 def test_leaving_early_stops_what_is_in_progress(pool, log):
+    ready(pool)
     results = pool.map(sleepy_of(log), range(30), n_particles=1, progress=False, concurrency=2)
     assert next(results).values == [0]
     log.wait_for(6)
@@ -478,6 +508,7 @@ def interrupted_after(log: Log, lines: int) -> Iterator[None]:
 
 
 def test_interrupt_stops_what_is_in_progress(pool, log):
+    ready(pool)
     with pytest.raises(KeyboardInterrupt), interrupted_after(log, 6):
         list(pool.map(sleepy_of(log), range(9), n_particles=1, progress=False, concurrency=2))
     began, ended = ({x[6:] for x in log.read() if x.startswith(w)} for w in ("began", "ended"))
