@@ -33,9 +33,9 @@ if TYPE_CHECKING:
         VocabularyError,
         WorkerError,
     )
+    from awrs_ppl.inference.algorithms import run
     from awrs_ppl.inference.exact import exact
     from awrs_ppl.inference.rejection import rejection
-    from awrs_ppl.inference.algorithms import run
     from awrs_ppl.inference.smc import check_replay, infer
     from awrs_ppl.lm import LM
     from awrs_ppl.lm.toy import ToyLM
