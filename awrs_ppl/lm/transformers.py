@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import copy
-import os
-import weakref
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,24 +17,12 @@ from awrs_ppl.lm.acceptance import require_causal
 from awrs_ppl.lm.arguments import byte_limit, device_of, dtype_of
 from awrs_ppl.lm.checkpoint import load_checkpoint, load_tokenizer, require_found
 from awrs_ppl.lm.jobs import Job
+from awrs_ppl.lm.passes import Passes
 from awrs_ppl.lm.runner import Runner
 from awrs_ppl.lm.token_bytes import kept_token_bytes, token_bytes
 from awrs_ppl.lm.trial_result import load_result, save_result
 
 __all__ = ["TransformersEngine"]
-
-
-# An inference takes about a dozen turns of the event loop from an answer to its next request;
-# an empty turn takes microseconds.
-_QUIET_TURNS = 32
-
-
-@dataclass(slots=True)
-class _Line:
-    """The requests of one event loop that wait for the next pass."""
-
-    waiting: list[tuple[list[Job], asyncio.Future]] = field(default_factory=list)
-    busy: bool = False
 
 
 class TransformersEngine(AsyncLM):
@@ -85,10 +66,7 @@ class TransformersEngine(AsyncLM):
             save_result(folder, model, self._runner.trial_result)
         self.vocab_size = self._runner.vocab_size
         self.stats = self._runner.stats
-        self._start_worker()
-        self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._passes = _passes_of(self._runner)
 
     @cached_property
     def byte_vocab(self) -> list[Token]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -99,19 +77,6 @@ class TransformersEngine(AsyncLM):
     def str_vocab(self) -> list[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The same as texts."""
         return [data.decode("utf-8", "replace") for data in self.token_bytes]
-
-    def _start_worker(self) -> None:
-        # One thread: a pass uses all cores anyway, and the store needs no lock.
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="awrs_ppl-lm")
-        self._process = os.getpid()
-
-    def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Have the worker thread call a function."""
-        if self._process != os.getpid():
-            # A fork copies no threads, and may have come in the middle of a pass.
-            self._runner.store.clear()
-            self._start_worker()
-        return self._worker.submit(function, *arguments)
 
     @property
     def is_cached(self) -> bool:
@@ -148,8 +113,7 @@ class TransformersEngine(AsyncLM):
         other = copy.copy(self)
         other._runner = self._runner.sibling(byte_limit(memory))
         other.stats = other._runner.stats
-        other._start_worker()
-        other._lines = weakref.WeakKeyDictionary()
+        other._passes = _passes_of(other._runner)
         return other
 
     async def next_logits(self, contexts: Sequence[tuple[int, ...]]) -> torch.Tensor:
@@ -158,7 +122,7 @@ class TransformersEngine(AsyncLM):
         Raises `AwrsError` for an empty context and for a token that the model does not have, and
         `ContextLengthError` for a context too long for the model or for `memory`.
         """
-        rows = await self._run_jobs([self._job(context) for context in contexts])
+        rows = await self._passes.answers([self._job(context) for context in contexts])
         return _stacked(rows) if rows else torch.empty(0, self.vocab_size, device=self.device)
 
     async def sequence_logprobs(
@@ -173,7 +137,7 @@ class TransformersEngine(AsyncLM):
         if not temperature > 0:
             raise AwrsError(f"the temperature must be positive, not {temperature!r}")
         pieces = [self._runner.pieces(self._job(*request, temperature)) for request in requests]
-        answers = iter(await self._run_jobs([job for jobs in pieces for job in jobs]))
+        answers = iter(await self._passes.answers([job for jobs in pieces for job in jobs]))
         empty = torch.empty(0, device=self.device)
         return [torch.cat([empty, *(next(answers) for _ in jobs)]) for jobs in pieces]
 
@@ -197,11 +161,11 @@ class TransformersEngine(AsyncLM):
         """The same without an event loop; waits for the passes that are under way."""
         _require_no_adapter(lora_name)
         jobs = [self._job(token_ids)]
-        return torch.log_softmax(self._submit(self._runner.run, jobs).result()[0], dim=-1)
+        return torch.log_softmax(self._passes.submit(self._runner.run, jobs).result()[0], dim=-1)
 
     def clear_cache(self) -> None:
         """Forget all contexts; waits for the passes that are under way."""
-        self._submit(self._runner.store.clear).result()
+        self._passes.submit(self._runner.store.clear).result()
 
     def _job(
         self, context: Sequence[int], targets: Sequence[int] = (), temperature: float = 1.0
@@ -221,56 +185,9 @@ class TransformersEngine(AsyncLM):
             )
         return job
 
-    async def _run_jobs(self, jobs: list[Job]) -> list[torch.Tensor]:
-        """Have jobs done together with those of other tasks of this event loop."""
-        if not jobs:
-            return []
-        loop = asyncio.get_running_loop()
-        line = self._lines.setdefault(loop, _Line())
-        future = loop.create_future()
-        line.waiting.append((jobs, future))
-        if not line.busy:
-            line.busy = True
-            loop.call_soon(self._dispatch, loop, line, len(line.waiting))
-        return await future
 
-    def _dispatch(
-        self, loop: asyncio.AbstractEventLoop, line: _Line, seen: int, quiet: int = 0
-    ) -> None:
-        """Start a pass as soon as some turns of the event loop bring no further request.
-
-        So inferences that were answered together send their next requests together: each needs
-        a few turns from an answer to its next request. Not in a caller's task: a cancelled caller
-        would take the others with it.
-        """
-        quiet = quiet + 1 if len(line.waiting) == seen else 0
-        if line.waiting and quiet < _QUIET_TURNS:
-            loop.call_soon(self._dispatch, loop, line, len(line.waiting), quiet)
-            return
-        batch, line.waiting = [entry for entry in line.waiting if not entry[1].done()], []
-        line.busy = bool(batch)
-        if not batch:
-            return
-        work = self._submit(self._runner.run, [job for jobs, _ in batch for job in jobs])
-
-        def deliver() -> None:
-            error = work.exception()
-            answers = iter(() if error else work.result())
-            for jobs, future in batch:
-                mine = list(islice(answers, len(jobs)))
-                if future.done():
-                    continue
-                if error:
-                    future.set_exception(error)
-                else:
-                    future.set_result(mine)
-            loop.call_soon(self._dispatch, loop, line, len(line.waiting))
-
-        def wake(_: Future) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed in the meantime
-                loop.call_soon_threadsafe(deliver)
-
-        work.add_done_callback(wake)
+def _passes_of(runner: Runner) -> Passes:
+    return Passes(runner.run, lambda: runner.store.clear())  # whatever store it has then
 
 
 def _stacked(rows: list[torch.Tensor]) -> torch.Tensor:
