@@ -6,10 +6,12 @@ is called by what it offers. While it is imported, stand-ins take the place of t
 afterwards each is imported in full where it is first used, by genlm-control or by others.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import import_module
+from importlib import import_module, reload
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -42,6 +44,7 @@ class _StandIn(ModuleType):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.__path__ = []
+        self.__spec__ = ModuleSpec(name, None)  # torch asks whether pandas is there, and would fail
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -68,9 +71,55 @@ def _stand_ins() -> Iterator[None]:
                 del sys.modules[name]
 
 
+class _NoVLLM:
+    """A finder of modules for which vLLM is not installed."""
+
+    @staticmethod
+    def find_spec(name: str, *_: Any) -> None:
+        if name == "vllm":
+            raise ModuleNotFoundError("not imported before it is used", name=name)
+
+
+@contextmanager
+def _without_vllm() -> Iterator[None]:
+    """Keep genlm-backend from importing vLLM, which takes seconds, and from choosing its settings.
+
+    It does both where vLLM is installed, whether or not anyone uses it. Its engine for vLLM is
+    imported in full when it is first made by its name.
+    """
+    if "vllm" not in sys.modules and find_spec("vllm") is None:
+        yield
+        return
+    before = dict(os.environ)
+    imported = sys.modules.pop("vllm", None)
+    sys.meta_path.insert(0, _NoVLLM)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(_NoVLLM)
+        if imported is not None:
+            sys.modules["vllm"] = imported
+        for name in [name for name in os.environ if name.startswith("VLLM_")]:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
+    module = sys.modules["genlm.backend.llm.vllm"]
+
+    def from_name(*arguments: Any, **options: Any) -> Any:
+        if not getattr(module, "HAS_VLLM", True):
+            reload(module)
+        return module.AsyncVirtualLM.from_name(*arguments, **options)
+
+    if not getattr(module, "HAS_VLLM", True):
+        module.AsyncVirtualLM.from_name = from_name
+
+
 if "genlm.control" not in sys.modules:
     # What fails with stand-ins is imported again below, without.
-    with _stand_ins(), suppress(Exception):
+    with _without_vllm():
+        with _stand_ins(), suppress(Exception):
+            import_module("genlm.control")
         import_module("genlm.control")
 
 from genlm.backend.llm.base import AsyncLM  # noqa: E402
