@@ -128,6 +128,28 @@ class Loading:
         return lm
 
     @classmethod
+    def vllm(cls, name: str | os.PathLike[str], **options: Any) -> Self:
+        """A model run by vLLM in this process: on a large GPU, or several.
+
+        `name` is a name or folder that vLLM loads, or an embedded model's. `options` are those of
+        vLLM's `EngineArgs`, such as `dtype`, `gpu_memory_utilization`, `tensor_parallel_size`,
+        `max_model_len` or `quantization`; what would draw tokens otherwise than one by one is
+        rejected. On a CPU the default is float32 and a cache of 2 GiB (`kv_cache_memory_bytes`).
+        Rows of logits are float32, on the host. Contexts have fewer tokens than `max_model_len`.
+        Tested with vLLM 0.32 on a CPU; other versions warn. Raises `ImportError` where vLLM is
+        missing, `TypeError` or `ValueError` for options, and what vLLM raises.
+        """
+        from awrs_ppl.lm.vllm_engine import VLLMEngine
+
+        if not isinstance(name, str | os.PathLike):
+            raise TypeError(f"LM.vllm got {quoted(name)}: give the name or the folder of a model")
+        name = os.fspath(name)
+        engine = VLLMEngine.load(name, **options)
+        lm = cls.__new__(cls)
+        lm._use(name, engine, end_ids(engine.tokenizer, engine), engine.vocab_size)
+        return lm
+
+    @classmethod
     def from_backend(
         cls,
         async_lm: AsyncLM,

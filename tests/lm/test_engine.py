@@ -225,15 +225,17 @@ def check_random_trees(
         whole.clear()
 
 
-async def worst_in(engine: TransformersEngine, calls: list[list[Context]]) -> tuple[float, float]:
-    """The largest distances from plain forward passes."""
+async def worst_in(
+    engine: Any, calls: list[list[Context]], alone: TransformersEngine | None = None
+) -> tuple[float, float]:
+    """The largest distances from plain forward passes, of the model `alone` if it is another's."""
     expected: dict[Context, torch.Tensor] = {}
     requested = sorted({context for call in calls for context in call}, reverse=True)
     for context in requested:
         if context not in expected:
             # Its prefixes come with it: later tokens change nothing before them.
             parts = [part for part in requested if context[: len(part)] == part]
-            rows = plain_logits(engine, context, [len(part) - 1 for part in parts])
+            rows = plain_logits(alone or engine, context, [len(part) - 1 for part in parts])
             expected |= zip(parts, rows, strict=True)
     tv = apart = 0.0
     for contexts in calls:

@@ -1,0 +1,81 @@
+"""Seconds a step of the engine for vLLM, beside those of the engine for transformers.
+
+    python tests/benchmarks/vllm_steps.py [--model NAME] [--contexts 8] [--tokens 24] [--compiled]
+
+A step requests the next tokens' logits after some contexts with a common prompt, each of which then
+grows by a token, as in an inference. The engines take turns, five times with new contexts. Run by
+tests/vllm.sh in an environment that has vLLM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+import time
+from typing import Any
+
+from awrs_ppl import LM
+
+ROUNDS = 5
+PROMPTS = (20, 200, 800)
+
+
+def grown(lm: Any, seed: int, prompt: int, contexts: int, tokens: int) -> list[float]:
+    """Seconds of each step, the prompt's own left out."""
+    rng = random.Random(seed)
+
+    def draw() -> int:
+        return rng.randrange(5, min(40_000, lm.vocabulary.size))
+
+    async def run() -> list[float]:
+        start = tuple(draw() for _ in range(prompt))
+        texts = [start] * contexts
+        await lm.engine.next_logits(texts)
+        found = []
+        for _ in range(tokens):
+            texts = [(*text, draw()) for text in texts]
+            before = time.perf_counter()
+            await lm.engine.next_logits(texts)
+            found.append(time.perf_counter() - before)
+        return found
+
+    return asyncio.run(run())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--contexts", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--compiled", action="store_true", help="also vLLM with its compiler")
+    given = parser.parse_args()
+    loads = {
+        "transformers": lambda: LM.embedded(given.model, dtype="float32"),
+        "vLLM": lambda: LM.vllm(given.model),
+    }
+    if given.compiled:
+        loads["vLLM, compiled"] = lambda: LM.vllm(given.model, enforce_eager=False)
+    engines, seconds = {}, {}
+    for name, load in loads.items():
+        before = time.perf_counter()
+        engines[name] = load()
+        seconds[name] = time.perf_counter() - before
+    times = {(name, prompt): [] for name in engines for prompt in PROMPTS}
+    for seed in range(ROUNDS):
+        for prompt in PROMPTS:
+            for name, lm in engines.items():
+                times[name, prompt] += grown(lm, seed, prompt, given.contexts, given.tokens)
+    print(f"{given.model}, float32, {given.contexts} contexts a step, seconds a step (median)")
+    print("| engine | load |", *(f"prompt of {prompt} |" for prompt in PROMPTS))
+    print("| --- | --- |", *("--- |" for _ in PROMPTS))
+    for name in engines:
+        medians = (f"{statistics.median(times[name, prompt]):.3f} |" for prompt in PROMPTS)
+        print(f"| {name} | {seconds[name]:.0f} s |", *medians)
+
+
+if __name__ == "__main__":
+    main()
