@@ -183,7 +183,7 @@ def _engine_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
         defaults["dtype"] = "float32"
         # What is not in a full block is computed again with every token: 128 is vLLM's default.
         defaults["block_size"] = 32
-        defaults["enforce_eager"] = True  # compiled, a pass takes a fifth less, loading a minute
+        defaults["enforce_eager"] = True  # the compiler takes a minute, and gains little
         if "gpu_memory_utilization" not in options:
             defaults["kv_cache_memory_bytes"] = 2 * 2**30  # as `memory` of LM
     given = {option: value for option, value in options.items() if option not in _REFUSED}
