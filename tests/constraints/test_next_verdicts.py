@@ -372,7 +372,7 @@ async def test_remembered_verdicts_never_meet_the_numbers_that_made_them(
 ) -> None:
     mean, error, target = await second_runs(600)
     assert abs(mean - target) < 4.5 * error
-    monkeypatch.setattr("awrs_ppl.inference.smc.secrets.randbits", lambda bits: 0)
+    monkeypatch.setattr("awrs_ppl.inference.runs.secrets.randbits", lambda bits: 0)
     mean, error, target = await second_runs(600)
     assert abs(mean - target) > 4.5 * error, "the fault would not be seen"
 

@@ -32,7 +32,7 @@ from awrs_ppl.constraints import ends, prefix_propagation
 from awrs_ppl.constraints.before_stops import BeforeStop
 from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.target import Target
-from awrs_ppl.inference import population, smc, step, text_step
+from awrs_ppl.inference import population, runs, step, text_step
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.inference.resampling import SCHEMES
 from awrs_ppl.lm.prompted import PromptedLM
@@ -312,7 +312,7 @@ FAULTS = [
     ),
     Fault(
         "remembered with the same numbers",
-        of(smc, "secrets", SimpleNamespace(randbits=lambda bits: 0)),
+        of(runs, "secrets", SimpleNamespace(randbits=lambda bits: 0)),
         text_of(lm(["a", "b", "c"], 3, 4, 2, 1)("a") * only_b, **REMEMBERING),
         runs=2400,
     ),
