@@ -90,8 +90,7 @@ class Inference:
             self._step_number += 1
             self._apply(active, await self._step(active))
             await self._unwind()
-            # Where nothing else suspends, a timeout is seen here.
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # where nothing else suspends, a timeout is seen here
         self._sync()
 
     async def close(self) -> None:

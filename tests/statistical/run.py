@@ -66,7 +66,8 @@ from scipy import stats
 from tqdm import tqdm
 
 from awrs_ppl.constraints.verdict_cache import VerdictCache
-from awrs_ppl.inference import runs, smc
+from awrs_ppl.inference import runs as side_by_side
+from awrs_ppl.inference import smc
 from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.testing import enumerate_posterior
 
@@ -149,7 +150,7 @@ async def inferences(program: Program, classes: Classes, seeds: Sequence[int]) -
     for seed in seeds:
         # Of two with one seed the first must know nothing yet.
         fresh = (
-            patch.object(runs, "REMEMBERED", VerdictCache(lasts=True))
+            patch.object(side_by_side, "REMEMBERED", VerdictCache(lasts=True))
             if program.again
             else nullcontext()
         )
@@ -183,8 +184,8 @@ def examine(
     pilots = runs // 4
     seeds = rng.integers(2**31, size=pilots + runs).tolist()
     with (
-        patch.object(runs, "REMEMBERED", VerdictCache(lasts=True)),
-        patch.object(runs, "secrets", entropy),
+        patch.object(side_by_side, "REMEMBERED", VerdictCache(lasts=True)),
+        patch.object(side_by_side, "secrets", entropy),
         fault() if fault is not None else nullcontext(),
     ):
         found = asyncio.run(inferences(program, classes, seeds))
