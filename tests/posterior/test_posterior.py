@@ -785,7 +785,7 @@ async def everything(ctx: Context, lm: ToyLM) -> Any:
     text = await ctx.generate(product, max_tokens=5, critic=Soft(lambda text: -len(text)))
     await ctx.observe(lm("b"), "a")
     await ctx.factor(-0.5 if heads else 0.0)
-    await ctx.condition(text != "b", name="not b")
+    await ctx.condition(heads or await ctx.sample(Bernoulli(0.5), name="kept"), name="not b")
     await ctx.sample(stats.norm(0, 1), proposal=torch.distributions.Normal(0.0, 2.0))
     return [Town(text, np.arange(length)), {"nan": math.nan, "tensor": torch.ones(2)}, heads]
 
