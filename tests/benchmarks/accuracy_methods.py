@@ -18,7 +18,7 @@ from genlm.backend.tokenization import Token
 from genlm.control import AWRS as GenlmAWRS
 from genlm.control import SMC, PromptedLLM
 
-from awrs_ppl import LM, Context, Posterior, ToyLM, infer
+from awrs_ppl import LM, Context, Posterior, ToyLM, exact, infer, rejection
 from awrs_ppl.constraints.product import Target, product
 
 __all__ = ["METHODS", "Method", "NotApplicable", "Outcome", "trouble"]
@@ -51,16 +51,25 @@ class Outcome:
         return asdict(self) | {"log_ml": None if self.log_ml == -math.inf else self.log_ml}
 
 
+# Rows that children take for each particle, about, on the problems of known posterior; and
+# after how many seconds a rejection that draws nothing is given up.
+_ROWS, _MOST_SECONDS = 8, 120.0
+
 # A value to the label of its class.
 Label = Callable[[Hashable], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """Options of `infer`, and of how many runs the outcome is pooled; None: genlm-control."""
+    """Options of `infer`, and of how many runs the outcome is pooled; None: genlm-control.
+
+    With an `algorithm` of another name, `options` are those of that function. What a population of
+    so many particles is, is `_ROWS` rows a particle for a search, and as many draws for rejection.
+    """
 
     options: dict[str, Any] | None
     runs: int = 1
+    algorithm: str = "smc"
 
     def run(self, problem: Problem, lm: LM, label: Label, particles: int, seed: int) -> Outcome:
         """One run, from an empty cache. Raises `NotApplicable`."""
@@ -68,7 +77,14 @@ class Method:
             clear()
         if self.options is None:
             return asyncio.run(_genlm_control(problem.program(lm), label, particles, seed))
-        if self.runs == 1 or _has_runs():
+        if self.algorithm != "smc":
+            settings = {"max_rows": _ROWS * particles, "tolerance": 0.0}
+            if self.algorithm == "rejection":
+                settings = {"n": particles, "timeout": _MOST_SECONDS, "seed": seed}
+            settings |= self.options
+            model = problem.program(lm)
+            found = [asyncio.run(_timed(model, settings, None, seed, self.algorithm))]
+        elif self.runs == 1 or _has_runs():
             more = {"runs": self.runs} if self.runs > 1 else {}
             found = [asyncio.run(_timed(problem.program(lm), self.options | more, particles, seed))]
         else:  # seeds of its own for each, and nothing shared but the cache
@@ -86,12 +102,15 @@ METHODS = {
     "auto": Method({"resampling": "auto"}),
     "old SMC, 4 runs": Method({"resampling": "stratified", "ess_threshold": 0.5}, runs=4),
     "children, 4 runs": Method({"resampling": "children"}, runs=4),
+    "exact": Method({}, algorithm="exact"),
+    "rejection, cold": Method({"prime_rows": 0}, algorithm="rejection"),
+    "rejection, primed": Method({"prime_rows": 400}, algorithm="rejection"),
 }
 
 
 def trouble(method: Method) -> str:
     """Why this library cannot run a method; empty if it can."""
-    if method.options is None:
+    if method.options is None or method.algorithm != "smc":
         return ""
     try:
         _try(**method.options)
@@ -122,11 +141,12 @@ def _try(**options: Any) -> None:
 
 
 async def _timed(
-    model: Any, options: dict[str, Any], particles: int, seed: int
+    model: Any, options: dict[str, Any], particles: int | None, seed: int, algorithm: str = "smc"
 ) -> tuple[Posterior, float]:
     started = time.perf_counter()
-    settings = {"n_particles": particles, "seed": seed, "progress": False}
-    posterior = await infer(model, **settings, **options)
+    infers: Any = {"smc": infer, "exact": exact, "rejection": rejection}[algorithm]
+    settings = {} if particles is None else {"n_particles": particles, "seed": seed}
+    posterior = await infers(model, progress=False, **settings, **options)
     return posterior, time.perf_counter() - started
 
 
