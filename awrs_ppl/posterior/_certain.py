@@ -64,13 +64,14 @@ def found_share(posterior: Posterior) -> float | None:
 
 def evidence(posterior: Posterior) -> str:
     """The log evidence, and between what it is."""
-    number = f"{posterior.log_ml:.2f}"
+    how = "found" if posterior.method == "exact" else "by the share of attempts"
+    number = f"{posterior.log_ml:.2f} {how}"
     if posterior.log_ml_bounds is None:
         why = f"{safe(posterior.unbounded, _NAME)} may multiply a weight by more than 1"
-        return f"{number} found; no bounds, as {why} (max_factor= says by what at most)"
+        return f"{number}; no bounds, as {why} (max_factor= says by what at most)"
     low, high = posterior.log_ml_bounds
     if high - low < _SAME:
-        return f"{number}, for certain"
+        return f"{low:.2f}, for certain"
     return f"{number}, certainly between {low:.2f} and {high:.2f}"
 
 
