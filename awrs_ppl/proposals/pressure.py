@@ -28,17 +28,18 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from awrs_ppl._concurrency import together
-from awrs_ppl.constraints.completion import find_completions, is_completion, is_searchable
-from awrs_ppl.proposals.chain import LONGEST, Chain, Values, chain_of, ending_with
+from awrs_ppl.constraints.completion import find_completions, is_searchable
+from awrs_ppl.proposals.chain import Chain, Values, chain_of
+from awrs_ppl.proposals.leading import leading, tested_heaviest
 from awrs_ppl.proposals.proposal import has_pool
-from awrs_ppl.tokens.twisted import heaviest, keep, twist, weights_of
+from awrs_ppl.tokens.twisted import keep, twist, weights_of
 
 if TYPE_CHECKING:
     from awrs_ppl.proposals.token_step import TokenStep
@@ -53,14 +54,12 @@ _LEAST = 16  # of fewer tokens all are near
 # What all other tokens weigh at least, of the weight of those that lead to the end: a guess may be
 # wrong.
 _FLOOR = 3e-3
-# The logarithm of psi where no text is expected to end in time, and others do: below any price.
-_LATE = -300.0
-# Tokens that end with the beginning of a completion are tried from this share of the weight on of
-# those that begin it, so many at most.
-_SHARE, _TRIED = 0.01, 8
-# Unless the others surely end in time, the heaviest of them are tested, with so many of the first
-# places of the completion.
-_SURE, _PLACES = 0.9, 4
+# What contexts where no text is expected to end in time weigh together, of what the others do. They
+# have paid no price yet, and would have most of the weight for it; but that they are too late is a
+# guess, and what is too seldom drawn is missing in every result.
+_LATE = 0.05
+# Unless the others surely end in time, the heaviest of them are tested.
+_SURE = 0.9
 
 
 @dataclass(slots=True)
@@ -155,21 +154,23 @@ async def _press_alike(steps: Sequence[TokenStep]) -> None:
     if not chains or not (was or left <= longest + _SLACK):
         return
     values = Values(hazards, keys, left, ended)
-    masses = list[float]()
+    masses, near = list[float](), 0.0
     late: list[TokenStep] = []
     for step, chain in chains:
         mass = await _twist(step, chain, values)
         if mass > 0.0:
             masses.append(mass)
+            near += _share(step) * mass
         else:
             late.append(step)
-    # What is too late has paid no price yet, and would have the more weight for it. So has what
-    # has no completion that was found, but there may be one.
+    # What has no completion that was found may have one.
     rest = math.log(max(_FLOOR * float(np.mean(masses)), 1e-300)) if masses else 0.0
+    lost = [*late, *(unknown if left <= _LEAST else ())]
+    weighs = math.fsum(_plain_share(step) for step in lost)
+    log_late = min(math.log(_LATE * near / weighs), 0.0) if near > 0.0 and weighs > 0.0 else rest
     for step in [*late, *unknown]:
         completion = step.completions.texts[0] if step.completions else None
-        is_late = step in late or left <= _LEAST
-        _set(step, Pressure(completion, _LATE if is_late and masses else rest))
+        _set(step, Pressure(completion, log_late if step in lost else rest))
     values.learn(hazards)
 
 
@@ -196,10 +197,10 @@ async def _twist(step: TokenStep, chain: Chain, values: Values) -> float:
     expected to end in time, that is 0 and nothing is changed."""
     outcomes = step.outcomes
     assert outcomes is not None
-    found = await _leading(step, chain)
+    found = await leading(step, chain)
     stay, typical = values.of(chain, 0), 0.0
     if stay < _SURE:
-        tested = await _test_heaviest(step, chain, found)
+        tested = await tested_heaviest(step, chain, found)
         heavy = weights_of(outcomes, np.array([*tested], np.int64))
         psi = np.array([values.of(chain, at) if at is not None else 0.0 for at in tested.values()])
         # The others are taken to be like those that were tested.
@@ -226,72 +227,19 @@ async def _twist(step: TokenStep, chain: Chain, values: Values) -> float:
     return (near + rest * off) * math.exp(outcomes.log_scale - pressure.rest)
 
 
+def _share(step: TokenStep) -> float:
+    assert step.outcomes is not None
+    return step.outcomes.restriction.share
+
+
+def _plain_share(step: TokenStep) -> float:
+    """The part of the population's weight that is here, by all that is allowed next."""
+    assert step.outcomes is not None
+    return _share(step) * step.outcomes.mass * math.exp(step.outcomes.log_scale)
+
+
 def _set(step: TokenStep, pressure: Pressure) -> None:
     assert step.outcomes is not None
     ids = np.array([*pressure.logs], dtype=np.int64)
     step.pressure = pressure
     twist(step.outcomes, ids, np.array([*pressure.logs.values()]) - pressure.rest, pressure.rest)
-
-
-async def _test_heaviest(
-    step: TokenStep, chain: Chain, found: Mapping[int, Any]
-) -> dict[int, int | None]:
-    """The heaviest tokens that are not yet found, each with the place in the chain from which on
-    it completes the text after them; None where none of the last and the first is one."""
-    verdicts, outcomes = step.verdicts, step.outcomes
-    assert outcomes is not None
-    tokens, size, end = verdicts.vocabulary.tokens, verdicts.vocabulary.size, len(chain.text)
-    places = [0]
-    while places[-1] < end and len(places) < _PLACES:
-        places.append(chain.next[places[-1]])
-    tested: dict[int, int | None] = {}
-    for token in heaviest(outcomes, _TRIED).tolist():
-        if token >= size or token in found or weights_of(outcomes, np.array([token]))[0] <= 0.0:
-            continue
-        tested[token] = None
-        for at in sorted({*places, end}, reverse=True):
-            data = bytes(tokens[token]) + chain.text[at:]
-            if await is_completion(verdicts.target, step.progress.states, verdicts.text.data, data):
-                tested[token] = at
-                break
-    return tested
-
-
-async def _leading(step: TokenStep, chain: Chain) -> dict[int, tuple[Chain, int]]:
-    """The outcomes that lead to the end, and how far: the chain and the place in it, the end of
-    the text being -1."""
-    verdicts, outcomes, text = step.verdicts, step.outcomes, chain.text
-    assert verdicts.allowed is not None
-    assert outcomes is not None
-    vocabulary = verdicts.vocabulary
-    size, tokens = vocabulary.size, vocabulary.tokens
-    closing = set(verdicts.closings.tokens.tolist())
-    found: dict[int, tuple[Chain, int]] = {
-        token: (chain, len(tokens[token]))
-        for token in vocabulary.prefix_index.within(text[:LONGEST])
-        if verdicts.allowed[token] and token not in closing
-    }
-    if not text and step.ends:
-        found[size] = chain, -1
-    limit = _SHARE * float(weights_of(outcomes, np.array([*found], np.int64)).sum())
-    ends = np.arange(size + 1, size + len(verdicts.closings.ends))
-    for outcome in _heaviest(ends, weights_of(outcomes, ends), limit):
-        if await verdicts.check(outcome):
-            found[outcome] = chain, -1
-    others = [ending_with(vocabulary, text[:n]) for n in range(1, min(len(text), 3) + 1)]
-    for n, ids in reversed([*enumerate(others, 1)]):
-        ids = ids[verdicts.allowed[ids]]
-        for token in _heaviest(ids, weights_of(outcomes, ids), limit):
-            if token in found or token in closing:
-                continue
-            data = bytes(tokens[token]) + text[n:]
-            at = verdicts.target, step.progress.states, verdicts.text.data, data
-            if await is_completion(*at):
-                found[token] = chain, n
-    return found
-
-
-def _heaviest(ids: np.ndarray, weights: np.ndarray, limit: float) -> list[int]:
-    """Those that weigh something and not less than the limit, the heaviest first, few at most."""
-    order = np.argsort(-weights, kind="stable")[:_TRIED]
-    return [int(ids[i]) for i in order if weights[i] > 0.0 and weights[i] >= limit]
