@@ -219,7 +219,8 @@ async def _twist(step: TokenStep, chain: Chain, values: Values) -> float:
     if near + rest * off <= 0.0:
         return 0.0
     rest = rest or near  # there are no others
-    logs = np.log(np.maximum(psi, 1e-300))
+    # Those that lead to the end too late may lead to another, as all others may.
+    logs = np.log(np.maximum(psi, rest))
     pressure = Pressure(
         chain.text, math.log(rest), dict(zip(ids.tolist(), logs.tolist(), strict=True))
     )
