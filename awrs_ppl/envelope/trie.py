@@ -43,9 +43,9 @@ class Trie:
 
     Every node has bounds of the logarithm of the weight of all that can follow; those of the
     program are `log_low` and `log_high`. They hold if no execution weighs more than `max_factor`
-    by its `factor`s, critics, weighing potentials and observed densities together: they are told
-    from what cannot be above 1 by nature. Without a `max_factor` that is 1, and `unbounded` names
-    the first statement that may break it. Raises `ModelError` for an execution that breaks a
+    by its `factor`s, critics, weighing potentials and observed densities together; conditions and
+    probabilities cannot be above 1. Without a `max_factor` that is 1, and `unbounded` names the
+    first statement that may break it. Raises `ModelError` for an execution that breaks a
     `max_factor` that was given, and if `strict` that of 1, too.
     """
 

@@ -54,8 +54,8 @@ async def exact(
 
     `sample` must be from `Categorical` or `Bernoulli`. A `call` is made once for equal choices and
     must give the same for the same. Proposals and `n_particles` have no part in it; nothing is
-    random, and `seed` is only kept. With `progress=function` it is called after each pass, with
-    `step`, `rows`, `log_ml_bounds` and the number of `values`. `timeout` and `partial` are those of
+    random, and `seed` is only kept. With `progress=function` it is called after each pass with one
+    argument that has `step`, `rows` and `log_ml_bounds`. `timeout` and `partial` are those of
     `infer`, and so are errors and keywords of the model.
 
     Raises `ModelError` for a draw that cannot be enumerated, for a `call` that differs at equal
