@@ -165,8 +165,7 @@ class VerdictCache:
     """The verdicts of the `constraints` used last, by their keys, each within `limit` bytes. A
     cache that `lasts` is used by later runs too.
 
-    `dead_ends`, once any was met, are kept apart from the verdicts; `hazards` are what the pressure
-    to end learned.
+    `dead_ends`, once any was met, are kept apart from the verdicts.
     """
 
     def __init__(
@@ -175,7 +174,6 @@ class VerdictCache:
         self._limit, self.lasts = limit, lasts
         self._constraints = Recent(constraints)
         self.dead_ends: DeadEnds | None = None
-        self.hazards: dict[Hashable, tuple[float, float]] = {}
 
     def constraint(self, key: Hashable) -> ConstraintVerdicts:
         """The verdicts of the constraint with this key."""

@@ -47,15 +47,12 @@ async def killer(step: TokenStep, max_tokens: int) -> str:
     factor says that it is over.
     """
     names = await _names(step)
-    if step.pressure.lacks:  # the masks leave tokens, after which no text fits
-        masked = [step.verdicts.target.boolean[i].potential for i in step.verdicts.masked]
-        names = names or [repr(potential) for potential in masked]
     if not names:
         return NEGLIGIBLE
     found = names[0] if len(names) == 1 else f"{joined(names)} allow nothing together"
     if _begins_with_stop(step):
         return f"{found} (at a first token that holds the stop)"
-    if not step.last and not step.pressure.lacks:
+    if not step.last:
         unsaid = not step.ends and step.progress.text.tokens
         if unsaid and await check_acceptance(step.verdicts, step.verdicts.vocabulary.size):
             return f"{found} (at an accepted text that is not over)"

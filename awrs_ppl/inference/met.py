@@ -74,9 +74,8 @@ class Met:
             verdicts = step.verdicts
             _, rejected = verdicts.learned_since(outcomes.restriction.version)
             rejected = np.array([*rejected, *known_ends(verdicts)[1]], np.int64)
-            mass, log_scale = outcomes.plain
-            mass = outcomes.mass_without(rejected) if len(rejected) else mass
-            log_mass = math.log(max(mass, 2 * LEAST)) + log_scale
+            mass = outcomes.mass_without(rejected) if len(rejected) else outcomes.mass
+            log_mass = math.log(max(mass, 2 * LEAST)) + outcomes.log_scale
             for change in changes:
                 place = self._at((self._walk(change.particle.log), step.progress.text.tokens))
                 place.log_mass = min(place.log_mass, log_mass)

@@ -3,8 +3,7 @@
 1. The empty text of new particles is weighed.
 2. Particles at one context share one `TokenStep`.
 3. Each language model gives the rows of all contexts in one pass.
-4. The outcomes are weighed, near `max_tokens` pressed to the end, and drawn, or the children of
-   all particles compete.
+4. The outcomes are weighed and drawn, or the children of all particles compete.
 5. Factors that weigh multiply by prefix(xv)/prefix(x), or at the end by complete(x)/prefix(x).
 """
 
@@ -23,7 +22,6 @@ from awrs_ppl.inference.blame import killer
 from awrs_ppl.inference.change import Change, Shared
 from awrs_ppl.inference.competition import Drawn, compete
 from awrs_ppl.proposals import Draw, token_step
-from awrs_ppl.proposals.pressure import left_near, press
 from awrs_ppl.proposals.rows import Rows, rows_of, stacked
 from awrs_ppl.proposals.token_step import Progress, TokenStep
 from awrs_ppl.rng import Purpose
@@ -48,7 +46,6 @@ async def draw_tokens(changes: Sequence[Change], shared: Shared) -> list[Change]
     with shared.recorder.part("proposal"):
         steps = {step: steps[step] for step in rows}
         _weigh_outcomes(steps, rows, shared)
-        await press(steps)
         over = [change for change in changes if change.progress is None]
         if shared.contest is None:
             drawn = await _draw(steps, shared)
@@ -118,8 +115,7 @@ def _steps(growing: Sequence[Change], shared: Shared) -> _Steps:
         assert progress is not None
         tokens = progress.text.tokens
         last = len(tokens) >= generate.max_tokens - 1
-        left = left_near(generate.max_tokens, len(tokens))
-        key = (generate.draw_key, tokens, last, left)
+        key = (generate.draw_key, tokens, last)
         step = found.get(key)
         if step is None:
             step = found[key] = TokenStep.at(
@@ -130,7 +126,6 @@ def _steps(growing: Sequence[Change], shared: Shared) -> _Steps:
                 last=last,
                 ends=generate.ends,
                 keys=generate.keys,
-                left=left,
             )
             steps[step] = []
         steps[step].append(change)
@@ -171,7 +166,6 @@ async def _draw(steps: _Steps, shared: Shared) -> Drawn:
 
 async def _commit(step: TokenStep, members: Sequence[Change], draws: Sequence[Draw]) -> None:
     blamed: str | None = None
-    draws = [step.relieved(draw) for draw in draws]
     for change, draw, progress in zip(members, draws, await step.commit(draws), strict=True):
         if progress is None:
             if blamed is None:

@@ -83,8 +83,7 @@ class Context:
         `potential` is a language model after a prompt, alone or in a product. The text ends by
         the model's end token or before a stop, and `max_tokens` counts the end: the texts are
         those that end within so many tokens. After `max_tokens - 1` tokens of text the end is
-        forced, and weighed by its probability. Near it texts are pressed to their end where
-        constraints have masks, which changes no distribution.
+        forced, and weighed by its probability.
 
         With `ends=False` the text is over without an end token, and nothing is weighed for
         ending: after each token, where every Boolean factor accepts the text and at least one

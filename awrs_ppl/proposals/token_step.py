@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from awrs_ppl._concurrency import together
-from awrs_ppl.constraints.completion import Completions
 from awrs_ppl.constraints.dead_ends import joint_state, note_dead_end
 from awrs_ppl.constraints.ends import is_over
 from awrs_ppl.constraints.last_token import key_after_last, with_last
@@ -27,7 +26,6 @@ from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.target import Target
 from awrs_ppl.constraints.verdict_cache import VerdictCache
 from awrs_ppl.proposals import DEAD, Draw, Pool, Proposal, has_pool
-from awrs_ppl.proposals.pressure import Pressure
 from awrs_ppl.tokens.next_token import NOTHING, Outcomes, Restriction, weigh_outcomes
 from awrs_ppl.tokens.stops import stop_prefix
 from awrs_ppl.tokens.text import Text
@@ -44,8 +42,7 @@ class Progress:
 
     `states` are those of the Boolean factors; `weights` the log-weights that the weighing
     factors give to the text as a prefix. Of an ended text only `text` is used. `origin` is the
-    joint state where the last token was drawn, and this token; `twist` is that of its draw, and
-    `pressure` the part of it that presses to the end, by a `completion` if one is known.
+    joint state where the last token was drawn, and this token; `twist` is that of its draw.
     """
 
     text: Text
@@ -54,8 +51,6 @@ class Progress:
     ended: bool = False
     origin: tuple[Hashable, int] | None = None
     twist: float = 0.0
-    pressure: float = 0.0
-    completion: bytes | None = None
 
     def lasting(self, stops: tuple[bytes, ...]) -> Text:
         """The part of the text that no stop can take away: what it ends as has this prefix."""
@@ -66,14 +61,10 @@ class TokenStep:
     """A context, what is known of the outcomes there, and their weights once they were weighed.
 
     `last`: `max_tokens` allows one token more. If the text `ends`, only the plain end is left
-    then, and it is `forced`; a text that need not end is over by its last token. `left` are the
-    tokens that it allows where that is near; `completions` and `pressure` come from `press`.
+    then, and it is `forced`; a text that need not end is over by its last token.
     """
 
-    __slots__ = (
-        *("completions", "ends", "last", "left", "outcomes", "pressure", "progress", "proposal"),
-        "verdicts",
-    )
+    __slots__ = ("ends", "last", "outcomes", "progress", "proposal", "verdicts")
 
     def __init__(
         self,
@@ -82,13 +73,10 @@ class TokenStep:
         verdicts: NextVerdicts,
         last: bool = False,
         ends: bool = True,
-        left: int | None = None,
     ) -> None:
         self.progress, self.proposal, self.verdicts = progress, proposal, verdicts
-        self.last, self.ends, self.left = last, ends, left
+        self.last, self.ends = last, ends
         self.outcomes: Outcomes | None = None
-        self.completions: Completions | None = None
-        self.pressure = Pressure()
 
     @classmethod
     def at(
@@ -102,7 +90,6 @@ class TokenStep:
         ends: bool = True,
         keys: tuple[Hashable, ...] | None = None,
         twisted: bool = True,
-        left: int | None = None,
     ) -> TokenStep:
         """The step of a product after a partial text. `keys` are those of its Boolean factors;
         `twisted`: what follows the draw looks at its twist."""
@@ -115,11 +102,10 @@ class TokenStep:
         if last and not ends:
             target, states = with_last(target), (*states, *states)
             keys = None if keys is None else (*keys, *map(key_after_last, keys))
-        twist = progress.twist - progress.pressure
-        verdicts = NextVerdicts.at(target, text, states, closings, cache, keys, twist)
+        verdicts = NextVerdicts.at(target, text, states, closings, cache, keys, progress.twist)
         if not twisted:
             verdicts.waiting = {}
-        return cls(progress, proposal, verdicts, last, ends, left)
+        return cls(progress, proposal, verdicts, last, ends)
 
     @property
     def forced(self) -> bool:
@@ -130,7 +116,6 @@ class TokenStep:
         """What the outcomes are restricted by, as far as the proposal uses it. `share` is the
         part of the population's weight that is here."""
         verdicts = self.verdicts
-        share *= math.exp(-self.progress.pressure)  # which only others may have, and does not last
         allowed = verdicts.allowed if self.proposal.uses_masks else None
         restriction = Restriction(verdicts.closings, allowed, self.forced, share=share)
         if not self.proposal.uses_verdicts:
@@ -172,17 +157,8 @@ class TokenStep:
                 outcomes = rescaled(outcomes, rejected)
         return None
 
-    def relieved(self, draw: Draw) -> Draw:
-        """A draw with its pressure taken out of its weight, and among its twists."""
-        log_twist = self.pressure.log_twist(draw.outcome)
-        if log_twist == 0.0 or draw.log_weight == -math.inf:
-            return draw
-        return Draw(draw.outcome, draw.log_weight - log_twist, draw.twist + log_twist)
-
     async def commit(self, draws: Sequence[Draw]) -> list[Progress | None]:
-        """The text after each draw, None where its weight is 0; what was learned is kept.
-
-        The draws are `relieved` of their pressure."""
+        """The text after each draw, None where its weight is 0; what was learned is kept."""
         verdicts = self.verdicts
         found: dict[Draw, Progress | None] = {}
         for draw in draws:
@@ -214,12 +190,10 @@ class TokenStep:
                 self.progress.weights,
                 origin=(joint_state(verdicts), draw.outcome),
                 twist=draw.twist,
-                pressure=self.pressure.log_twist(draw.outcome),
-                completion=self.pressure.after(data),
             )
         closing = verdicts.closings.ends[draw.outcome - size]
         ended = Text(closing.apply(text.data), text.tokens)
-        return Progress(ended, self.progress.states, self.progress.weights, ended=True)
+        return replace(self.progress, text=ended, ended=True, twist=0.0)
 
 
 def weigh(

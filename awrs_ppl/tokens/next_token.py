@@ -32,8 +32,7 @@ class Restriction:
 
     `allowed` (bool, shape `[size]`) is the mask; `forced` leaves the plain end alone;
     `accepted` and `rejected` are outcomes whose verdicts are known, at this `version` of the
-    verdicts. `share` is the part of the population's weight that is here. `twists` are outcomes
-    with the logarithms of what they are twisted by beside all others; those by `log_rest`.
+    verdicts. `share` is the part of the population's weight that is here.
     """
 
     closings: Closings
@@ -43,8 +42,6 @@ class Restriction:
     rejected: np.ndarray = field(default_factory=NOTHING.copy)
     share: float = 1.0
     version: tuple[int, ...] = ()
-    twists: tuple[np.ndarray, np.ndarray] = (NOTHING, NOTHING)
-    log_rest: float = 0.0
 
 
 @dataclass(slots=True)
@@ -53,7 +50,6 @@ class Outcomes:
 
     `accepted` are those known to be allowed, with their `accepted_weights` (float64); what is
     known to be rejected is left out. The rest lies in `urn()`. `mass` is that of all three.
-    Of twisted ones (`twisted.py`), `untwisted` are the mass and the scale that they had.
     """
 
     log_scale: float
@@ -63,23 +59,17 @@ class Outcomes:
     restriction: Restriction
     batch: Batch
     row: int
-    untwisted: tuple[float, float] | None = None
 
     def urn(self) -> Urn:
         """The outcomes of unknown verdict. It holds the weights themselves: `copy()` it to draw
         from them again."""
         return self.batch.urn(self.row)
 
-    @property
-    def plain(self) -> tuple[float, float]:
-        """The mass and the scale without twists."""
-        return (self.mass, self.log_scale) if self.untwisted is None else self.untwisted
-
     def log_probability(self, outcome: int) -> float:
         """The log-weight of an outcome, whatever is known of it."""
         batch, row = self.batch, self.row
         size, closings = batch.vocabulary.size, self.restriction.closings
-        shift = self.plain[1] - float(batch.peaks[row])
+        shift = self.log_scale - float(batch.peaks[row])
         if outcome < size:
             return float(batch.logs[row, outcome]) + shift
         ids, log_end = closings.ids[outcome - size], -math.inf
@@ -94,7 +84,7 @@ class Outcomes:
         return float(np.logaddexp(log_end, _log_sum(batch.logs[row, index]) + shift))
 
     def mass_without(self, rejected: np.ndarray) -> float:
-        """The plain mass without outcomes that are known to be rejected by now."""
+        """The mass without outcomes that are known to be rejected by now, on the same scale."""
         restriction, size = self.restriction, self.batch.vocabulary.size
         fresh = np.setdiff1d(rejected, restriction.rejected)
         tokens = fresh[fresh < size]
@@ -108,8 +98,8 @@ class Outcomes:
         gone = float((self.batch.logs[self.row, index].double() - shift).exp().sum())
         for end in fresh[fresh >= size].tolist():
             if end - size not in restriction.closings.barred:
-                gone += math.exp(self.log_probability(end) - self.plain[1])
-        return max(self.plain[0] - gone, _LOST * self.plain[0])
+                gone += math.exp(self.log_probability(end) - self.log_scale)
+        return max(self.mass - gone, _LOST * self.mass)
 
     def is_negligible(self, mass: float, limit: float) -> bool:
         """Whether so much weight is below `limit` beside that of the other particles."""
@@ -145,11 +135,6 @@ class Batch:
         if self._sums is None:
             self._sums = block_sums(self.weights)
         return Urn(self.weights[row], self._sums[row], lambda: self._likeliest(row))
-
-    def refresh(self, row: int) -> None:
-        """Weights of a row were changed."""
-        if self._sums is not None:
-            self._sums[row] = block_sums(self.weights[row])
 
     def _likeliest(self, row: int) -> list[int]:
         # For all rows at the first request: what is removed later the urns leave out.

@@ -60,8 +60,6 @@ def rescaled(outcomes: Outcomes, rejected: np.ndarray) -> Outcomes | None:
     logs = [torch.log_softmax(one.double(), -1).cpu().numpy() for one in rows]
     log_p = outcome_log_weights(logs, batch.vocabulary, restriction)
     log_p[rejected] = -math.inf
-    twisted, by = restriction.twists
-    log_p[twisted] += by
     peak = float(log_p.max())
     if peak == -math.inf:
         return None
@@ -71,7 +69,6 @@ def rescaled(outcomes: Outcomes, rejected: np.ndarray) -> Outcomes | None:
     alone = Batch(batch.vocabulary, torch.from_numpy(weights), own, own[0], np.zeros(1))
     mass = float(block_sums(alone.weights).sum())
     restriction = replace(restriction, accepted=NOTHING, rejected=NOTHING, version=())
-    peak += restriction.log_rest
     return Outcomes(peak, mass, NOTHING, np.empty(0), restriction, alone, 0)
 
 

@@ -16,7 +16,6 @@ from genlm.backend.llm import MockAsyncLM
 from genlm.control import PromptedLLM
 
 from awrs_ppl import AWRS, Prior, ToyLM, infer, product
-from awrs_ppl.inference import text_step
 from awrs_ppl.potentials import OneOf, Regex, Soft, predicate
 from awrs_ppl.tokens.vocabulary import Vocabulary
 
@@ -85,14 +84,9 @@ def test_weight_of_a_text_and_its_end_is_the_product_over_models(name):
         assert found == pytest.approx(math.log(mass), abs=1e-9), text
 
 
-async def unpressed(steps):
-    """No pressure to end."""
-
-
 @pytest.mark.parametrize("rule", ["none", "mask", "predicate"])
 @pytest.mark.parametrize("name", FACTORS)
-async def test_weight_of_each_particle_is_the_mass_that_its_text_met(name, rule, monkeypatch):
-    monkeypatch.setattr(text_step, "press", unpressed)  # it changes what single texts weigh
+async def test_weight_of_each_particle_is_the_mass_that_its_text_met(name, rule):
     factors, most = FACTORS[name], 4
     target = potential(factors)
     if rule == "mask":
