@@ -272,6 +272,7 @@ def test_evidence_of_each_input_is_right():
 def test_lines_in_a_log_count_the_inputs(monkeypatch, capsys):
     monkeypatch.setattr(_progress, "_EVERY", 0.0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # other tests import it
     list(run_many(text_after, PROMPTS, n_particles=2, seed=0))
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(" in ")[0] for line in lines] == [
