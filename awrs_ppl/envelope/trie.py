@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -65,6 +67,8 @@ class Trie:
         self.max_factor, self._strict = max_factor, strict or max_factor is not None
         self._log_most = 0.0 if max_factor is None else math.log(max_factor)
         self._arrivals: dict[Any, tuple[Stop, _Arrival]] = {}
+        # Each as long as somebody is there.
+        self._arriving: WeakValueDictionary[Any, asyncio.Lock] = WeakValueDictionary()
         self._compared: set[Any] = set()
         self._costly: set[str] = set()
         self._before = 0.0  # what the program did to the weight before its first draw
@@ -215,17 +219,19 @@ class Trie:
     async def _arrive(self, log: Log | None, factor: float) -> _Arrival:
         """Run the program on from its choices, once for equal ones."""
         choices = tuple([record.chosen for record in Log.records(log)]), factor
-        known = self._arrivals.get(choices)
-        if known is not None:
-            await self._compare(choices, known[0], log)
-            return known[1]
-        stop = await run_on(self.model, self.args, log)
-        self.unbounded = self.unbounded or stop.unbounded
-        if stop.rows and log is not None:
-            self._costly.add(log.record.statement.name)
-        arrival = await self._node(replace(stop, factor=stop.factor + factor))
-        # Another may have come to the same while this one ran.
-        return self._arrivals.setdefault(choices, (stop, arrival))[1]
+        # Texts that are spelled by different tokens may come here side by side.
+        async with self._arriving.setdefault(choices, asyncio.Lock()):
+            known = self._arrivals.get(choices)
+            if known is not None:
+                await self._compare(choices, known[0], log)
+                return known[1]
+            stop = await run_on(self.model, self.args, log)
+            self.unbounded = self.unbounded or stop.unbounded
+            if stop.rows and log is not None:
+                self._costly.add(log.record.statement.name)
+            arrival = await self._node(replace(stop, factor=stop.factor + factor))
+            self._arrivals[choices] = stop, arrival
+            return arrival
 
     async def _node(self, stop: Stop) -> _Arrival:
         nothing = None, -math.inf

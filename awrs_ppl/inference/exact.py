@@ -52,11 +52,12 @@ async def exact(
     it is. Probabilities are those of the rows as they were computed, so that bounds are certain up
     to their rounding.
 
-    `sample` must be from `Categorical` or `Bernoulli`. A `call` is made once for equal choices and
-    must give the same for the same. Proposals and `n_particles` have no part in it; nothing is
-    random, and `seed` is only kept. With `progress=function` it is called after each pass with one
-    argument that has `step`, `rows` and `log_ml_bounds`. `timeout` and `partial` are those of
-    `infer`, and so are errors and keywords of the model.
+    `sample` must be from `Categorical` or `Bernoulli`. A `call` is made once for equal choices, and
+    once more where two spellings of a text lead to them: it must give the same. Proposals and
+    `n_particles` have no part in it; nothing is random, and `seed` is only kept. With
+    `progress=function` it is called after each pass with one argument that has `step`, `rows` and
+    `log_ml_bounds`. `timeout` and `partial` are those of `infer`, and so are errors and keywords of
+    the model.
 
     Raises `ModelError` for a draw that cannot be enumerated, for a `call` that differs at equal
     choices, and for an execution that weighs more than `max_factor`.

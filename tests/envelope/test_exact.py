@@ -234,6 +234,26 @@ async def test_a_call_that_differs_at_equal_choices() -> None:
     assert (await exact(steady, progress=False)).values == [("ab", 2)]
 
 
+async def test_a_call_of_texts_that_end_side_by_side() -> None:
+    """Two spellings come to the same choices in one pass: the second sees what the first got."""
+    lm = ToyLM(["a", "b", "ab", "ba"], weights=lambda context: [1, 1, 1, 1, 4])
+    made: list[str] = []
+
+    async def model(ctx: Any) -> int:
+        text = await ctx.generate(lm("a") * OneOf(["aba"]))  # a-ba and ab-a are as likely
+
+        async def slow() -> int:
+            made.append(text)
+            await asyncio.sleep(0.01)
+            return len(made)
+
+        return await ctx.call(slow, name="slow")
+
+    with pytest.raises(ModelError, match=r"'slow'.*gave 1 and then 2 after equal choices"):
+        await exact(model, progress=False)
+    assert len(made) == 2
+
+
 # --- options, errors, endings ---------------------------------------------------------------
 
 
