@@ -17,12 +17,12 @@ from awrs_ppl.inference._progress import Bars, SearchInfo
 from awrs_ppl.inference.certain import drawn_posterior, most
 from awrs_ppl.inference.failures import interrupted, without_engine
 from awrs_ppl.inference.keywords import with_keywords
+from awrs_ppl.inference.runs import streams_of
 from awrs_ppl.inference.stopping import require_options, stoppable
 from awrs_ppl.log_weights import log_sum
 from awrs_ppl.posterior.posterior import Posterior
 from awrs_ppl.program.execution import Model
 from awrs_ppl.proposals.costs import Costs
-from awrs_ppl.rng import RandomStreams
 
 __all__ = ["rejection"]
 
@@ -82,7 +82,7 @@ async def rejection(
         attempts = whole("attempts", attempts, least=1)
     prime_rows = whole("prime_rows", prime_rows, least=0)
     require_options(timeout, partial)
-    streams = RandomStreams.fresh() if seed is None else RandomStreams(whole("seed", seed, least=0))
+    streams = streams_of(seed)
     bound = most(max_factor)
     finished: list[Attempt] = []
     with Bars(progress, 1) as bars:

@@ -15,7 +15,7 @@ from awrs_ppl.constraints.verdict_cache import REMEMBERED, VerdictCache
 from awrs_ppl.errors import ModelError
 from awrs_ppl.inference import logger
 from awrs_ppl.inference._progress import Bars, StepInfo
-from awrs_ppl.inference.failures import interrupted, without_engine
+from awrs_ppl.inference.failures import interrupted
 from awrs_ppl.inference.inference import Inference
 from awrs_ppl.inference.resampling import Resampling
 from awrs_ppl.inference.stopping import require_options, stoppable, take_back
@@ -68,9 +68,7 @@ async def side_by_side(
         logger.begins(model, n_particles, len(numbers), streams.seed)
         try:
             stopped = await _run(inferences, timeout, partial)
-        except Exception as error:
-            raise without_engine(error)  # noqa: B904 (it is the same)
-        except BaseException as error:
+        except (asyncio.CancelledError, KeyboardInterrupt) as error:
             raise interrupted(error, len(inferences[0].recorder.history)) from None
     if remember and (changed := inferences[0].changed()):
         warnings.warn(
