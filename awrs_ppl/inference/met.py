@@ -1,6 +1,6 @@
 """What the particles of one inference met, and between what the evidence is by that for certain.
 
-A refinement, which changes nothing of an inference. Every context that a particle came to has told
+A refinement, which changes nothing of an inference. Every context that a particle came to shows
 what all allowed tokens weigh together there, and the tokens drawn what they weigh each; what no
 particle looked at weighs between nothing and all of it. So the executions that were met bound the
 evidence as the trie of `exact` does (`awrs_ppl.envelope`), without a row more. They bound nothing
@@ -70,7 +70,7 @@ class Met:
                 self.unbounded = self.unbounded or repr(weighs[0])
             if self.unbounded or outcomes is None:
                 return
-            # What float32 holds no digits of is too little to be told from nothing.
+            # What float32 holds no digits of cannot be separated from nothing.
             verdicts = step.verdicts
             _, rejected = verdicts.learned_since(outcomes.restriction.version)
             rejected = np.array([*rejected, *known_ends(verdicts)[1]], np.int64)

@@ -31,7 +31,7 @@ _TESTED = ("0.32",)
 _DRAWS = "with it a pass is no longer one row after each context"
 _ENGINE = "LM.vllm runs the engine itself, step by step"
 _SEVERAL = "LM.vllm reads the rows of one pipeline; for several GPUs give tensor_parallel_size"
-_REFUSED = {
+_REJECTED = {
     **dict.fromkeys(("speculative_config", "spec_method", "spec_model", "spec_tokens"), _DRAWS),
     **dict.fromkeys(("diffusion_config", "runner", "convert", "pooler_config"), _DRAWS),
     **dict.fromkeys(("logits_processors", "watermark_config", "reasoning_config"), _DRAWS),
@@ -159,8 +159,8 @@ def check_options(options: dict[str, Any]) -> None:
     """Raise `ValueError` for options with which rows would not be what they should be."""
     for option, given in options.items():
         is_off = given is None or given is False or (given == 1 and option.endswith("_size"))
-        if option in _REFUSED and not is_off:
-            raise ValueError(f"LM.vllm got {option}={quoted(given)}: {_REFUSED[option]}")
+        if option in _REJECTED and not is_off:
+            raise ValueError(f"LM.vllm got {option}={quoted(given)}: {_REJECTED[option]}")
 
 
 def _engine_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -168,8 +168,8 @@ def _engine_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     from vllm import EngineArgs  # pyright: ignore[reportMissingImports]
     from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
 
-    known = {field.name for field in dataclasses.fields(EngineArgs)} - {*_REFUSED}
-    for option in options.keys() - known - {*_REFUSED}:
+    known = {field.name for field in dataclasses.fields(EngineArgs)} - {*_REJECTED}
+    for option in options.keys() - known - {*_REJECTED}:
         near = difflib.get_close_matches(option, known, n=1)
         hint = f": did you mean {near[0]}?" if near else ""
         raise TypeError(f"LM.vllm got {option}={quoted(options[option])}, no option of vLLM{hint}")
@@ -186,6 +186,6 @@ def _engine_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
         defaults["enforce_eager"] = True  # the compiler takes a minute, and gains little
         if "gpu_memory_utilization" not in options:
             defaults["kv_cache_memory_bytes"] = 2 * 2**30  # as `memory` of LM
-    given = {option: value for option, value in options.items() if option not in _REFUSED}
+    given = {option: value for option, value in options.items() if option not in _REJECTED}
     fixed = {"model": name, "skip_tokenizer_init": True, "async_scheduling": False}
     return defaults | given | fixed

@@ -3,13 +3,13 @@
 1. `infer_many` (`many`) starts an inference for each input, so many at once, and gives the
    posteriors in the order of the inputs (`in_order`). Those that share a language model share its
    passes.
-2. A `job` is what was asked for, checked, with a seed for each input. With `save=` each posterior
+2. A `job` is what was requested, checked, with a seed for each input. With `save=` each posterior
    is kept in a folder as soon as it is there (`folder`), and is read from there when the same is
    done again.
 3. `RayPool` (`ray_pool`) does the same, and independent runs, in workers on the machines of a Ray
    cluster: `ray_start` finds or starts Ray, `ray_workers` starts actors, gives them calls and
    replaces those that die, and `actor` is what each of them does. What travels is pickled by
-   `closed_over`, which refuses language models: a worker makes its own, and the model gets it by
+   `closed_over`, which rejects language models: a worker makes its own, and the model gets it by
    its `lm_parameter`. Its event loop runs in the `background`.
 """
 

@@ -1,4 +1,4 @@
-"""What is sent to other processes, as bytes; a language model among it is refused by name."""
+"""What is sent to other processes, as bytes; a language model among it is rejected by name."""
 
 from __future__ import annotations
 

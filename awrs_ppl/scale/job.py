@@ -1,4 +1,4 @@
-"""A program on many inputs, as it was asked for: checked, with a seed for each input, and with
+"""A program on many inputs, as it was requested: checked, with a seed for each input, and with
 the folder that keeps what is done."""
 
 from __future__ import annotations

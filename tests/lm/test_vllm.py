@@ -127,8 +127,8 @@ def test_rows_in_random_trees_are_those_of_a_plain_pass(
 ):
     @settings(max_examples=30, deadline=None, derandomize=True, database=None)
     @given(calls(10, 8).map(lambda drawn: contexts_of(drawn, 100)))
-    def check(asked: Any) -> None:
-        assert is_close(asyncio.run(worst_in(engine, asked, alone)))
+    def check(requested: Any) -> None:
+        assert is_close(asyncio.run(worst_in(engine, requested, alone)))
 
     check()
 
@@ -141,8 +141,8 @@ async def test_rows_of_all_lengths_are_those_of_a_plain_pass(
     long = tuple(rng.choices(range(TOKENS), k=LONGEST))
     forks = [(*long[:n], 7) for n in (31, 32, 33, 63, 64, 300)]
     parts = [long[:n] for n in (*range(1, 70), 127, 128, 129, 500, LONGEST)]
-    asked = [parts[::-1], forks, [long[:200]] * 3, [long[:40], *forks, long[:40]], [long]]
-    assert is_close(await worst_in(engine, asked, alone))
+    requested = [parts[::-1], forks, [long[:200]] * 3, [long[:40], *forks, long[:40]], [long]]
+    assert is_close(await worst_in(engine, requested, alone))
     one_by_one = [[long[:n]] for n in range(80, 120)]
     assert is_close(await worst_in(engine, one_by_one, alone))
 
@@ -399,7 +399,7 @@ def test_thousand_inferences_leave_nothing_behind(folder: Path):
         assert engine.core.unfinished == 0
         core = engine.core._client.engine_core
         runner = core.model_executor.driver_worker.worker.model_runner
-        assert len(runner.requests) <= 1  # what has ended is told with the next pass
+        assert len(runner.requests) <= 1  # what has ended is reported with the next pass
         return psutil.Process().memory_info().rss
 
     first = asyncio.run(many(range(400)))
@@ -440,13 +440,13 @@ async def test_rows_of_an_embedded_model_are_those_of_a_plain_pass(smollm: LM):
     rng = random.Random(0)
     long = tuple(rng.choices(range(5, 40_000), k=700))
     prompt = smollm.prompt_ids("The capital of France is")
-    asked = [
+    requested = [
         [long[:n] for n in (1, 2, 31, 32, 33, 130, 400, 700)],
         [(*long[:n], 9) for n in (32, 100, 640)],
         [prompt, (*prompt, 5), prompt],
         [long[:699], long],
     ]
-    assert is_close(await worst_in(smollm.engine, asked, alone))
+    assert is_close(await worst_in(smollm.engine, requested, alone))
 
 
 @NEEDS_VLLM

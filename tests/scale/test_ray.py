@@ -79,10 +79,10 @@ def here(model: Callable[..., Any] = text_after) -> Callable[..., Any]:
     return given
 
 
-def told(posterior) -> tuple:
+def facts(posterior) -> tuple:
     return (
         *(posterior.log_ml, posterior.seed, tuple(posterior.values)),
-        *(tuple(posterior.log_weights), tuple(map(told, posterior.parts))),
+        *(tuple(posterior.log_weights), tuple(map(facts, posterior.parts))),
     )
 
 
@@ -167,24 +167,24 @@ def log(tmp_path: Path) -> Log:
 
 @pytest.mark.parametrize("concurrency", [1, 3, 50])
 def test_posteriors_are_those_of_one_process_in_order(pool, concurrency):
-    wanted = list(map(told, run_many(here(), PROMPTS, seed=3, **QUIET)))
+    wanted = list(map(facts, run_many(here(), PROMPTS, seed=3, **QUIET)))
     found = pool.map(text_after, iter(PROMPTS), seed=3, concurrency=concurrency, **QUIET)
-    assert list(map(told, found)) == wanted
+    assert list(map(facts, found)) == wanted
 
 
 def test_number_of_workers_makes_no_difference(cluster):
-    wanted = list(map(told, run_many(here(), PROMPTS, seed=3, **QUIET)))
-    pooled = told(run(here(), "a", runs=4, seed=8, **QUIET))
+    wanted = list(map(facts, run_many(here(), PROMPTS, seed=3, **QUIET)))
+    pooled = facts(run(here(), "a", runs=4, seed=8, **QUIET))
     for workers in (1, 3):
         with RayPool(load, workers=workers) as pool:
-            assert list(map(told, pool.map(text_after, PROMPTS, seed=3, **QUIET))) == wanted
-            assert told(pool.infer(text_after, "a", runs=4, seed=8, **QUIET)) == pooled
+            assert list(map(facts, pool.map(text_after, PROMPTS, seed=3, **QUIET))) == wanted
+            assert facts(pool.infer(text_after, "a", runs=4, seed=8, **QUIET)) == pooled
 
 
 @pytest.mark.parametrize("runs", [1, 2, 5])
 def test_runs_are_pooled_as_in_one_process(pool, runs):
     found = pool.infer(text_after, "a", runs=runs, seed=5, **QUIET)
-    assert told(found) == told(run(here(), "a", runs=runs, seed=5, **QUIET))
+    assert facts(found) == facts(run(here(), "a", runs=runs, seed=5, **QUIET))
     evidences = [part.log_ml for part in found.parts or [found]]
     assert len(evidences) == runs
     assert found.log_ml == pytest.approx(logmeanexp(np.array(evidences)), abs=1e-12)
@@ -197,13 +197,13 @@ def test_keywords_defaults_and_runs_of_an_input(pool):
 
     lm = load()
     alone = run(model, "a", lm=lm, times=2, runs=2, seed=1, **QUIET)
-    assert told(pool.infer(model, "a", times=2, runs=2, seed=1, **QUIET)) == told(alone)
+    assert facts(pool.infer(model, "a", times=2, runs=2, seed=1, **QUIET)) == facts(alone)
     assert len(pool.infer(model, "a", **QUIET).parts) == 2  # of two workers
     (found,) = pool.map(model, ["a"], times=2, runs=2, seed=1, **QUIET)
     alone = run(model, "a", lm=lm, times=2, runs=2, seed=found.seed, **QUIET)
-    assert told(found) == told(alone)
+    assert facts(found) == facts(alone)
     later = functools.partial(text_after, prompt="c")
-    assert told(pool.infer(later, seed=1, runs=1, **QUIET)) == told(
+    assert facts(pool.infer(later, seed=1, runs=1, **QUIET)) == facts(
         run(later, lm, seed=1, runs=1, **QUIET)
     )
 
@@ -306,17 +306,19 @@ def test_machine_that_is_lost_in_the_middle_changes_no_result(cluster, log, tmp_
 
         return model
 
-    wanted = list(map(told, run_many(here(model_of(Log(tmp_path / "x"))), inputs, seed=3, **QUIET)))
+    wanted = list(
+        map(facts, run_many(here(model_of(Log(tmp_path / "x"))), inputs, seed=3, **QUIET))
+    )
     nodes = [cluster.add_node(num_cpus=1, resources={"room": 1}) for _ in range(2)]
     each = {"resources": {"room": 1}}  # so that each has one worker
     with RayPool(load, workers=2, actor_options=each) as pool:
         machines = machines_of(pool, model_of(log), log, 2)
         assert len(machines) == 2
         results = pool.map(model_of(log), inputs, seed=3, concurrency=2, **QUIET)
-        found = [told(next(results)) for _ in range(5)]
+        found = [facts(next(results)) for _ in range(5)]
         started = len(set(log.read()))
         cluster.remove_node(nodes.pop(), allow_graceful=False)
-        found += map(told, results)
+        found += map(facts, results)
         assert started < 44
         assert found == wanted
         nodes.append(cluster.add_node(num_cpus=1, resources={"room": 1}))
@@ -337,10 +339,12 @@ def test_worker_that_dies_once_is_replaced_and_its_inputs_done_again(pool, log, 
         await ctx.call(asyncio.sleep, 0.01)
         return i, await ctx.generate(lm("a"), max_tokens=2)
 
-    wanted = list(map(told, run_many(here(model), range(7), seed=2, n_particles=1, progress=False)))
+    wanted = list(
+        map(facts, run_many(here(model), range(7), seed=2, n_particles=1, progress=False))
+    )
     found = list(pool.map(model, range(20), seed=2, n_particles=1, progress=False))
     assert [posterior.values[0][0] for posterior in found] == list(range(20))
-    assert list(map(told, found[:7])) == wanted
+    assert list(map(facts, found[:7])) == wanted
     assert once.exists()
     assert log.read().count("7") == 2
 
@@ -393,13 +397,13 @@ def test_error_of_load_comes_out_plainly(cluster, log):
 
 
 def test_load_that_kills_its_worker_is_not_tried_for_ever(cluster, log):
-    def deadly():
+    def dies():
         log.write("loaded")
         os._exit(1)
 
     with (
         pytest.raises(WorkerError, match=r"died 3 times before load\(\) had returned: perhaps"),
-        RayPool(deadly, workers=1),
+        RayPool(dies, workers=1),
     ):
         pass
     assert len(log.read()) == 3
@@ -415,11 +419,11 @@ def test_load_that_fails_later_leaves_an_error_of_the_pool(cluster, tmp_path):
         once.touch()
         return load()
 
-    async def deadly(ctx, lm, i):
+    async def dies(ctx, lm, i):
         os._exit(1)
 
     with RayPool(first_time, workers=1) as pool:
-        results = pool.map(deadly, range(5), on_error="return", **QUIET)
+        results = pool.map(dies, range(5), on_error="return", **QUIET)
         with pytest.raises(LookupError, match="the weights have gone"):
             list(results)
         with pytest.raises(LookupError, match="the weights have gone"):
@@ -450,7 +454,7 @@ def test_failure_names_its_input_and_the_pool_goes_on(pool):
     assert "in input 1: 1" in caught.value.__notes__[-1]
     with pytest.raises(RuntimeError, match="no 1"):
         pool.infer(picky, 1, runs=3, **QUIET)
-    assert told(pool.infer(text_after, "a", runs=1, seed=5, **QUIET)) == told(
+    assert facts(pool.infer(text_after, "a", runs=1, seed=5, **QUIET)) == facts(
         run(here(), "a", seed=5, **QUIET)
     )
 
@@ -681,18 +685,18 @@ def test_folder_is_that_of_infer_many_and_nothing_is_done_again(pool, log, tmp_p
 
     job = {"save": tmp_path / "job", "n_particles": 1, "progress": False}
     results = pool.map(model, PROMPTS, seed=3, concurrency=1, **job)
-    first = [told(next(results)) for _ in range(4)]
+    first = [facts(next(results)) for _ in range(4)]
     results.close()
     done = len(list((tmp_path / "job").glob("*-*.gz")))
     begun = len(log.read())
     assert 4 <= done < len(PROMPTS)
-    found = list(map(told, pool.map(model, PROMPTS, **job)))
+    found = list(map(facts, pool.map(model, PROMPTS, **job)))
     assert found[:4] == first
     assert len(log.read()) - begun == len(PROMPTS) - done
     # Here it is read from there, and there it is what is inferred here.
-    assert list(map(told, run_many(here(model), PROMPTS, **job))) == found
+    assert list(map(facts, run_many(here(model), PROMPTS, **job))) == found
     plain = run_many(here(model), PROMPTS, seed=3, n_particles=1, progress=False)
-    assert list(map(told, plain)) == found
+    assert list(map(facts, plain)) == found
     with pytest.raises(ModelError, match="the seed there is 3"):
         pool.map(model, PROMPTS, seed=4, **job)
 
@@ -765,9 +769,9 @@ def test_small_language_model_gives_what_it_gives_in_this_process(cluster):
 
         options: dict[str, Any] = {"concurrency": 1, "seed": 1, "n_particles": 4, "progress": False}
         prompts = ["The cat", "A house", "My", "One day the", "We"]
-        wanted = list(map(told, run_many(alone, prompts, **options)))
+        wanted = list(map(facts, run_many(alone, prompts, **options)))
         with RayPool(lambda: LM.embedded("smollm2-135m"), workers=2) as pool:
-            assert list(map(told, pool.map(model, prompts, **options))) == wanted
+            assert list(map(facts, pool.map(model, prompts, **options))) == wanted
     finally:
         torch.set_num_threads(before)
 
