@@ -146,9 +146,10 @@ class Trial:
         """How many tokens the longest context of the trial has."""
         weights = sum(parameter.numel() for parameter in self._model.parameters())
         length = max(_QUICK, min(int(_CHEAP / weights), _LONG))
-        sliding = getattr(self._config, "sliding_window", None)
-        if isinstance(sliding, int) and 2 * sliding + _BEYOND <= _CHEAP / weights:
-            length = max(length, 2 * sliding + _BEYOND)
+        for name in ("sliding_window", "attention_chunk_size"):
+            seen = getattr(self._config, name, None)
+            if isinstance(seen, int) and 2 * seen + _BEYOND <= _CHEAP / weights:
+                length = max(length, 2 * seen + _BEYOND)
         for seen in named_lengths(self._config):
             if seen + _BEYOND > max(length, _DEAR / weights):
                 self.window = self.window.up_to([seen])

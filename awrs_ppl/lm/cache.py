@@ -18,18 +18,35 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import (
+    DummyLayer,
+    DynamicIndexedLayer,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
 
 from awrs_ppl.errors import AwrsError
+from awrs_ppl.lm.reach import Reach
 
 __all__ = ["Layer", "Node", "Store", "cache_argument", "layers_of"]
 
 
-class Layer(NamedTuple):
-    """One attention layer. Shapes are (heads, dim) of its keys and its values."""
+# How long windows and chunks are, by the names of configurations.
+_LENGTHS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 
-    shapes: tuple[tuple[int, int], tuple[int, int]]
-    window: int | None  # how many positions back it sees, itself included; None: all
+_KEPT = (DynamicLayer, DynamicSlidingWindowLayer, DynamicIndexedLayer)
+
+
+class Layer(NamedTuple):
+    """One attention layer.
+
+    `shapes` are (heads, dim) of what it keeps of each token: its keys, its values, and where it
+    has an indexer, that chooses what to attend to, the keys of that. None are of a layer that
+    attends to the keys of an earlier one: the model hands them on within a pass.
+    """
+
+    shapes: tuple[tuple[int, int], ...]
+    reach: Reach
 
 
 def cache_argument(model: Any) -> str:
@@ -41,7 +58,6 @@ def cache_argument(model: Any) -> str:
 def layers_of(model: Any) -> list[Layer]:
     """The attention layers of a model. Raises `ValueError` where one cannot be cached by token."""
     config = model.config.get_text_config(decoder=True)
-    window = getattr(config, "sliding_window", None)
     if config._attn_implementation not in ("eager", "sdpa"):
         raise ValueError(f"{config._attn_implementation!r} attention does not take our masks")
     cache: Any = DynamicCache(config=model.config)
@@ -53,16 +69,28 @@ def layers_of(model: Any) -> list[Layer]:
             **{cache_argument(model): cache},
         )
     kinds = getattr(config, "layer_types", None)
-    kinds = kinds or ["sliding_attention" if window else "full_attention"] * len(cache.layers)
-    if len(kinds) != len(cache.layers) or {*kinds} - {"full_attention", "sliding_attention"}:
+    if not kinds:
+        named = [kind for kind, name in _LENGTHS.items() if getattr(config, name, None)]
+        kinds = [*named, "full_attention"][:1] * len(cache.layers)
+    known = {"full_attention", "indexed_attention", *_LENGTHS}
+    if len(kinds) != len(cache.layers) or {*kinds} - known:
         raise ValueError(f"layers of other kinds: {sorted({*kinds})}")
-    layers = []
-    for kind, layer in zip(kinds, cache.layers, strict=True):
-        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) or layer.keys is None:
-            raise ValueError(f"a layer without keys of its own: {layer}")
-        keys, values = ((t.shape[1], t.shape[3]) for t in (layer.keys, layer.values))
-        layers.append(Layer((keys, values), window if kind == "sliding_attention" else None))
-    return layers
+    return [_layer(config, kind, kept) for kind, kept in zip(kinds, cache.layers, strict=True)]
+
+
+def _layer(config: Any, kind: str, kept: Any) -> Layer:
+    """A layer by its kind and by what `transformers` keeps for it."""
+    length = getattr(config, _LENGTHS[kind], None) if kind in _LENGTHS else 0
+    # A window of none is how some configurations say that a layer sees everything.
+    reach = Reach(kind, length) if length is not None else Reach()
+    if type(kept) is DummyLayer:
+        return Layer((), reach)
+    tensors = [kept.keys, kept.values]
+    if type(kept) is DynamicIndexedLayer and kept.indexer_keys is not None:
+        tensors.append(kept.indexer_keys[:, None])
+    if type(kept) not in _KEPT or any(tensor is None for tensor in tensors):
+        raise ValueError(f"a layer that keeps something else: {type(kept).__name__}")
+    return Layer(tuple((tensor.shape[1], tensor.shape[3]) for tensor in tensors), reach)
 
 
 class Node:

@@ -17,10 +17,10 @@ __all__ = ["ContextWindow", "named_lengths", "position_rows"]
 
 _LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")
 # What a model sees may change at these lengths. Left out are those that only say how a recurrence
-# is computed (chunk sizes), and `sliding_window`: it stands in the kinds of layers.
+# is computed (chunk sizes), and the windows and chunks that stand in the kinds of layers (`Reach`).
 _LENGTHS = re.compile(
     r"window_size|attention_window_size|sliding_window_size|local_attention\w*"
-    r"|attention_chunk_size|keep_window_size|index_topk\w*|index_block_size"
+    r"|keep_window_size|index_topk\w*|index_block_size"
 )
 
 

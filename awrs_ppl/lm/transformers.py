@@ -31,8 +31,8 @@ class TransformersEngine(AsyncLM):
     `vocab_size` is the length of a row of logits as the model gives it. A model may pad its
     vocabulary: then rows are longer than the tokenizer has tokens.
 
-    `memory` bounds the keys and values that are kept, in bytes. A model with layers other than full
-    and sliding-window attention is run without a cache, every context in full: see `is_cached`.
+    `memory` bounds the keys and values that are kept, in bytes. A model whose layers attend
+    otherwise than `Reach` says is run without a cache, every context in full: see `is_cached`.
     In the `folder` of a model that nobody changes are kept the bytes of its tokens and what its
     trial came to. Whatever mode a model is in, it is evaluated without dropout; after a change of
     its weights call `clear_cache`. A forked process may continue with the engine, from an empty

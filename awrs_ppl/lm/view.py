@@ -50,7 +50,7 @@ class View(Cache):
         super().__init__(layers=[])
         self.store = store
         # Models with several kinds of layers take a mask for each.
-        self.windows = sorted({layer.window for layer in store.layers}, key=bool)
+        self.reaches = sorted({layer.reach for layer in store.layers if layer.shapes})
         self.columns = max(len(job.fed) for job in jobs)
         rows = store.place(bases, self.columns)
         order: Sequence[int] = range(len(jobs)) if rows is None else rows
@@ -72,9 +72,9 @@ class View(Cache):
                 ]
             )
         self.target = self._tensor([slot for slots in self.slots for slot in slots])
-        # The first column that sliding layers see.
-        window = self.windows[-1]
-        self.offset = max(0, min(b.depth for b in bases) - window + 1) if window else 0
+        # The first column that any of the new tokens sees.
+        depth = min(base.depth for base in bases)
+        self.first = {reach: reach.first(depth) for reach in self.reaches}
         if rows is not None:
             self.cells = self._tensor(
                 [
@@ -105,13 +105,10 @@ class View(Cache):
         where = where[:, None, :, None]
         lowest = torch.finfo(self.store.dtype).min
         masks = {}
-        for window in self.windows:
-            allowed = columns <= where
-            if window is not None:
-                allowed = (allowed & (columns > where - window))[..., self.offset :]
-            mask = torch.zeros(allowed.shape, dtype=self.store.dtype, device=where.device)
-            kind = "sliding_attention" if window else "full_attention"
-            masks[kind] = mask.masked_fill_(~allowed, lowest)
+        for reach in self.reaches:
+            seen = reach.seen(columns[self.first[reach] :], where)
+            mask = torch.zeros(seen.shape, dtype=self.store.dtype, device=where.device)
+            masks[reach.kind] = mask.masked_fill_(~seen, lowest)
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def update(
@@ -125,13 +122,19 @@ class View(Cache):
         """Add the new tokens of a layer; all keys and values of the rows."""
         return self._extend(layer_idx, 0, key_states), self._extend(layer_idx, 1, value_states)
 
+    def update_indexer(
+        self, indexer_key_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """The same for the keys of a layer's indexer, `[rows, columns, dim]`."""
+        return self._extend(layer_idx, 2, indexer_key_states[:, None])[:, 0]
+
     def _extend(self, layer: int, which: int, states: torch.Tensor) -> torch.Tensor:
         fresh = states.transpose(1, 2).flatten(0, 1)
         if self.fed is not None:
             fresh = fresh[self.fed]
         slots = self.store.slots[layer][which]
         slots.index_copy_(0, self.target, fresh)
-        first = self.offset if self.store.layers[layer].window else 0
+        first = self.first[self.store.layers[layer].reach]
         if self.cells is None:
             assert self.paths is not None
             return slots[self.paths[:, first:]].transpose(1, 2)
@@ -142,3 +145,11 @@ class View(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """How many columns come before the new ones."""
         return self.columns - self.width
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        """The column of the first new token."""
+        return self.columns - self.width
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """How many columns a mask has, and the first of them."""
+        return self.columns, 0

@@ -23,9 +23,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
-    BloomConfig,
     Gemma3TextConfig,
     GPT2Config,
+    GPTNeoConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -37,6 +37,7 @@ from transformers.utils import logging
 from awrs_ppl.errors import AwrsError
 from awrs_ppl.lm.cache import Store, cache_argument
 from awrs_ppl.lm.embedded import embedded_path
+from awrs_ppl.lm.reach import Reach
 from awrs_ppl.lm.transformers import TransformersEngine
 from awrs_ppl.lm.view import View
 
@@ -257,13 +258,10 @@ def test_logits_in_random_trees_are_those_of_a_plain_pass(small: TransformersEng
 
 
 def wrong_window(patch: pytest.MonkeyPatch) -> None:
-    right = View.masks
-
-    def masks(view: View, where: torch.Tensor) -> Any:
-        view.windows = [window and window + 1 for window in view.windows]
-        return right(view, where)
-
-    patch.setattr(View, "masks", masks)
+    right = Reach.seen
+    patch.setattr(
+        Reach, "seen", lambda reach, *where: right(reach._replace(length=reach.length + 1), *where)
+    )
 
 
 def wrong_rows(patch: pytest.MonkeyPatch) -> None:
@@ -621,9 +619,10 @@ async def test_cache_argument_of_either_name_is_used(
 async def test_model_that_cannot_be_cached_runs_in_full(
     byte_tokenizer: Any, caplog: pytest.LogCaptureFixture
 ):
-    config = BloomConfig(vocab_size=TOKENS, hidden_size=32, n_layer=2, n_head=4)
+    layers: Any = {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": 3}
+    config = GPTNeoConfig(vocab_size=TOKENS, hidden_size=32, num_heads=4, **layers)
     engine = TransformersEngine(small_model(config), byte_tokenizer)
-    assert "BloomForCausalLM cannot be cached" in caplog.text
+    assert "GPTNeoForCausalLM cannot be cached" in caplog.text
     assert is_close(await worst_in(engine, [[(1, 2, 3), (1, 2)], [(1, 2, 3, 4), (5,), (1, 2)]]))
     (found,) = await engine.sequence_logprobs([((1, 2), (3, 4))])
     want = plain_logits(engine, (1, 2, 3, 4)).log_softmax(-1)
