@@ -16,6 +16,7 @@ from awrs_ppl.lm.acceptance import Trial
 from awrs_ppl.lm.cache import Store, cache_argument, layers_of
 from awrs_ppl.lm.forward import Forward
 from awrs_ppl.lm.jobs import Job
+from awrs_ppl.lm.own_positions import OwnPositions
 from awrs_ppl.lm.slots import Slots
 from awrs_ppl.lm.stats import Stats
 from awrs_ppl.lm.trial_result import TrialResult
@@ -45,6 +46,7 @@ class Runner:
         self.device: torch.device = model.device
         self._forward = Forward(model)
         self._cache_argument = cache_argument(model)
+        self._own_positions = OwnPositions(model)
         self.pass_cost = _PASS_COST * (16 if self.device.type == "cuda" else 1)
         self.stats = Stats()
         self._warned = False
@@ -234,14 +236,16 @@ class Runner:
         with View.over(self.store, jobs) as view:
             rows = zip(view.pads, view.new, strict=True)
             where = view.positions()
-            logits = self._forward(
-                input_ids=torch.tensor([[0] * p + [*n] for p, n in rows], device=self.device),
-                position_ids=where,
-                attention_mask=view.masks(where),
-                logits_to_keep=max(job.keep for job in jobs),
-                use_cache=True,
-                **{self._cache_argument: view},
-            )
+            before = view.get_seq_length()
+            with self._own_positions.told(where, view.masks(where), before) as mask:
+                logits = self._forward(
+                    input_ids=torch.tensor([[0] * p + [*n] for p, n in rows], device=self.device),
+                    position_ids=where,
+                    attention_mask=mask,
+                    logits_to_keep=max(job.keep for job in jobs),
+                    use_cache=True,
+                    **{self._cache_argument: view},
+                )
         self._count(sum(map(len, view.new)))
         for job, row in zip(view.jobs, logits, strict=True):
             answers[job] = job.answer(row)

@@ -4,6 +4,7 @@ gives, one context, without mask, positions and cache."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import logging
 import random
@@ -18,7 +19,10 @@ from transformers import CONFIG_MAPPING, LlamaConfig, LlamaForCausalLM, PreTrain
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from awrs_ppl.lm import acceptance
+from awrs_ppl.lm.own_positions import OwnPositions
+from awrs_ppl.lm.reach import Reach
 from awrs_ppl.lm.transformers import TransformersEngine
+from awrs_ppl.lm.view import View
 
 Context = tuple[int, ...]
 
@@ -65,6 +69,37 @@ LONGROPE = {
 }
 SLIDING, FULL = "sliding_attention", "full_attention"
 MIXED = {"sliding_window": WINDOW, "layer_types": [SLIDING, FULL, SLIDING]}
+# The last two layers attend to the keys of the two before them, each to those of its kind.
+SHARED = {
+    **SIZES,
+    "sliding_window": WINDOW,
+    "num_hidden_layers": 6,
+    "num_kv_shared_layers": 2,
+    "layer_types": [SLIDING, FULL] * 3,
+    "vocab_size_per_layer_input": TOKENS,
+    "hidden_size_per_layer_input": 8,
+}
+LATENT = {
+    **SIZES,
+    "head_dim": 4,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 8,
+    "q_lora_rank": 12,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 6,
+    "index_head_dim": 8,
+    "index_n_heads": 2,
+    "index_topk": 64,
+    "n_routed_experts": 4,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", SIZES),
     "llama yarn": (
@@ -90,6 +125,24 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("mistral", {**SIZES, "sliding_window": WINDOW}),
     "qwen2": ("qwen2", {**SIZES, "use_sliding_window": True, **MIXED}),
     "gemma3": ("gemma3_text", {**SIZES, "query_pre_attn_scalar": 8, **MIXED}),
+    "gemma3n": (
+        "gemma3n_text",
+        {**SHARED, "laurel_rank": 4, "activation_sparsity_pattern": [0.0] * 6},
+    ),
+    "gemma4": (
+        "gemma4_text",
+        # Layers that see everything have other heads, whose keys are also their values.
+        {
+            **SHARED,
+            "global_head_dim": 16,
+            "num_global_key_value_heads": 1,
+            "attention_k_eq_v": True,
+        },
+    ),
+    "deepseek_v32": ("deepseek_v32", LATENT),
+    # With few heads many scores of its indexer are equal, zero: then it is limited to its top k.
+    "deepseek_v32 sparse": ("deepseek_v32", {**LATENT, "index_topk": 4, "index_n_heads": 8}),
+    "deepseek_v32 with ties": ("deepseek_v32", {**LATENT, "index_topk": 4}),
     "cohere2": ("cohere2", {**SIZES, "logit_scale": 1.0, **MIXED}),
     "phi3 longrope": (
         "phi3",
@@ -257,7 +310,15 @@ def test_architectures_in_random_calls_give_what_the_model_alone_gives(
         "gpt_neo",
         "llama dynamic",
         "phi3 longrope",
+        "gemma3n",
+        "gemma4",
         "llama4",
+        "bloom",
+        "falcon alibi",
+        "mpt",
+        "deepseek_v32",
+        "deepseek_v32 sparse",
+        "deepseek_v32 with ties",
         "rwkv",
         "recurrent_gemma",
         "moshi",
@@ -282,6 +343,13 @@ def test_architectures_with_own_masks_or_positions_give_what_the_model_alone_giv
         ("llama dynamic", True),
         ("gemma3", True),
         ("gpt2", True),
+        ("gemma3n", True),
+        ("gemma4", True),
+        ("llama4", True),
+        ("bloom", True),
+        ("falcon alibi", True),
+        ("mpt", True),
+        ("deepseek_v32", True),
         ("gpt_neo", False),
         ("rwkv", False),
         ("bart", False),
@@ -291,6 +359,112 @@ def test_is_cached_by_architecture_says_whether_keys_are_kept(
     label: str, cached: bool, byte_tokenizer: Any
 ) -> None:
     assert TransformersEngine(model_of(label), byte_tokenizer).is_cached is cached
+
+
+def test_layers_that_share_keys_take_no_memory(byte_tokenizer: Any) -> None:
+    engine = TransformersEngine(model_of("gemma4"), byte_tokenizer)
+    layers = engine._runner.store.layers
+    assert [bool(layer.shapes) for layer in layers] == [True] * 4 + [False] * 2
+    asyncio.run(engine.next_logits([(1, 5, 6)]))
+    per_token = 4 * 2 * (2 * (2 * 8) + 2 * 16)  # two layers of each kind, keys and values
+    store = engine._runner.store
+    assert store.nbytes == per_token * (store.size + store.rows * store.columns)
+
+
+def chunks_begin_one_late(patch: pytest.MonkeyPatch) -> None:
+    right = Reach.seen
+    patch.setattr(Reach, "seen", lambda reach, columns, at: right(reach, columns - 1, at - 1))
+
+
+def window_is_one_longer(patch: pytest.MonkeyPatch) -> None:
+    right = Reach.seen
+    patch.setattr(
+        Reach, "seen", lambda reach, *at: right(reach._replace(length=reach.length + 1), *at)
+    )
+
+
+def keys_of_another_owner_are_shared(patch: pytest.MonkeyPatch) -> None:
+    """A layer hands on what the owner before it keeps."""
+    right = View._extend
+
+    def extend(view: View, layer: int, which: int, states: torch.Tensor) -> torch.Tensor:
+        own = right(view, layer, which, states)
+        if layer not in (2, 3) or view.cells is None:
+            return own
+        cells = view.store.cells[layer - 2][which][: len(view.jobs)]
+        return cells[:, view.columns - own.shape[2] : view.columns].transpose(1, 2)
+
+    patch.setattr(View, "_extend", extend)
+
+
+def positions_are_columns(patch: pytest.MonkeyPatch) -> None:
+    """As if rows were padded on the left up to their first token."""
+    right = OwnPositions.told
+
+    def told(own: OwnPositions, where: torch.Tensor, mask: Any, before: int) -> Any:
+        columns = torch.arange(where.shape[1]) + before
+        return right(own, columns.expand(where.shape), mask, before)
+
+    patch.setattr(OwnPositions, "told", told)
+
+
+def bias_counts_from_the_padded_start(patch: pytest.MonkeyPatch) -> None:
+    right = OwnPositions.told
+
+    @contextlib.contextmanager
+    def told(own: OwnPositions, where: torch.Tensor, mask: Any, before: int) -> Iterator[Any]:
+        with right(own, where, mask, before) as tokens:
+            tokens = tokens.clone()
+            for row, last in enumerate(where[:, -1].tolist()):
+                tokens[row, : tokens.shape[1] - 1 - last] = 0
+            yield tokens
+
+    patch.setattr(OwnPositions, "told", told)
+
+
+def indexer_has_keys_of_other_rows(patch: pytest.MonkeyPatch) -> None:
+    right = View.update_indexer
+    patch.setattr(View, "update_indexer", lambda *arguments: right(*arguments).roll(1, 0))
+
+
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [
+        ("gemma4", window_is_one_longer),
+        ("gemma4", keys_of_another_owner_are_shared),
+        ("gemma3n", keys_of_another_owner_are_shared),
+        ("llama4", chunks_begin_one_late),
+        ("llama4", positions_are_columns),
+        ("bloom", bias_counts_from_the_padded_start),
+        ("falcon alibi", bias_counts_from_the_padded_start),
+        ("deepseek_v32 sparse", indexer_has_keys_of_other_rows),
+    ],
+)
+def test_planted_fault_is_found_by_contexts_and_at_load(
+    label: str, fault: Any, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TransformersEngine(model_of(label), byte_tokenizer)
+    alone = Alone(engine.model)
+    assert engine.is_cached
+    fault(monkeypatch)
+    with pytest.raises(AssertionError, match="total variation"):
+        check(engine, alone, random.Random(0), calls=20)
+    assert not TransformersEngine(model_of(label), byte_tokenizer).is_cached
+
+
+@pytest.mark.parametrize("label", ["llama4", "bloom"])
+def test_engines_of_one_model_and_of_its_copy_tell_it_positions_once(
+    label: str, byte_tokenizer: Any
+) -> None:
+    model = model_of(label)
+    alone = Alone(model)
+    for one in (model, model, copy.deepcopy(model)):
+        engine = TransformersEngine(one, byte_tokenizer)
+        assert engine.is_cached
+        check(engine, alone, random.Random(3), calls=3)
+    context = (1, *range(3, 30))
+    found = model(input_ids=torch.tensor([context])).logits[0, -1].double().log_softmax(-1)
+    assert (found.exp() - alone.log_probs(context).exp()).abs().sum() < 1e-5
 
 
 async def test_cache_below_the_switch_feeds_only_new_tokens(byte_tokenizer: Any) -> None:
