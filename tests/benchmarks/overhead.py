@@ -95,29 +95,33 @@ def traced(
 def floor(model: Any, steps: list[list[Any]]) -> float:
     """Seconds for the bare forward passes of a trace."""
     started = time.perf_counter()
-    cache = DynamicCache(config=model.config)
+    cache, device = DynamicCache(config=model.config), model.device
     rows: dict[Any, int] = {}
     for contexts in steps:
         if not rows:
             (prompt,) = contexts
-            model(torch.tensor([prompt]), logits_to_keep=1, **{cache_argument(model): cache})
+            fed = torch.tensor([prompt], device=device)
         else:
             parents = [rows[context[:-1]] for context in contexts]
             if parents != list(range(len(rows))):
-                cache.batch_select_indices(torch.tensor(parents))
-            last = torch.tensor([[context[-1]] for context in contexts])
-            model(last, logits_to_keep=1, **{cache_argument(model): cache})
+                cache.batch_select_indices(torch.tensor(parents, device=device))
+            fed = torch.tensor([[context[-1]] for context in contexts], device=device)
+        model(fed, logits_to_keep=1, **{cache_argument(model): cache})
         rows = {context: i for i, context in enumerate(contexts)}
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter() - started
 
 
-def measure(lm: LM, name: str, repetitions: int, tokens: int) -> dict[str, Any]:
+def measure(
+    lm: LM, name: str, repetitions: int, tokens: int, particles: int = PARTICLES
+) -> dict[str, Any]:
     """The ratio of inference to floor, with the seconds of its parts."""
     engine: Any = lm.engine
     constraint = CONSTRAINTS[name]()
     ratios, floors, parts = [], [], []
     for seed in range(repetitions + 1):
-        posterior, whole, steps = traced(lm, constraint, PARTICLES, tokens, seed)
+        posterior, whole, steps = traced(lm, constraint, particles, tokens, seed)
         bare = floor(engine.model, steps)
         if seed:  # the first repetition warms up
             ratios.append(whole / bare)
