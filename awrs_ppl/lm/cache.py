@@ -12,57 +12,20 @@ are copied from the store; a batch too big for the workspace is gathered layer b
 from __future__ import annotations
 
 import heapq
-import inspect
 import math
-from typing import Any, NamedTuple
+from typing import Self
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from awrs_ppl.errors import AwrsError
+from awrs_ppl.lm.jobs import Job
+from awrs_ppl.lm.layers import Layer, Layout
+from awrs_ppl.lm.snapshots import Snapshots
 
-__all__ = ["Layer", "Node", "Store", "cache_argument", "layers_of"]
+__all__ = ["Node", "Store"]
 
-
-class Layer(NamedTuple):
-    """One attention layer. Shapes are (heads, dim) of its keys and its values."""
-
-    shapes: tuple[tuple[int, int], tuple[int, int]]
-    window: int | None  # how many positions back it sees, itself included; None: all
-
-
-def cache_argument(model: Any) -> str:
-    """The name under which a model takes its cache; transformers 5.24 began to change it."""
-    takes = inspect.signature(model.forward).parameters
-    return "cache" if "cache" in takes and "past_key_values" not in takes else "past_key_values"
-
-
-def layers_of(model: Any) -> list[Layer]:
-    """The attention layers of a model. Raises `ValueError` where one cannot be cached by token."""
-    config = model.config.get_text_config(decoder=True)
-    window = getattr(config, "sliding_window", None)
-    if config._attn_implementation not in ("eager", "sdpa"):
-        raise ValueError(f"{config._attn_implementation!r} attention does not take our masks")
-    cache: Any = DynamicCache(config=model.config)
-    with torch.inference_mode():
-        model(
-            input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device),
-            use_cache=True,
-            logits_to_keep=1,
-            **{cache_argument(model): cache},
-        )
-    kinds = getattr(config, "layer_types", None)
-    kinds = kinds or ["sliding_attention" if window else "full_attention"] * len(cache.layers)
-    if len(kinds) != len(cache.layers) or {*kinds} - {"full_attention", "sliding_attention"}:
-        raise ValueError(f"layers of other kinds: {sorted({*kinds})}")
-    layers = []
-    for kind, layer in zip(kinds, cache.layers, strict=True):
-        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) or layer.keys is None:
-            raise ValueError(f"a layer without keys of its own: {layer}")
-        keys, values = ((t.shape[1], t.shape[3]) for t in (layer.keys, layer.values))
-        layers.append(Layer((keys, values), window if kind == "sliding_attention" else None))
-    return layers
+_NODE = 512  # bytes that a token takes in the tree: what counts where it has no keys
+_ROW = 512  # how many tokens a row is taken to have where memory is divided
 
 
 class Node:
@@ -88,16 +51,27 @@ class Node:
 class Store:
     """Keys and values by context, within `memory` bytes; without layers it keeps nothing.
 
-    Two thirds of the memory go to the store, one to the workspace.
+    Two thirds of the memory go to the store, one to the workspace. Of a layout with states a part
+    goes to their snapshots: what two of them take, beside the keys of a row of `_ROW` tokens.
     """
 
     def __init__(
-        self, layers: list[Layer], dtype: torch.dtype, device: torch.device, memory: int
+        self, layout: Layout, dtype: torch.dtype, device: torch.device, memory: int
     ) -> None:
-        self.layers, self.dtype, self.device, self.memory = layers, dtype, device, memory
-        size = sum(heads * dim for layer in layers for heads, dim in layer.shapes) * dtype.itemsize
-        self.limit: float = memory * 2 // (3 * size) if layers else math.inf  # slots
-        self.room = memory // (3 * size) if layers else 0  # cells of the workspace
+        self.layout, self.dtype, self.device, self.memory = layout, dtype, device, memory
+        self.layers: list[Layer] = layout.layers
+        self.number = {layer.at: number for number, layer in enumerate(self.layers)}
+        size = dtype.itemsize * sum(
+            heads * dim for layer in self.layers for heads, dim in layer.shapes
+        )
+        self.snapshots = None
+        if layout.states:
+            size += _NODE
+            part = 2 * layout.state_size / (2 * layout.state_size + _ROW * size)
+            self.snapshots = Snapshots(int(memory * part), layout.state_size)
+            memory -= self.snapshots.memory
+        self.limit: float = memory * 2 // (3 * size) if size else math.inf  # slots
+        self.room = memory // (3 * size) if self.layers else 0  # cells of the workspace
         if self.limit < 8:
             raise AwrsError(
                 f"memory={memory} bytes hold the keys and values of {self.limit} tokens only; "
@@ -105,18 +79,29 @@ class Store:
             )
         self.clear()
 
-    def with_room_for(self, tokens: int) -> Store:
-        """An empty store of the same layers with room for so many tokens at least."""
-        memory = max(self.memory, int(tokens / self.limit * self.memory) + 1)
-        return Store(self.layers, self.dtype, self.device, memory)
+    def within(self, memory: int) -> Self:
+        """An empty store of the same layout with other memory."""
+        return type(self)(self.layout, self.dtype, self.device, memory)
+
+    def with_room_for(self, tokens: int) -> Self:
+        """An empty store of the same layout with room for so many tokens at least."""
+        return self.within(max(self.memory, int(tokens / self.limit * self.memory) + 1))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept."""
+        return bool(self.layers) or self.snapshots is not None
 
     @property
     def nbytes(self) -> int:
-        """The bytes that keys and values take, the workspace included."""
+        """The bytes that keys, values and states take, the workspace included."""
         tensors = [tensor for layer in (*self.slots, *self.cells) for tensor in layer]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        held = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return held + (self.snapshots.nbytes if self.snapshots is not None else 0)
 
     def clear(self) -> None:
+        if self.snapshots is not None:
+            self.snapshots.clear()
         self.root = Node(None, -1, -1)
         self.clock = 0
         self.recent: dict[tuple[int, ...], Node] = {}  # the ends of recent rows
@@ -134,16 +119,25 @@ class Store:
         ]
 
     def find(self, context: tuple[int, ...]) -> Node:
-        """The end of the longest prefix of the context that is cached."""
+        """The end of the longest prefix of the context that is cached, with states if any are."""
         node = self.recent.get(context)
-        if node is not None and node.slot >= 0:
-            return node
-        node = self.root
-        for token in context:
-            child = node.children.get(token)
-            if child is None:
-                break
-            node = child
+        if node is None or node.slot < 0:
+            node = self.root
+            for token in context:
+                child = node.children.get(token)
+                if child is None:
+                    break
+                node = child
+        if self.snapshots is not None:
+            while node.parent is not None and node not in self.snapshots:
+                node = node.parent
+        return node
+
+    def base(self, job: Job) -> Node:
+        """Where the pass for a job begins."""
+        node = self.find(job.past)
+        if self.layout.steps and len(job.fed) - node.depth > 1:
+            return self.root
         return node
 
     def learn(self, context: tuple[int, ...], node: Node, slots: list[int]) -> Node:
@@ -201,6 +195,8 @@ class Store:
             del parent.children[node.token]
             self.free.append(node.slot)
             node.slot = -1
+            if self.snapshots is not None:
+                self.snapshots.drop(node)
             parent.used = max(parent.used, used)
             if not parent.children and parent is not self.root:
                 number += 1

@@ -1,7 +1,8 @@
 """What one forward pass sees of the cache.
 
 *Positions.* Rows that feed fewer new tokens than others are padded on the left, so that the last
-column holds the last token of each. Masks compare true positions, per kind of layer.
+column holds the last token of each. Masks compare true positions, per kind of layer. Where there
+are states, all rows of a pass feed equally many, so that there is no padding.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from itertools import islice
 from typing import Any, Self
 
 import torch
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 
+from awrs_ppl.errors import AwrsError
 from awrs_ppl.lm.cache import Node, Store
 from awrs_ppl.lm.jobs import Job
+from awrs_ppl.lm.snapshots import row_of
 
 __all__ = ["View"]
 
@@ -29,13 +32,13 @@ class View(Cache):
 
     @classmethod
     @contextlib.contextmanager
-    def over(cls, store: Store, jobs: list[Job]) -> Iterator[Self]:
+    def over(cls, store: Store, jobs: list[Job], config: Any) -> Iterator[Self]:
         """A view for one pass over jobs. What the pass computed is kept only if it succeeds."""
-        bases = [store.find(job.past) for job in jobs]
+        bases = [store.base(job) for job in jobs]
         new = sum(len(job.fed) - base.depth for job, base in zip(jobs, bases, strict=True))
         slots = store.claim(bases, new)
         try:
-            view = cls(store, jobs, bases, slots)
+            view = cls(store, jobs, bases, slots, config)
             yield view
         except BaseException:
             store.free += slots
@@ -45,14 +48,23 @@ class View(Cache):
         ends = [store.learn(job.fed, base, own) for job, base, own in rows]
         if view.cells is not None:
             store.ends[: len(ends)] = ends
+        if store.snapshots is not None:
+            states = view.states
+            for row, (end, base) in enumerate(zip(ends, view.bases, strict=True)):
+                state = [row_of(layer, row, len(ends)) for layer in states]
+                store.snapshots.keep(end, base, view.width, state)
 
-    def __init__(self, store: Store, jobs: list[Job], bases: list[Node], free: list[int]) -> None:
-        super().__init__(layers=[])
+    def __init__(
+        self, store: Store, jobs: list[Job], bases: list[Node], free: list[int], config: Any
+    ) -> None:
+        # Models look at the layers where they make masks, and states are theirs to change.
+        whole = not store.layout.own and (store.layout.even or store.snapshots is not None)
+        super().__init__(layers=DynamicCache(config=config).layers if whole else [])
         self.store = store
         # Models with several kinds of layers take a mask for each.
         self.windows = sorted({layer.window for layer in store.layers}, key=bool)
         self.columns = max(len(job.fed) for job in jobs)
-        rows = store.place(bases, self.columns)
+        rows = store.place(bases, self.columns) if store.layers else None
         order: Sequence[int] = range(len(jobs)) if rows is None else rows
         self.jobs = [jobs[i] for i in order]
         self.bases = [bases[i] for i in order]
@@ -61,6 +73,8 @@ class View(Cache):
         self.pads = [self.width - len(new) for new in self.new]
         spare = iter(free)
         self.slots = [list(islice(spare, len(new))) for new in self.new]
+        if store.snapshots is not None and any(self.pads):
+            raise AwrsError(f"rows of {sorted({*map(len, self.new)})} new tokens in one pass")
         # Where the new tokens stand in the padded batch, in the store, in the workspace.
         self.fed = self.cells = self.paths = None
         if any(self.pads):
@@ -73,7 +87,7 @@ class View(Cache):
             )
         self.target = self._tensor([slot for slots in self.slots for slot in slots])
         # The first column that sliding layers see.
-        window = self.windows[-1]
+        window = self.windows[-1] if self.windows else None
         self.offset = max(0, min(b.depth for b in bases) - window + 1) if window else 0
         if rows is not None:
             self.cells = self._tensor(
@@ -83,9 +97,16 @@ class View(Cache):
                     for column in range(base.depth, len(job.fed))
                 ]
             )
-        else:
-            whole = [b.path() + s for b, s in zip(self.bases, self.slots, strict=True)]
-            self.paths = self._tensor([p + [0] * (self.columns - len(p)) for p in whole])
+        elif store.layers:
+            paths = [b.path() + s for b, s in zip(self.bases, self.slots, strict=True)]
+            self.paths = self._tensor([p + [0] * (self.columns - len(p)) for p in paths])
+        self._own = None
+        if store.snapshots is not None and (states := store.snapshots.batch(self.bases)):
+            if store.layout.own:
+                (self._own,) = states
+            else:
+                for index, state in zip(store.layout.states, states, strict=True):
+                    self.layers[index] = state
 
     def _tensor(self, numbers: list[Any]) -> torch.Tensor:
         return torch.tensor(numbers, device=self.store.device)
@@ -99,12 +120,35 @@ class View(Cache):
         rows = zip(self.pads, self.bases, self.jobs, strict=True)
         return self._tensor([[0] * pad + [*range(b.depth, len(j.fed))] for pad, b, j in rows])
 
+    def arguments(self) -> dict[str, Any]:
+        """The cache; and positions and masks, where the model does not make them itself."""
+        layout = self.store.layout
+        if layout.own:
+            given = {} if self._own is None else {layout.argument: self._own}
+            return {**given, "position_ids": self.positions()}
+        if layout.even or not self.store.layers:
+            return {layout.argument: self}
+        where = self.positions()
+        return {layout.argument: self, "position_ids": where, "attention_mask": self.masks(where)}
+
+    @property
+    def states(self) -> list[Any]:
+        """The states of the rows: before the pass, and when it is over after it."""
+        if self.store.layout.own:
+            return [self._own]
+        return [self.layers[index] for index in self.store.layout.states]
+
+    def take(self, output: Any) -> None:
+        """Take the state out of what the model gives, if it has a cache of its own."""
+        if self.store.layout.own:
+            self._own = getattr(output, self.store.layout.argument)
+
     def masks(self, where: torch.Tensor) -> Any:
         """The attention masks, as models want them, for queries at positions `where`."""
         columns = torch.arange(self.columns, device=where.device)
         where = where[:, None, :, None]
         lowest = torch.finfo(self.store.dtype).min
-        masks = {}
+        masks: dict[str, Any] = dict.fromkeys(self.store.layout.unmasked)
         for window in self.windows:
             allowed = columns <= where
             if window is not None:
@@ -123,7 +167,10 @@ class View(Cache):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add the new tokens of a layer; all keys and values of the rows."""
-        return self._extend(layer_idx, 0, key_states), self._extend(layer_idx, 1, value_states)
+        layer = self.store.number.get(layer_idx)
+        if layer is None:  # kept as a state
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        return self._extend(layer, 0, key_states), self._extend(layer, 1, value_states)
 
     def _extend(self, layer: int, which: int, states: torch.Tensor) -> torch.Tensor:
         fresh = states.transpose(1, 2).flatten(0, 1)
@@ -142,3 +189,11 @@ class View(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """How many columns come before the new ones."""
         return self.columns - self.width
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """How many columns of keys a layer sees, and which is the first."""
+        number = self.store.number.get(layer_idx, 0)
+        if not self.store.layers:
+            return super().get_mask_sizes(query_length, layer_idx)
+        first = self.offset if self.store.layers[number].window else 0
+        return self.columns - first, first

@@ -23,20 +23,21 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
-    BloomConfig,
     Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
+    OpenAIGPTConfig,
     PreTrainedTokenizerFast,
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.utils import logging
 
 from awrs_ppl.errors import AwrsError
-from awrs_ppl.lm.cache import Store, cache_argument
+from awrs_ppl.lm.cache import Store
 from awrs_ppl.lm.embedded import embedded_path
+from awrs_ppl.lm.layers import cache_argument
 from awrs_ppl.lm.transformers import TransformersEngine
 from awrs_ppl.lm.view import View
 
@@ -210,7 +211,7 @@ def check_random_trees(
     )
     def check(asked: list[list[Context]], tokens: int | None, room: int | None) -> None:
         memory = 2**30 if tokens is None else bytes_per_token(engine) * tokens * 3 // 2
-        engine._runner.store = store = Store(whole.layers, whole.dtype, whole.device, memory)
+        engine._runner.store = store = whole.within(memory)
         if room is not None:
             store.room = room
         assert is_close(asyncio.run(worst_in(engine, asked)))
@@ -621,9 +622,10 @@ async def test_cache_argument_of_either_name_is_used(
 async def test_model_that_cannot_be_cached_runs_in_full(
     byte_tokenizer: Any, caplog: pytest.LogCaptureFixture
 ):
-    config = BloomConfig(vocab_size=TOKENS, hidden_size=32, n_layer=2, n_head=4)
+    config = OpenAIGPTConfig(vocab_size=TOKENS, n_embd=32, n_layer=2, n_head=4)
     engine = TransformersEngine(small_model(config), byte_tokenizer)
-    assert "BloomForCausalLM cannot be cached" in caplog.text
+    assert not engine.is_cached
+    assert "OpenAIGPTLMHeadModel cannot be cached" in caplog.text
     assert is_close(await worst_in(engine, [[(1, 2, 3), (1, 2)], [(1, 2, 3, 4), (5,), (1, 2)]]))
     (found,) = await engine.sequence_logprobs([((1, 2), (3, 4))])
     want = plain_logits(engine, (1, 2, 3, 4)).log_softmax(-1)
