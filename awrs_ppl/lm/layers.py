@@ -9,7 +9,7 @@ import torch
 from transformers import DynamicCache, cache_utils
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from awrs_ppl.lm.snapshots import size_of
+from awrs_ppl.lm.states import size_of
 
 __all__ = ["Layer", "Layout", "cache_argument", "layouts_of"]
 
@@ -42,7 +42,8 @@ class Layout(NamedTuple):
     of one length, and the model makes masks and positions itself; else they are made here, the
     masks by kind of layer, None for layers of the kinds `unmasked`. With `steps` a model cannot
     take more than one token behind a state. Is the cache an object of the model's `own`, it is the
-    state, which the model takes and gives back as `argument`.
+    state, which the model takes and gives back as `argument`. Models look at the `blank` layers of
+    an empty cache where they make masks, and states begin as a copy of theirs.
     """
 
     layers: list[Layer]
@@ -53,6 +54,7 @@ class Layout(NamedTuple):
     steps: bool = False
     argument: str = "past_key_values"
     own: bool = False
+    blank: tuple[Any, ...] = ()
 
 
 def cache_argument(model: Any) -> str:
@@ -85,7 +87,11 @@ def layouts_of(model: Any) -> list[Layout]:
                 own = Layout([], (0,), size, True, argument=argument, own=True)
                 return [own, own._replace(steps=True)]
         raise ValueError(f"it does not use a cache of transformers: {problem}")
-    return [layout._replace(argument=argument) for layout in _layouts(config, cache.layers, sizes)]
+    blank = tuple(DynamicCache(config=model.config).layers)
+    return [
+        layout._replace(argument=argument, blank=blank)
+        for layout in _layouts(config, cache.layers, sizes)
+    ]
 
 
 def _run(model: Any, **arguments: Any) -> Any:

@@ -230,7 +230,7 @@ class Runner:
 
     def _pass(self, jobs: list[Job], answers: dict[Job, torch.Tensor]) -> None:
         """One forward pass over what is new; its answers are added to `answers`."""
-        with View.over(self.store, jobs, self.model.config) as view:
+        with View.over(self.store, jobs) as view:
             rows = zip(view.pads, view.new, strict=True)
             output = self._forward.output(
                 input_ids=torch.tensor([[0] * p + [*n] for p, n in rows], device=self.device),

@@ -8,17 +8,18 @@ are states, all rows of a pass feed equally many, so that there is no padding.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Self
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 
 from awrs_ppl.errors import AwrsError
 from awrs_ppl.lm.cache import Node, Store
 from awrs_ppl.lm.jobs import Job
-from awrs_ppl.lm.snapshots import row_of
+from awrs_ppl.lm.states import rows_of
 
 __all__ = ["View"]
 
@@ -32,13 +33,13 @@ class View(Cache):
 
     @classmethod
     @contextlib.contextmanager
-    def over(cls, store: Store, jobs: list[Job], config: Any) -> Iterator[Self]:
+    def over(cls, store: Store, jobs: list[Job]) -> Iterator[Self]:
         """A view for one pass over jobs. What the pass computed is kept only if it succeeds."""
         bases = [store.base(job) for job in jobs]
         new = sum(len(job.fed) - base.depth for job, base in zip(jobs, bases, strict=True))
         slots = store.claim(bases, new)
         try:
-            view = cls(store, jobs, bases, slots, config)
+            view = cls(store, jobs, bases, slots)
             yield view
         except BaseException:
             store.free += slots
@@ -49,17 +50,13 @@ class View(Cache):
         if view.cells is not None:
             store.ends[: len(ends)] = ends
         if store.snapshots is not None:
-            states = view.states
-            for row, (end, base) in enumerate(zip(ends, view.bases, strict=True)):
-                state = [row_of(layer, row, len(ends)) for layer in states]
+            states = rows_of(view.states, len(ends))
+            for end, base, state in zip(ends, view.bases, states, strict=True):
                 store.snapshots.keep(end, base, view.width, state)
 
-    def __init__(
-        self, store: Store, jobs: list[Job], bases: list[Node], free: list[int], config: Any
-    ) -> None:
-        # Models look at the layers where they make masks, and states are theirs to change.
-        whole = not store.layout.own and (store.layout.even or store.snapshots is not None)
-        super().__init__(layers=DynamicCache(config=config).layers if whole else [])
+    def __init__(self, store: Store, jobs: list[Job], bases: list[Node], free: list[int]) -> None:
+        looked_at = store.layout.even or store.snapshots is not None
+        super().__init__(layers=[*store.layout.blank] if looked_at else [])
         self.store = store
         # Models with several kinds of layers take a mask for each.
         self.windows = sorted({layer.window for layer in store.layers}, key=bool)
@@ -101,11 +98,13 @@ class View(Cache):
             paths = [b.path() + s for b, s in zip(self.bases, self.slots, strict=True)]
             self.paths = self._tensor([p + [0] * (self.columns - len(p)) for p in paths])
         self._own = None
-        if store.snapshots is not None and (states := store.snapshots.batch(self.bases)):
+        if store.snapshots is not None:
+            states = store.snapshots.batch(self.bases)
             if store.layout.own:
-                (self._own,) = states
+                self._own = states
             else:
-                for index, state in zip(store.layout.states, states, strict=True):
+                fresh = (copy.deepcopy(self.layers[index]) for index in store.layout.states)
+                for index, state in zip(store.layout.states, states or fresh, strict=True):
                     self.layers[index] = state
 
     def _tensor(self, numbers: list[Any]) -> torch.Tensor:
@@ -132,10 +131,10 @@ class View(Cache):
         return {layout.argument: self, "position_ids": where, "attention_mask": self.masks(where)}
 
     @property
-    def states(self) -> list[Any]:
+    def states(self) -> Any:
         """The states of the rows: before the pass, and when it is over after it."""
         if self.store.layout.own:
-            return [self._own]
+            return self._own
         return [self.layers[index] for index in self.store.layout.states]
 
     def take(self, output: Any) -> None:
