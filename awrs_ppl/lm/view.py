@@ -70,8 +70,8 @@ class View(Cache):
         self.pads = [self.width - len(new) for new in self.new]
         spare = iter(free)
         self.slots = [list(islice(spare, len(new))) for new in self.new]
-        if store.snapshots is not None and any(self.pads):
-            raise AwrsError(f"rows of {sorted({*map(len, self.new)})} new tokens in one pass")
+        if store.snapshots is not None:
+            _require_no_padding(self.pads)
         # Where the new tokens stand in the padded batch, in the store, in the workspace.
         self.fed = self.cells = self.paths = None
         if any(self.pads):
@@ -196,3 +196,8 @@ class View(Cache):
             return super().get_mask_sizes(query_length, layer_idx)
         first = self.offset if self.store.layers[number].window else 0
         return self.columns - first, first
+
+
+def _require_no_padding(pads: list[int]) -> None:
+    if any(pads):
+        raise AwrsError(f"padding of {pads} tokens would enter the states of a pass")

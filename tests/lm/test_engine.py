@@ -21,7 +21,6 @@ from huggingface_hub.utils import (
 )
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     Gemma3TextConfig,
     GPT2Config,
@@ -29,7 +28,6 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     OpenAIGPTConfig,
-    PreTrainedTokenizerFast,
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.utils import logging
@@ -78,15 +76,6 @@ FAMILIES: dict[str, Any] = {
 }
 EMBEDDED = ["gemma3-270m", "smollm2-135m"]
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
-
-
-@pytest.fixture(scope="session")
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
-    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 def small_model(config: Any) -> Any:
