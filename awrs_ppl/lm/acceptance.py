@@ -109,6 +109,7 @@ class Trial:
         """
         self._long = long
         self._calls = [[long[:2], long[:4]], [long, long[:6]]]
+        self._steps = [[long[:3]]] if len(long) > 3 else []
         self._futures = [(self._shortened([*long[:4], *islice(tokens, 2)]), 4)]
 
     def _compose(self, first: Context, length: int, tokens: Iterator[int]) -> None:
@@ -126,6 +127,7 @@ class Trial:
             [long, fork, other],
         ]
         self._calls = [[context for context in call if context] for call in calls]
+        self._steps = []
         self._futures = [(short, 4), (fork, half), (other, half)]
         self._futures += [(long[:n], n) for n in (1, 2, 5, 9, 17, 30, half, len(long) - 1) if n]
 
@@ -233,10 +235,15 @@ class Trial:
             return alone, alone
         return min(max(share * spread, 30 * noise, rounding), alone), alone
 
-    def difference(self, run: Callable[[list[Job]], list[torch.Tensor]]) -> str | None:
-        """How answers of `run` differ from the model alone, or None."""
+    def difference(
+        self, run: Callable[[list[Job]], list[torch.Tensor]], has_states: bool = False
+    ) -> str | None:
+        """How answers of `run` differ from the model alone, or None.
+
+        Behind a state many models compute one token in another way than several.
+        """
         allowed, _ = self._allowed(self._noise)
-        for call in self._calls:
+        for call in [*self._calls, *(self._steps if has_states else [])]:
             found = run([Job(context) for context in call])
             for context, row in zip(call, found, strict=True):
                 (worst, _) = _worst(_apart(self._expected(context)[None], row[None]))

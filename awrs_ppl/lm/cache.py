@@ -12,85 +12,20 @@ are copied from the store; a batch too big for the workspace is gathered layer b
 from __future__ import annotations
 
 import heapq
-import inspect
 import math
-from typing import Any, NamedTuple
+from typing import Self
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import (
-    DummyLayer,
-    DynamicIndexedLayer,
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-)
 
 from awrs_ppl.errors import AwrsError
-from awrs_ppl.lm.reach import Reach
+from awrs_ppl.lm.jobs import Job
+from awrs_ppl.lm.layers import Layer, Layout
+from awrs_ppl.lm.snapshots import Snapshots
 
-__all__ = ["Layer", "Node", "Store", "cache_argument", "layers_of"]
+__all__ = ["Node", "Store"]
 
-
-# How long windows and chunks are, by the names of configurations.
-_LENGTHS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
-
-_KEPT = (DynamicLayer, DynamicSlidingWindowLayer, DynamicIndexedLayer)
-
-
-class Layer(NamedTuple):
-    """One attention layer.
-
-    `shapes` are (heads, dim) of what it keeps of each token: its keys, its values, and where it
-    has an indexer, that chooses what to attend to, the keys of that. None are of a layer that
-    attends to the keys of an earlier one: the model hands them on within a pass.
-    """
-
-    shapes: tuple[tuple[int, int], ...]
-    reach: Reach
-
-
-def cache_argument(model: Any) -> str:
-    """The name under which a model takes its cache; transformers 5.24 began to change it."""
-    takes = inspect.signature(model.forward).parameters
-    return "cache" if "cache" in takes and "past_key_values" not in takes else "past_key_values"
-
-
-def layers_of(model: Any) -> list[Layer]:
-    """The attention layers of a model. Raises `ValueError` where one cannot be cached by token."""
-    config = model.config.get_text_config(decoder=True)
-    if config._attn_implementation not in ("eager", "sdpa"):
-        raise ValueError(f"{config._attn_implementation!r} attention does not take our masks")
-    cache: Any = DynamicCache(config=model.config)
-    with torch.inference_mode():
-        model(
-            input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device),
-            use_cache=True,
-            logits_to_keep=1,
-            **{cache_argument(model): cache},
-        )
-    kinds = getattr(config, "layer_types", None)
-    if not kinds:
-        named = [kind for kind, name in _LENGTHS.items() if getattr(config, name, None)]
-        kinds = [*named, "full_attention"][:1] * len(cache.layers)
-    known = {"full_attention", "indexed_attention", *_LENGTHS}
-    if len(kinds) != len(cache.layers) or {*kinds} - known:
-        raise ValueError(f"layers of other kinds: {sorted({*kinds})}")
-    return [_layer(config, kind, kept) for kind, kept in zip(kinds, cache.layers, strict=True)]
-
-
-def _layer(config: Any, kind: str, kept: Any) -> Layer:
-    """A layer by its kind and by what `transformers` keeps for it."""
-    length = getattr(config, _LENGTHS[kind], None) if kind in _LENGTHS else 0
-    # A window of none is how some configurations say that a layer sees everything.
-    reach = Reach(kind, length) if length is not None else Reach()
-    if type(kept) is DummyLayer:
-        return Layer((), reach)
-    tensors = [kept.keys, kept.values]
-    if type(kept) is DynamicIndexedLayer and kept.indexer_keys is not None:
-        tensors.append(kept.indexer_keys[:, None])
-    if type(kept) not in _KEPT or any(tensor is None for tensor in tensors):
-        raise ValueError(f"a layer that keeps something else: {type(kept).__name__}")
-    return Layer(tuple((tensor.shape[1], tensor.shape[3]) for tensor in tensors), reach)
+_NODE = 512  # bytes that a token takes in the tree: what counts where it has no keys
+_ROW = 512  # how many tokens a row is taken to have where memory is divided
 
 
 class Node:
@@ -116,16 +51,27 @@ class Node:
 class Store:
     """Keys and values by context, within `memory` bytes; without layers it keeps nothing.
 
-    Two thirds of the memory go to the store, one to the workspace.
+    Two thirds of the memory go to the store, one to the workspace. Of a layout with states a part
+    goes to their snapshots: what two of them take, beside the keys of a row of `_ROW` tokens.
     """
 
     def __init__(
-        self, layers: list[Layer], dtype: torch.dtype, device: torch.device, memory: int
+        self, layout: Layout, dtype: torch.dtype, device: torch.device, memory: int
     ) -> None:
-        self.layers, self.dtype, self.device, self.memory = layers, dtype, device, memory
-        size = sum(heads * dim for layer in layers for heads, dim in layer.shapes) * dtype.itemsize
-        self.limit: float = memory * 2 // (3 * size) if layers else math.inf  # slots
-        self.room = memory // (3 * size) if layers else 0  # cells of the workspace
+        self.layout, self.dtype, self.device, self.memory = layout, dtype, device, memory
+        self.layers: list[Layer] = layout.layers
+        self.number = {layer.at: number for number, layer in enumerate(self.layers)}
+        size = dtype.itemsize * sum(
+            heads * dim for layer in self.layers for heads, dim in layer.shapes
+        )
+        self.snapshots = None
+        if layout.states:
+            size += _NODE
+            part = 2 * layout.state_size / (2 * layout.state_size + _ROW * size)
+            self.snapshots = Snapshots(int(memory * part), layout.state_size)
+            memory -= self.snapshots.memory
+        self.limit: float = memory * 2 // (3 * size) if size else math.inf  # slots
+        self.room = memory // (3 * size) if self.layers else 0  # cells of the workspace
         if self.limit < 8:
             raise AwrsError(
                 f"memory={memory} bytes hold the keys and values of {self.limit} tokens only; "
@@ -133,18 +79,29 @@ class Store:
             )
         self.clear()
 
-    def with_room_for(self, tokens: int) -> Store:
-        """An empty store of the same layers with room for so many tokens at least."""
-        memory = max(self.memory, int(tokens / self.limit * self.memory) + 1)
-        return Store(self.layers, self.dtype, self.device, memory)
+    def within(self, memory: int) -> Self:
+        """An empty store of the same layout with other memory."""
+        return type(self)(self.layout, self.dtype, self.device, memory)
+
+    def with_room_for(self, tokens: int) -> Self:
+        """An empty store of the same layout with room for so many tokens at least."""
+        return self.within(max(self.memory, int(tokens / self.limit * self.memory) + 1))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept."""
+        return bool(self.layers) or self.snapshots is not None
 
     @property
     def nbytes(self) -> int:
-        """The bytes that keys and values take, the workspace included."""
+        """The bytes that keys, values and states take, the workspace included."""
         tensors = [tensor for layer in (*self.slots, *self.cells) for tensor in layer]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        held = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return held + (self.snapshots.nbytes if self.snapshots is not None else 0)
 
     def clear(self) -> None:
+        if self.snapshots is not None:
+            self.snapshots.clear()
         self.root = Node(None, -1, -1)
         self.clock = 0
         self.recent: dict[tuple[int, ...], Node] = {}  # the ends of recent rows
@@ -162,16 +119,25 @@ class Store:
         ]
 
     def find(self, context: tuple[int, ...]) -> Node:
-        """The end of the longest prefix of the context that is cached."""
+        """The end of the longest prefix of the context that is cached, with states if any are."""
         node = self.recent.get(context)
-        if node is not None and node.slot >= 0:
-            return node
-        node = self.root
-        for token in context:
-            child = node.children.get(token)
-            if child is None:
-                break
-            node = child
+        if node is None or node.slot < 0:
+            node = self.root
+            for token in context:
+                child = node.children.get(token)
+                if child is None:
+                    break
+                node = child
+        if self.snapshots is not None:
+            while node.parent is not None and node not in self.snapshots:
+                node = node.parent
+        return node
+
+    def base(self, job: Job) -> Node:
+        """Where the pass for a job begins."""
+        node = self.find(job.past)
+        if self.layout.steps and len(job.fed) - node.depth > 1:
+            return self.root
         return node
 
     def learn(self, context: tuple[int, ...], node: Node, slots: list[int]) -> Node:
@@ -229,6 +195,8 @@ class Store:
             del parent.children[node.token]
             self.free.append(node.slot)
             node.slot = -1
+            if self.snapshots is not None:
+                self.snapshots.drop(node)
             parent.used = max(parent.used, used)
             if not parent.children and parent is not self.root:
                 number += 1

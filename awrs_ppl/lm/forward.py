@@ -24,10 +24,10 @@ class Forward:
         # Dynamic rotary embeddings remember the longest context that they have seen.
         self._remembers = any(hasattr(module, "max_seq_len_cached") for module in self._modules)
 
-    def __call__(self, **arguments: Any) -> torch.Tensor:
-        """The logits of one pass."""
+    def output(self, **arguments: Any) -> Any:
+        """What the model gives in one pass."""
         with self._evaluating():
-            return self.model(**arguments).logits
+            return self.model(**arguments)
 
     def alone(self, rows: Sequence[Sequence[int]], keep: Sequence[int]) -> list[torch.Tensor]:
         """The logits at the last `keep` positions of each row, from the model alone.
@@ -44,9 +44,7 @@ class Forward:
             "logits_to_keep": most,
             "use_cache": False,
         }
-        if self._takes is not None:
-            arguments = {k: v for k, v in arguments.items() if k in self._takes}
-        logits = self(**arguments)
+        logits = self.output(**self.taken(**arguments)).logits
         if most < width:
             self._leaves_out = logits.shape[1] < width
         first = width - logits.shape[1]
@@ -54,6 +52,12 @@ class Forward:
             row_logits[len(row) - n - first : len(row) - first]
             for row_logits, row, n in zip(logits, rows, keep, strict=True)
         ]
+
+    def taken(self, **arguments: Any) -> dict[str, Any]:
+        """Those of the arguments that the model takes."""
+        if self._takes is None:
+            return arguments
+        return {k: v for k, v in arguments.items() if k in self._takes}
 
     def kept(self, needed: int, width: int) -> int:
         """How many positions of a row the model computes logits at, if the last are needed."""

@@ -54,18 +54,23 @@ class OwnPositions:
             block.register_forward_pre_hook(_mask_block, with_kwargs=True)
 
     @contextlib.contextmanager
-    def told(self, where: torch.Tensor, mask: Any, before: int) -> Iterator[Any]:
-        """The mask as the model takes it, for the time of a pass.
+    def told(self, given: dict[str, Any], before: int) -> Iterator[dict[str, Any]]:
+        """The arguments of a pass as the model takes them, which is told its positions meanwhile.
 
         Models with a bias make it for all columns of a mask of tokens. In a row a column is a
         position, so it is right if all are said to be tokens; which are seen the hooks say.
+        Where the model makes masks and positions itself, it is told nothing.
         """
-        if not self._tells:
-            yield mask
+        mask = given.get("attention_mask")
+        if not self._tells or mask is None:
+            yield given
             return
-        token = _PASS.set(_Pass(where, mask, before))
+        token = _PASS.set(_Pass(given["position_ids"], mask, before))
         try:
-            yield where.new_ones(len(mask), mask.shape[-1]) if self._biased else mask
+            if self._biased:
+                tokens = mask.new_ones(len(mask), mask.shape[-1], dtype=torch.long)
+                given = {**given, "attention_mask": tokens}
+            yield given
         finally:
             _PASS.reset(token)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
 from itertools import pairwise
 from time import perf_counter
 from typing import Any
@@ -13,21 +12,20 @@ import torch
 
 from awrs_ppl.errors import AwrsError
 from awrs_ppl.lm.acceptance import Trial
-from awrs_ppl.lm.cache import Store, cache_argument, layers_of
+from awrs_ppl.lm.cache import Store
 from awrs_ppl.lm.forward import Forward
+from awrs_ppl.lm.groups import PASS_BYTES, Groups
 from awrs_ppl.lm.jobs import Job
+from awrs_ppl.lm.layers import Layout, layouts_of
 from awrs_ppl.lm.own_positions import OwnPositions
-from awrs_ppl.lm.slots import Slots
 from awrs_ppl.lm.stats import Stats
 from awrs_ppl.lm.trial_result import TrialResult
 from awrs_ppl.lm.view import View
 
-__all__ = ["PASS_BYTES", "Runner"]
+__all__ = ["Runner"]
 
 _log = logging.getLogger(__name__)
-PASS_BYTES = 2**29  # logits of one pass
 _CHUNK = 512  # new tokens of one row in one pass
-_PASS_TOKENS = 4096  # new tokens of one pass, padding included
 _PASS_COST = 32  # a pass costs about as much as so many tokens: when to pad, when to split
 _SHARED = 8  # a new prefix that contexts share is fed on its own from this length
 
@@ -45,62 +43,67 @@ class Runner:
         self.model = model
         self.device: torch.device = model.device
         self._forward = Forward(model)
-        self._cache_argument = cache_argument(model)
         self._own_positions = OwnPositions(model)
-        self.pass_cost = _PASS_COST * (16 if self.device.type == "cuda" else 1)
+        self._pass_cost = _PASS_COST * (16 if self.device.type == "cuda" else 1)
         self.stats = Stats()
         self._warned = False
-        self._most_rows = _PASS_TOKENS
         if known is None:
             with torch.inference_mode():
                 trial = Trial(self._forward)
-                known = TrialResult(trial.vocab_size, trial.window, trial.tokens)
-                self.vocab_size, self.window, _ = known
-                self.store = self._store_of(trial, memory)
+                self.vocab_size, self.window = trial.vocab_size, trial.window
+                self._groups = Groups(self._forward, self._pass_cost, self.vocab_size)
+                self.store, layout = self._store_of(trial, memory)
+                known = TrialResult(trial.vocab_size, trial.window, trial.tokens, layout)
         else:
-            self.vocab_size, self.window, tokens = known
-            self.store = Store(layers_of(model), model.dtype, self.device, memory)
+            self.vocab_size, self.window, tokens, layout = known
+            self._groups = Groups(self._forward, self._pass_cost, self.vocab_size)
+            self.store = self._store(layouts_of(model)[layout], memory)
             self.store.with_room_for(tokens)
-        self.trial_result = known if self.store.layers else None
+        self.trial_result = known if self.store.keeps else None
         self.stats = Stats()
 
     def sibling(self, memory: int) -> Runner:
         """Another one of this model, with a store of its own."""
         other = copy.copy(self)
         other.stats = Stats()
-        other.store = Store(self.store.layers, self.model.dtype, self.device, memory)
+        other.store = self.store.within(memory)
         return other
 
-    def _store_of(self, trial: Trial, memory: int) -> Store:
-        """The store for a model's layers, or one without layers if they cannot be cached.
+    def _store(self, layout: Layout, memory: int) -> Store:
+        return Store(layout, self.model.dtype, self.device, memory)
+
+    def _store_of(self, trial: Trial, memory: int) -> tuple[Store, int]:
+        """The store for a model, and the number of its layout; or one that keeps nothing.
 
         Models differ in what they make of masks and positions (ALiBi counts its own), so this is
-        tried out rather than looked up.
+        tried out rather than looked up. What is said of the first layout is the reason.
         """
-        plain = Store([], self.model.dtype, self.device, memory)
+        plain = self._store(Layout([]), memory)
         name = type(self.model).__name__
+        problem = None
         try:
-            store = Store(layers_of(self.model), self.model.dtype, self.device, memory)
+            for number, layout in enumerate(layouts_of(self.model)):
+                store = self._store(layout, memory)
+                found = self._problem(trial, store.with_room_for(trial.tokens))
+                if found is None:
+                    return store, number
+                problem = problem or found
         except AwrsError:
             raise  # too little memory
         except Exception as error:
             problem = _said(error)
-        else:
-            problem = self._problem(trial, store.with_room_for(trial.tokens))
-            if problem is None:
-                return store
         trial.require_past_only()
         _log.warning("%s cannot be cached and is run in full each time: %s", name, problem)
         if (problem := self._problem(trial, plain)) is not None:
             _log.warning("%s cannot be run in batches either: %s", name, problem)
-            self._most_rows = 1
-        return plain
+            self._groups.most_rows = 1
+        return plain, 0
 
     def _problem(self, trial: Trial, store: Store) -> str | None:
         """How answers by way of a store differ from the model alone; None if they do not."""
         self.store = store
         try:
-            return trial.difference(self.run)
+            return trial.difference(self.run, store.snapshots is not None)
         except AwrsError:
             raise
         except Exception as error:
@@ -119,7 +122,7 @@ class Runner:
                 self._run_far(far, answers)
                 distinct = [job for job in distinct if job not in answers]
             self._prefill(distinct)
-            for group in self._groups(distinct):
+            for group in self._groups.of(distinct, self.store):
                 self._try(group, answers)
             return [answers[job] for job in jobs]
         finally:
@@ -150,11 +153,11 @@ class Runner:
                 self._forward.forget()
 
     def _depth(self, job: Job) -> int:
-        return self.store.find(job.past).depth
+        return self.store.base(job).depth
 
     def _prefill(self, jobs: list[Job], level: int = 0) -> None:
         """Feed once what several jobs share, and long contexts in chunks."""
-        if not self.store.layers:
+        if not self.store.keeps:
             return
         long = sorted(job for job in jobs if len(job.past) - self._depth(job) >= _SHARED)
         stems: dict[Job, None] = {}
@@ -167,49 +170,45 @@ class Runner:
         if stems:
             if level < 3:  # stems of stems; deeper, feeding a little twice beats another pass
                 self._prefill(list(stems), level + 1)
-            for group in self._groups(list(stems)):
+            for group in self._groups.of(list(stems), self.store):
                 self._try(group, {})
-        for job in long:
-            for end in range(self._depth(job) + _CHUNK, len(job.past), _CHUNK):
-                self._try([Job(job.past[:end])], {})
-
-    def _groups(self, jobs: list[Job]) -> Iterator[list[Job]]:
-        """Split jobs into passes: as few as possible, but not at the price of much padding."""
-        group: list[Job] = []
-        needed = waste = keep = 0
-        slots = Slots(self.store)
-        plain = not self.store.layers
-        for need, job in sorted(
-            ((len(job.fed) - self._depth(job), job) for job in jobs), key=lambda it: -it[0]
-        ):
-            rows = len(group) + 1
-            kept = self._forward.kept(needed - need + job.keep, needed) if plain else job.keep
-            if group and (
-                rows > self._most_rows
-                or waste + needed - need > self.pass_cost
-                or rows * needed > _PASS_TOKENS
-                or rows * max(keep, kept) * self.vocab_size * 4 > PASS_BYTES
-                or not slots.fit(job)
+        if self.store.layout.steps:
+            self._step(jobs)
+        else:
+            for job in long:
+                for end in range(self._depth(job) + _CHUNK, len(job.past), _CHUNK):
+                    self._try([Job(job.past[:end])], {})
+        if self.store.snapshots is not None and not level:
+            # The end of a prompt is asked for again, and a state cannot be cut back to it.
+            for group in self._groups.of(
+                [Job(end) for end in dict.fromkeys(j.past for j in long)], self.store
             ):
-                yield group
-                group, waste, keep = [], 0, 0
-                slots = Slots(self.store)
-            if not group:
-                needed = need
-                kept = self._forward.kept(job.keep, need) if plain else job.keep
-            waste += needed - need
-            slots.add(job)
-            keep = max(keep, kept)
-            group.append(job)
-        if group:
-            yield group
+                self._try(group, {})
+
+    def _step(self, jobs: list[Job]) -> None:
+        """Feed single tokens behind states, where that costs less than to begin anew."""
+        for _ in range(max((len(job.past) for job in jobs), default=0) // self._pass_cost):
+            ahead = dict[Job, None]()
+            for job in jobs:
+                depth = self.store.find(job.past).depth
+                left = len(job.past) - depth
+                if depth and left and left * self._pass_cost <= len(job.past) and not job.targets:
+                    ahead[Job(job.past[: depth + 1])] = None
+            if not ahead:
+                return
+            for group in self._groups.of(list(ahead), self.store):
+                self._try(group, {})
 
     def _try(
         self, jobs: list[Job], answers: dict[Job, torch.Tensor], *, alone: bool = False
     ) -> None:
         """A pass; if the memory is not enough for it, two halves of it."""
+        if not (alone or self._groups.are_alike(jobs, self.store)):  # a state was dropped meanwhile
+            for group in self._groups.of(jobs, self.store):
+                self._try(group, answers)
+            return
         try:
-            if alone or not self.store.layers:
+            if alone or not self.store.keeps:
                 self._plain_pass(jobs, answers)
             else:
                 self._pass(jobs, answers)
@@ -234,20 +233,16 @@ class Runner:
     def _pass(self, jobs: list[Job], answers: dict[Job, torch.Tensor]) -> None:
         """One forward pass over what is new; its answers are added to `answers`."""
         with View.over(self.store, jobs) as view:
-            rows = zip(view.pads, view.new, strict=True)
-            where = view.positions()
-            before = view.get_seq_length()
-            with self._own_positions.told(where, view.masks(where), before) as mask:
-                logits = self._forward(
-                    input_ids=torch.tensor([[0] * p + [*n] for p, n in rows], device=self.device),
-                    position_ids=where,
-                    attention_mask=mask,
-                    logits_to_keep=max(job.keep for job in jobs),
+            given = view.arguments()
+            with self._own_positions.told(given, view.get_seq_length()) as given:
+                output = self._forward.output(
+                    input_ids=view.inputs(),
+                    **self._forward.taken(logits_to_keep=view.keep, **given),
                     use_cache=True,
-                    **{self._cache_argument: view},
                 )
+            view.take(output)
         self._count(sum(map(len, view.new)))
-        for job, row in zip(view.jobs, logits, strict=True):
+        for job, row in view.answers(output.logits):
             answers[job] = job.answer(row)
 
     def _plain_pass(self, jobs: list[Job], answers: dict[Job, torch.Tensor]) -> None:

@@ -29,7 +29,7 @@ class Slots:
             self._nodes = set()
             for one in self._jobs:
                 self._count(one)
-        base = self._store.find(job.past)
+        base = self._store.base(job)
         unseen = sum(1 for _ in self._unseen(base))
         return len(self._nodes) + self._new + unseen + len(job.fed) - base.depth <= limit
 
@@ -42,7 +42,7 @@ class Slots:
 
     def _count(self, job: Job) -> None:
         assert self._nodes is not None
-        base = self._store.find(job.past)
+        base = self._store.base(job)
         self._nodes.update([id(node) for node in self._unseen(base)])
         self._new += len(job.fed) - base.depth
 

@@ -31,8 +31,8 @@ class TransformersEngine(AsyncLM):
     `vocab_size` is the length of a row of logits as the model gives it. A model may pad its
     vocabulary: then rows are longer than the tokenizer has tokens.
 
-    `memory` bounds the keys and values that are kept, in bytes. A model whose layers attend
-    otherwise than `Reach` says is run without a cache, every context in full: see `is_cached`.
+    `memory` bounds the keys, values and states that are kept, in bytes. A model whose cache cannot
+    be driven is run without one, every context in full: see `is_cached`.
     In the `folder` of a model that nobody changes are kept the bytes of its tokens and what its
     trial came to. Whatever mode a model is in, it is evaluated without dropout; after a change of
     its weights call `clear_cache`. A forked process may continue with the engine, from an empty
@@ -80,8 +80,8 @@ class TransformersEngine(AsyncLM):
 
     @property
     def is_cached(self) -> bool:
-        """Whether keys and values are kept, so that only new tokens are fed."""
-        return bool(self._runner.store.layers)
+        """Whether keys, values or states are kept, so that only new tokens are fed."""
+        return self._runner.store.keeps
 
     @classmethod
     def load(

@@ -16,18 +16,19 @@ from awrs_ppl.lm.context_window import ContextWindow
 
 __all__ = ["TrialResult", "load_result", "save_result"]
 
-_FORMAT = 1  # raise when the trial or what it decides changes
+_FORMAT = 2  # raise when the trial or what it decides changes
 
 
 class TrialResult(NamedTuple):
     """A model that passed: with a cache it gives what it gives alone.
 
-    `tokens` is how many the cache held in the trial.
+    `tokens` is how many the cache held in the trial, `layout` the number of the way it is kept.
     """
 
     vocab_size: int
     window: ContextWindow
     tokens: int
+    layout: int
 
 
 def _path(folder: Path, model: Any) -> Path:
@@ -48,7 +49,9 @@ def load_result(folder: Path, model: Any) -> TrialResult | None:
         found = json.loads(_path(folder, model).read_text(encoding="utf-8"))
         limit, source, switch = found["window"]
         window = ContextWindow(limit or math.inf, source, switch or math.inf)
-        return TrialResult(int(found["vocab_size"]), window, int(found["tokens"]))
+        return TrialResult(
+            int(found["vocab_size"]), window, int(found["tokens"]), int(found["layout"])
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -62,6 +65,7 @@ def save_result(folder: Path, model: Any, result: TrialResult) -> None:
             "vocab_size": result.vocab_size,
             "window": [lengths[0], window.source, lengths[1]],
             "tokens": result.tokens,
+            "layout": result.layout,
         }
     )
     path = _path(folder, model)

@@ -518,7 +518,7 @@ NOT_CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
 
 def config_of(kind: str, extra: dict[str, Any]) -> Any:
     """A tiny configuration; raises what transformers raises where it cannot be."""
-    cls = CONFIG_MAPPING[kind]
+    cls: Any = CONFIG_MAPPING[kind]
     if kind == "gemma3":
         vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
         vision |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}

@@ -199,7 +199,7 @@ def scarce(engine: Any) -> Any:
         memory *= 1.5
         try:
             found = engine.sibling(memory)
-            asyncio.run(found.next_logits([(1,) * LONGEST]))
+            asyncio.run(found.next_logits([(1,) * n for n in range(1, LONGEST + 1)]))
         except AwrsError:
             continue
         return engine.sibling(1.5 * memory)

@@ -23,7 +23,7 @@ import torch
 from transformers import DynamicCache
 
 from awrs_ppl import LM, Context, infer
-from awrs_ppl.lm.cache import cache_argument
+from awrs_ppl.lm.layers import cache_argument
 from awrs_ppl.potentials import Regex, predicate
 
 PROMPT = "Once upon a time, in a small village by the sea,"

@@ -6,9 +6,10 @@ tokens. In a table: milliseconds a token of each particle, and the ratio to the 
 
 *Length*: the first 32, 128 and 512 tokens of one run. *Particles*: 1 to 32. *Memory*: 64
 particles, what the cache holds beside its bound, and how far the process grew. *Peer*:
-genlm-control's seconds over ours at short lengths.
+genlm-control's seconds over ours at short lengths. *Tiny*: on tiny models of architectures with
+states or shared keys, where the passes are short, CPU seconds a token at 64 and at 512 tokens.
 
-    python tests/benchmarks/scaling.py [--quick] [--check] [--json FILE] [--model NAME]
+    python tests/benchmarks/scaling.py [--quick] [--check] [--json FILE] [--model NAME] [--tiny]
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,11 +41,13 @@ import overhead
 LENGTH_BAR = 1.15
 PARTICLES_BAR = 0.85
 PEER_BAR = 2.0
+TINY_BAR = 1.2  # a token at 512 tokens over one at 64
 
 LENGTHS = (32, 128, 512)
 PARTICLES = (1, 4, 16, 32)
 MEMORY = 2 * 2**30  # of a run of 64 particles and 512 tokens; in proportion for a shorter one
 MODELS = ("smollm2-135m", "gemma3-270m")
+TINY = ("qwen3_5_text", "gemma4_text", "lfm2")
 
 # By measurement: constraints (one run each), particles, tokens. The subset of --quick: at one
 # repetition, gemma3-270m to 128 tokens only.
@@ -275,6 +279,26 @@ def measure(model: str, plan: dict[str, Any]) -> tuple[dict[str, Any], list[str]
     return results, missed
 
 
+def tiny(label: str, particles: int = 8, tokens: int = 520) -> dict[int, float]:
+    """Milliseconds a step around the 64th and the 512th token, medians; of CPU time."""
+    import architectures
+    from architecture_configs import CAUSAL, config_of
+
+    kind, extra = CAUSAL[label]
+    config = config_of(kind, {**extra, "max_position_embeddings": 2048})
+    lm = LM(architectures.model_of(config), tokenizer=architectures.tokenizer())
+    Lasting.under(lm)
+    clocks: list[float] = []
+
+    def seen(contexts: Sequence[Any], answered: bool) -> None:
+        if answered:
+            clocks.append(time.process_time())
+
+    run(lm, "mask", particles, tokens, 0, seen)
+    steps = [1000 * (b - a) for a, b in pairwise(clocks)]
+    return {length: statistics.median(steps[length - 9 : length + 7]) for length in (64, 512)}
+
+
 def _shown(row: dict[str, float]) -> str:
     return (
         f"{row['ours']:8.2f} ms a particle-token, floor {row['floor']:8.2f}, "
@@ -288,11 +312,18 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, action="append")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--check", action="store_true", help="exit 1 if a bar is missed")
+    parser.add_argument("--tiny", action="store_true", help="only the tiny models")
     options = parser.parse_args()
     results: dict[str, Any] = {}
     missed: list[str] = []
     print(f"{overhead.PROMPT!r}, float32, {torch.get_num_threads()} threads")
-    for model in options.model or MODELS:
+    for label in TINY:
+        steps = results[label] = tiny(label)
+        ratio = steps[512] / steps[64]
+        print(f"{label:14} {steps[64]:.2f} ms a step, {steps[512]:.2f} at 512: {ratio:.3f}")
+        if ratio > TINY_BAR:
+            missed.append(f"{label}, 512 tokens: {ratio:.3f} of a token at 64 > {TINY_BAR}")
+    for model in [] if options.tiny else options.model or MODELS:
         results[model], short = measure(model, QUICK if options.quick else FULL)
         missed += short
     if options.json:

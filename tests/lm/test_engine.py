@@ -21,22 +21,21 @@ from huggingface_hub.utils import (
 )
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     Gemma3TextConfig,
     GPT2Config,
-    GPTNeoConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
-    PreTrainedTokenizerFast,
+    OpenAIGPTConfig,
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.utils import logging
 
 from awrs_ppl.errors import AwrsError
-from awrs_ppl.lm.cache import Store, cache_argument
+from awrs_ppl.lm.cache import Store
 from awrs_ppl.lm.embedded import embedded_path
+from awrs_ppl.lm.layers import cache_argument
 from awrs_ppl.lm.reach import Reach
 from awrs_ppl.lm.transformers import TransformersEngine
 from awrs_ppl.lm.view import View
@@ -78,15 +77,6 @@ FAMILIES: dict[str, Any] = {
 }
 EMBEDDED = ["gemma3-270m", "smollm2-135m"]
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
-
-
-@pytest.fixture(scope="session")
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
-    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 def small_model(config: Any) -> Any:
@@ -211,7 +201,7 @@ def check_random_trees(
     )
     def check(asked: list[list[Context]], tokens: int | None, room: int | None) -> None:
         memory = 2**30 if tokens is None else bytes_per_token(engine) * tokens * 3 // 2
-        engine._runner.store = store = Store(whole.layers, whole.dtype, whole.device, memory)
+        engine._runner.store = store = whole.within(memory)
         if room is not None:
             store.room = room
         assert is_close(asyncio.run(worst_in(engine, asked)))
@@ -260,7 +250,7 @@ def test_logits_in_random_trees_are_those_of_a_plain_pass(small: TransformersEng
 def wrong_window(patch: pytest.MonkeyPatch) -> None:
     right = Reach.seen
     patch.setattr(
-        Reach, "seen", lambda reach, *where: right(reach._replace(length=reach.length + 1), *where)
+        Reach, "seen", lambda reach, *at: right(reach._replace(length=reach.length + 1), *at)
     )
 
 
@@ -619,10 +609,10 @@ async def test_cache_argument_of_either_name_is_used(
 async def test_model_that_cannot_be_cached_runs_in_full(
     byte_tokenizer: Any, caplog: pytest.LogCaptureFixture
 ):
-    layers: Any = {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": 3}
-    config = GPTNeoConfig(vocab_size=TOKENS, hidden_size=32, num_heads=4, **layers)
+    config = OpenAIGPTConfig(vocab_size=TOKENS, n_embd=32, n_layer=2, n_head=4)
     engine = TransformersEngine(small_model(config), byte_tokenizer)
-    assert "GPTNeoForCausalLM cannot be cached" in caplog.text
+    assert not engine.is_cached
+    assert "OpenAIGPTLMHeadModel cannot be cached" in caplog.text
     assert is_close(await worst_in(engine, [[(1, 2, 3), (1, 2)], [(1, 2, 3, 4), (5,), (1, 2)]]))
     (found,) = await engine.sequence_logprobs([((1, 2), (3, 4))])
     want = plain_logits(engine, (1, 2, 3, 4)).log_softmax(-1)

@@ -1,0 +1,141 @@
+"""Layers that see a window, a chunk or what an index chooses, or share keys, and models that count
+positions themselves; and that a planted fault in each is found."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import logging
+import random
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import Alone, check, model_of
+
+from awrs_ppl.lm.own_positions import OwnPositions
+from awrs_ppl.lm.reach import Reach
+from awrs_ppl.lm.transformers import TransformersEngine
+from awrs_ppl.lm.view import View
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet() -> Iterator[None]:
+    """Models with a planted fault are warned of."""
+    logging.getLogger("awrs_ppl").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    logging.getLogger("awrs_ppl").setLevel(logging.NOTSET)
+
+
+def test_layers_that_share_keys_take_no_memory(byte_tokenizer: Any) -> None:
+    engine = TransformersEngine(model_of("gemma4"), byte_tokenizer)
+    layers = engine._runner.store.layers
+    assert [layer.at for layer in layers] == [0, 1, 2, 3]
+    asyncio.run(engine.next_logits([(1, 5, 6)]))
+    per_token = 4 * 2 * (2 * (2 * 8) + 2 * 16)  # two layers of each kind, keys and values
+    store = engine._runner.store
+    assert store.nbytes == per_token * (store.size + store.rows * store.columns)
+
+
+def chunks_begin_one_late(patch: pytest.MonkeyPatch) -> None:
+    right = Reach.seen
+    patch.setattr(Reach, "seen", lambda reach, columns, at: right(reach, columns - 1, at - 1))
+
+
+def window_is_one_longer(patch: pytest.MonkeyPatch) -> None:
+    right = Reach.seen
+    patch.setattr(
+        Reach, "seen", lambda reach, *at: right(reach._replace(length=reach.length + 1), *at)
+    )
+
+
+def keys_of_another_owner_are_shared(patch: pytest.MonkeyPatch) -> None:
+    """A layer hands on what the owner before it keeps."""
+    right = View._extend
+
+    def extend(view: View, layer: int, which: int, states: torch.Tensor) -> torch.Tensor:
+        own = right(view, layer, which, states)
+        if layer not in (2, 3) or view.cells is None:
+            return own
+        cells = view.store.cells[layer - 2][which][: len(view.jobs)]
+        return cells[:, view.columns - own.shape[2] : view.columns].transpose(1, 2)
+
+    patch.setattr(View, "_extend", extend)
+
+
+def positions_are_columns(patch: pytest.MonkeyPatch) -> None:
+    """As if rows were padded on the left up to their first token."""
+    right = OwnPositions.told
+
+    def told(own: OwnPositions, given: dict[str, Any], before: int) -> Any:
+        where = given["position_ids"]
+        columns = torch.arange(where.shape[1]).expand(where.shape) + before
+        return right(own, {**given, "position_ids": columns}, before)
+
+    patch.setattr(OwnPositions, "told", told)
+
+
+def bias_counts_from_the_padded_start(patch: pytest.MonkeyPatch) -> None:
+    right = OwnPositions.told
+
+    @contextlib.contextmanager
+    def told(own: OwnPositions, given: dict[str, Any], before: int) -> Iterator[dict[str, Any]]:
+        with right(own, given, before) as found:
+            tokens = found["attention_mask"].clone()
+            for row, last in enumerate(given["position_ids"][:, -1].tolist()):
+                tokens[row, : tokens.shape[1] - 1 - last] = 0
+            yield {**found, "attention_mask": tokens}
+
+    patch.setattr(OwnPositions, "told", told)
+
+
+def indexer_has_keys_of_other_rows(patch: pytest.MonkeyPatch) -> None:
+    right = View.update_indexer
+    patch.setattr(View, "update_indexer", lambda *arguments: right(*arguments).roll(1, 0))
+
+
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [
+        ("gemma4", window_is_one_longer),
+        ("gemma4", keys_of_another_owner_are_shared),
+        ("gemma3n", keys_of_another_owner_are_shared),
+        ("llama4", chunks_begin_one_late),
+        ("llama4", positions_are_columns),
+        ("bloom", bias_counts_from_the_padded_start),
+        ("falcon alibi", bias_counts_from_the_padded_start),
+        ("deepseek_v32 sparse", indexer_has_keys_of_other_rows),
+    ],
+)
+def test_planted_fault_is_found_by_contexts_and_at_load(
+    label: str, fault: Any, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TransformersEngine(model_of(label), byte_tokenizer)
+    alone = Alone(engine.model)
+    assert engine.is_cached
+    fault(monkeypatch)
+    with pytest.raises(AssertionError):
+        check(engine, alone, random.Random(0), calls=20)
+    # At load another way is taken: passes of rows of one length, or states kept whole.
+    layout = TransformersEngine(model_of(label), byte_tokenizer)._runner.store.layout
+    assert layout != engine._runner.store.layout
+
+
+@pytest.mark.parametrize("label", ["llama4", "bloom"])
+def test_engines_of_one_model_and_of_its_copy_tell_it_positions_once(
+    label: str, byte_tokenizer: Any
+) -> None:
+    model = model_of(label)
+    alone = Alone(model)
+    for one in (model, model, copy.deepcopy(model)):
+        engine = TransformersEngine(one, byte_tokenizer)
+        assert engine.is_cached
+        check(engine, alone, random.Random(3), calls=3)
+    context = (1, *range(3, 30))
+    found = model(input_ids=torch.tensor([context])).logits[0, -1].double().log_softmax(-1)
+    assert (found.exp() - alone.log_probs(context).exp()).abs().sum() < 1e-5
