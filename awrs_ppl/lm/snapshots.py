@@ -32,9 +32,10 @@ class _Snapshot:
     after: set[Any] = field(default_factory=set)
 
     @property
-    def is_passed(self) -> bool:
-        """Whether this was a step of one row that has gone on: nobody is likely to return."""
-        return self.fed == 1 and len(self.after) == 1
+    def worth(self) -> int:
+        """Least is a step of a row that has gone on, where a fork may be the end of others; what
+        no row has gone on from, and what it took more than a token to come to, is most."""
+        return min(len(self.after), 2) if self.fed == 1 and self.after else 3
 
 
 class Snapshots:
@@ -67,7 +68,7 @@ class Snapshots:
         """How many rows like the one that goes on from `node` a pass may have."""
         kept = self._kept.get(node)
         size = max(self.size, kept.size if kept else 0)
-        return max(1, self.memory // (6 * size))  # what goes in, and what comes out
+        return max(1, self.memory // (3 * size))
 
     def batch(self, nodes: Sequence[Any]) -> Any:
         """A copy of the layers after some nodes as one batch; None: they are all at the root."""
@@ -98,8 +99,7 @@ class Snapshots:
     def _make_room(self, size: int) -> None:
         if self.nbytes + size <= self.limit or size > self.limit:
             return
-        passed = [node for node, kept in self._kept.items() if kept.is_passed]
-        for node in [*passed, *self._kept]:
+        for node in sorted(self._kept, key=lambda node: self._kept[node].worth):
             if self.nbytes + size <= self.limit:
                 return
             self.drop(node)

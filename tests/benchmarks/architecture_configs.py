@@ -444,7 +444,7 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
     "hy_v4": ("hy_v4", {}),
     "hyperclovax": ("hyperclovax", {}),
     "aria_text": ("aria_text", {}),
-    "bailing_hybrid": ("bailing_hybrid", {}),
+    "bailing_hybrid": ("bailing_hybrid", {"layer_group_size": 2, "num_key_value_heads": 4}),
     "minimax_m3_vl_text": ("minimax_m3_vl_text", {}),
     "deepseek_v4": ("deepseek_v4", {}),
     "moshi": ("moshi", {**SLIDING}),
@@ -481,8 +481,16 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
-    "kimi_linear": ("kimi_linear", {**MLA, "linear_head_dim": 8, "linear_num_heads": 2}),
-    "zaya": ("zaya", {}),
+    "kimi_linear": (
+        "kimi_linear",
+        {
+            **MLA,
+            "linear_head_dim": 8,
+            "linear_num_heads": 2,
+            "layer_types": ["linear_attention", F, "linear_attention"],
+        },
+    ),
+    "zaya": ("zaya", {"num_experts_per_tok": 1}),
     "xlm-roberta as decoder": ("xlm-roberta", {"is_decoder": True}),
     "camembert as decoder": ("camembert", {"is_decoder": True}),
     "rembert as decoder": (

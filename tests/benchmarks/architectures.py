@@ -10,7 +10,8 @@ mask, no positions, no cache, float32.
     refused    an exception when the model was loaded
     none       transformers makes no such tiny model here
 
-*cached* says whether only new tokens are fed (`lm.engine.is_cached`). The trees are asked twice: at
+*cached* says whether only new tokens are fed (`lm.engine.is_cached`), and what is kept: keys *by
+token*, *states*; *even* passes are of rows of one length. The trees are asked twice: at
 the usual memory, and at little more than what the longest context takes.
 
     python tests/benchmarks/architectures.py [--quick] [--list] [--json FILE] [--check] [WORD ...]
@@ -60,6 +61,7 @@ class Row(NamedTuple):
     label: str
     verdict: str
     cached: bool
+    how: str
     apart: float
     said: str
     seconds: float
@@ -209,8 +211,9 @@ def examine(label: str, kind: str, extra: dict[str, Any], warned: list[str]) -> 
     """Try one architecture. `warned` receives what the library warns of."""
     started = time.perf_counter()
 
-    def row(verdict: str, said: str, cached: bool = False, apart: float = 0.0) -> Row:
-        return Row(label, verdict, cached, apart, said, time.perf_counter() - started)
+    def row(verdict: str, said: str, engine: Any = None, apart: float = 0.0) -> Row:
+        cached, how = (engine.is_cached, how_of(engine)) if engine is not None else (False, "")
+        return Row(label, verdict, cached, how, apart, said, time.perf_counter() - started)
 
     if kind not in CONFIG_MAPPING:
         return row("none", f"transformers {transformers.__version__} does not have it")
@@ -234,11 +237,20 @@ def examine(label: str, kind: str, extra: dict[str, Any], warned: list[str]) -> 
             errors = asyncio.run(worst(asked, alone, seed, calls, longest))
             found = [max(pair) for pair in zip(found, errors, strict=True)]
     except Exception as error:
-        return row("wrong", one_line(error), engine.is_cached, found[0])
+        return row("wrong", one_line(error), engine, found[0])
     if found[0] > MOST_APART * slack or found[1] > MOST_LOG_PROB * slack:
         said = f"log-probabilities off by {found[1]:.1e}; {said}"
-        return row("wrong", said, engine.is_cached, found[0])
-    return row("equal", said, engine.is_cached, found[0])
+        return row("wrong", said, engine, found[0])
+    return row("equal", said, engine, found[0])
+
+
+def how_of(engine: Any) -> str:
+    """What of a context is kept."""
+    if not engine.is_cached:
+        return "in full"
+    layout = engine._runner.store.layout
+    kept = [name for name, has in (("by token", layout.layers), ("states", layout.states)) if has]
+    return " and ".join(kept) + (", even" if layout.even else "")
 
 
 def one_line(error: BaseException) -> str:
@@ -273,9 +285,8 @@ def main() -> None:
     for label, what in everything.items():
         row = examine(label, *what, warned)
         rows.append(row)
-        cached = "cached" if row.cached else "in full" if row.verdict == "equal" else ""
         print(
-            f"{label:26} {row.verdict:8} {cached:8} {row.apart:7.0e} {row.seconds:5.1f} s  "
+            f"{label:26} {row.verdict:8} {row.how:20} {row.apart:7.0e} {row.seconds:5.1f} s  "
             f"{row.said[:150]}",
             flush=True,
         )
