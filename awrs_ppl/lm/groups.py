@@ -34,6 +34,7 @@ class Groups:
     pass_cost: int
     vocab_size: int
     most_rows: int = _PASS_TOKENS
+    scarce: bool = False  # whether a step's contexts were ever more than the store has slots for
 
     def of(self, jobs: list[Job], store: Store) -> Iterator[list[Job]]:
         """As few passes as possible, but not at the price of much padding.
@@ -57,7 +58,7 @@ class Groups:
                 or waste + needed - need.tokens > self.pass_cost
                 or rows * needed > _PASS_TOKENS
                 or rows * max(keep, kept) * self.vocab_size * 4 > PASS_BYTES
-                or not slots.fit(job)
+                or self._lacks(slots, job)
             ):
                 yield group
                 group, waste, keep = [], 0, 0
@@ -71,6 +72,11 @@ class Groups:
             group.append(job)
         if group:
             yield group
+
+    def _lacks(self, slots: Slots, job: Job) -> bool:
+        lacks = not slots.fit(job)
+        self.scarce |= lacks
+        return lacks
 
     def are_alike(self, jobs: list[Job], store: Store) -> bool:
         """Whether the jobs may share a pass as things are now."""

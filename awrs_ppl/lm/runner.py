@@ -46,7 +46,7 @@ class Runner:
         self._own_positions = OwnPositions(model)
         self._pass_cost = _PASS_COST * (16 if self.device.type == "cuda" else 1)
         self.stats = Stats()
-        self._warned = False
+        self._warned = self._said_scarce = False
         if known is None:
             with torch.inference_mode():
                 trial = Trial(self._forward)
@@ -67,6 +67,8 @@ class Runner:
         other = copy.copy(self)
         other.stats = Stats()
         other.store = self.store.within(memory)
+        other._groups, other._said_scarce = copy.copy(self._groups), False
+        other._groups.scarce = False
         return other
 
     def _store(self, layout: Layout, memory: int) -> Store:
@@ -124,9 +126,25 @@ class Runner:
             self._prefill(distinct)
             for group in self._groups.of(distinct, self.store):
                 self._try(group, answers)
+            if self._groups.scarce and not self._said_scarce:
+                self._say_scarce(distinct)
             return [answers[job] for job in jobs]
         finally:
             self.stats.seconds += perf_counter() - start
+
+    def _say_scarce(self, jobs: list[Job]) -> None:
+        """Warn that a step needs more than the memory holds, and say how much."""
+        self._said_scarce = True
+        ordered = sorted(job.fed for job in jobs)
+        needed = sum(map(len, ordered)) - sum(_common(*pair) for pair in pairwise(ordered))
+        _log.warning(
+            "the contexts of one step have %d tokens, and memory=%d holds those of %.0f: what does "
+            "not fit is computed again at each step, which is slow; give the engine memory=%d",
+            needed,
+            self.store.memory,
+            self.store.limit,
+            self.store.memory * 1.25 * needed / self.store.limit,
+        )
 
     def pieces(self, job: Job) -> list[Job]:
         """The same as jobs whose logits fit one pass, those beyond the switch target by target."""
@@ -162,9 +180,7 @@ class Runner:
         long = sorted(job for job in jobs if len(job.past) - self._depth(job) >= _SHARED)
         stems: dict[Job, None] = {}
         for one, other in pairwise(long):
-            pairs = enumerate(zip(one.past, other.past, strict=False))
-            limit = min(len(one.past), len(other.past))
-            shared = next((i for i, (a, b) in pairs if a != b), limit)
+            shared = _common(one.past, other.past)
             if shared - self._depth(one) >= _SHARED:
                 stems[Job(one.past[:shared])] = None
         if stems:
@@ -255,6 +271,12 @@ class Runner:
     def _count(self, tokens: int) -> None:
         self.stats.passes += 1
         self.stats.tokens += tokens
+
+
+def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """How many first tokens two contexts have in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

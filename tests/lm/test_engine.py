@@ -653,3 +653,28 @@ async def test_rows_with_a_common_prompt_share_its_slots(byte_tokenizer: Any):
         found = await engine.next_logits(contexts)
         assert engine.stats.passes - before == (2 if length == 1 else 1)
         assert is_close(distance(plain_row(engine, contexts[7]), found[7]))
+
+
+async def test_memory_too_small_for_a_step_is_said_once_with_what_would_do(
+    byte_tokenizer: Any, caplog: pytest.LogCaptureFixture
+):
+    model = small_model(FAMILIES["llama"])
+    size = bytes_per_token(TransformersEngine(model, byte_tokenizer))
+    prompt = tuple(i % TOKENS for i in range(60))
+    texts = [(*prompt, *[i] * 20) for i in range(8)]  # 220 tokens, and room for 150
+    engine = TransformersEngine(model, byte_tokenizer, memory=size * 150 * 3 // 2)
+    with caplog.at_level("WARNING", logger="awrs_ppl"):
+        for _ in range(2):
+            found = await engine.next_logits(texts)
+            assert is_close(distance(plain_row(engine, texts[5]), found[5]))
+    (message,) = caplog.messages
+    assert "one step have 220 tokens" in message
+    caplog.clear()
+    enough = int(message.rpartition("memory=")[2])
+    engine = TransformersEngine(model, byte_tokenizer, memory=enough)
+    with caplog.at_level("WARNING", logger="awrs_ppl"):
+        await engine.next_logits(texts)
+        before = engine.stats.tokens
+        await engine.next_logits([(*text, 5) for text in texts])
+    assert not caplog.messages
+    assert engine.stats.tokens - before == len(texts)
