@@ -19,6 +19,7 @@ from awrs_ppl.lm.jobs import Job
 from awrs_ppl.lm.layers import Layout, layouts_of
 from awrs_ppl.lm.own_positions import OwnPositions
 from awrs_ppl.lm.stats import Stats
+from awrs_ppl.lm.tree_view import Trees, TreeView
 from awrs_ppl.lm.trial_result import TrialResult
 from awrs_ppl.lm.view import View
 
@@ -44,6 +45,7 @@ class Runner:
         self.device: torch.device = model.device
         self._forward = Forward(model)
         self._own_positions = OwnPositions(model)
+        self._trees = Trees(model.dtype)
         self._pass_cost = _PASS_COST * (16 if self.device.type == "cuda" else 1)
         self.stats = Stats()
         self._warned = self._said_scarce = False
@@ -248,7 +250,15 @@ class Runner:
 
     def _pass(self, jobs: list[Job], answers: dict[Job, torch.Tensor]) -> None:
         """One forward pass over what is new; its answers are added to `answers`."""
-        with View.over(self.store, jobs) as view:
+        if not self._trees.pay(self.store, jobs):
+            self._pass_by(View, jobs, answers)
+        elif self._trees.fit:
+            self._pass_by(TreeView, jobs, answers)
+        else:
+            self._trees.compare(self._pass_by, jobs, answers)
+
+    def _pass_by(self, kind: type[View], jobs: list[Job], answers: dict[Job, torch.Tensor]) -> None:
+        with kind.over(self.store, jobs) as view:
             given = view.arguments()
             with self._own_positions.told(given, view.get_seq_length()) as given:
                 output = self._forward.output(

@@ -18,7 +18,9 @@ from tiny_models import Alone, check, model_of
 
 from awrs_ppl.lm.own_positions import OwnPositions
 from awrs_ppl.lm.reach import Reach
+from awrs_ppl.lm.runner import Runner
 from awrs_ppl.lm.transformers import TransformersEngine
+from awrs_ppl.lm.tree_view import TreeView, _Tree
 from awrs_ppl.lm.view import View
 
 
@@ -139,3 +141,89 @@ def test_engines_of_one_model_and_of_its_copy_tell_it_positions_once(
     context = (1, *range(3, 30))
     found = model(input_ids=torch.tensor([context])).logits[0, -1].double().log_softmax(-1)
     assert (found.exp() - alone.log_probs(context).exp()).abs().sum() < 1e-5
+
+
+def contexts_behind_a_prompt(rng: random.Random) -> Iterator[list[tuple[int, ...]]]:
+    """Calls of eight contexts with a long common prompt, that grow, fork and are of all lengths."""
+    prompt = (1, *rng.choices(range(3, 90), k=18))
+    texts = [prompt] * 8
+    for _ in range(5):
+        texts = [
+            (*rng.choice(texts), *rng.choices(range(3, 90), k=rng.choice([1, 1, 1, 3])))
+            for _ in texts
+        ]
+        yield texts
+
+
+def pass_kinds(patch: pytest.MonkeyPatch) -> list[type]:
+    """The kinds of views of all passes from now on."""
+    kinds, right = [], Runner._pass_by
+
+    def pass_by(runner: Runner, kind: Any, *rest: Any) -> None:
+        kinds.append(kind)
+        right(runner, kind, *rest)
+
+    patch.setattr(Runner, "_pass_by", pass_by)
+    return kinds
+
+
+def apart_behind_a_prompt(engine: Any, alone: Alone) -> float:
+    """The largest total variation, without room for rows."""
+    engine._runner.store.room = 0
+    worst = 0.0
+    for texts in contexts_behind_a_prompt(random.Random(2)):
+        for text, row in zip(texts, asyncio.run(engine.next_logits(texts)), strict=True):
+            found = (row.double().softmax(-1) - alone.log_probs(text).exp()).abs().sum() / 2
+            worst = max(worst, float(found))
+    return worst
+
+
+@pytest.mark.parametrize(
+    ("label", "fits"),
+    [
+        ("llama", True),
+        ("gemma3", True),
+        ("gemma4", True),
+        ("llama4", True),
+        ("deepseek_v32", True),
+        ("bloom", False),  # in one row a column is no position
+        ("mpt", False),
+    ],
+)
+def test_contexts_behind_a_prompt_too_many_for_the_workspace_are_one_row(
+    label: str, fits: bool, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TransformersEngine(model_of(label), byte_tokenizer)
+    alone = Alone(engine.model)
+    kinds = pass_kinds(monkeypatch)
+    assert apart_behind_a_prompt(engine, alone) < 1e-4
+    assert (kinds.count(TreeView) > 3) is fits
+
+
+def contexts_see_branches_of_others(patch: pytest.MonkeyPatch) -> None:
+    right = _Tree.__init__
+
+    def init(tree: _Tree, bases: Any) -> None:
+        right(tree, bases)
+        for seen in tree.sees:
+            seen.update((branch, 99) for branch in [*seen])
+
+    patch.setattr(_Tree, "__init__", init)
+
+
+def tokens_stand_one_late(patch: pytest.MonkeyPatch) -> None:
+    right = TreeView.positions
+    patch.setattr(TreeView, "positions", lambda view: right(view) + 1)
+
+
+@pytest.mark.parametrize("fault", [contexts_see_branches_of_others, tokens_stand_one_late])
+def test_planted_fault_in_one_row_is_found_and_by_the_first_pass(
+    fault: Any, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TransformersEngine(model_of("llama"), byte_tokenizer)
+    alone = Alone(engine.model)
+    fault(monkeypatch)
+    engine._runner._trees.fit = True
+    assert apart_behind_a_prompt(engine, alone) > 1e-3
+    engine = TransformersEngine(engine.model, byte_tokenizer)
+    assert apart_behind_a_prompt(engine, alone) < 1e-4
