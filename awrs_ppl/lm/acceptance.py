@@ -198,6 +198,11 @@ class Trial:
         name = type(self._model).__name__
         return f"LM got a {name} that cannot run ({type(error).__name__}: {said}): {remedy}"
 
+    @property
+    def longest(self) -> Context:
+        """The longest of the contexts that are tried."""
+        return self._long
+
     def require_past_only(self) -> None:
         """Raise `ValueError` if what follows a token changes what the model gives after it.
 

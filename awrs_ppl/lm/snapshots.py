@@ -64,6 +64,11 @@ class Snapshots:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def at(self, node: Any) -> State | None:
+        """The state after a node, as it is kept."""
+        found = self._kept.get(node)
+        return None if found is None else found.state
+
     def rows_at_work(self, node: Any) -> int:
         """How many rows like the one that goes on from `node` a pass may have."""
         kept = self._kept.get(node)

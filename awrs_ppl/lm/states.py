@@ -10,7 +10,7 @@ import torch
 from transformers import cache_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-__all__ = ["State", "joined", "rows_of", "size_of"]
+__all__ = ["State", "apart", "joined", "rows_of", "size_of"]
 
 _CACHES = (
     Cache,
@@ -67,6 +67,18 @@ def joined(states: Sequence[State]) -> Any:
         if other is not first and not _equal(first, other):
             raise ValueError("the rows of a pass differ in what a layer counts")
     return _with_tensors(first, [*zip(*(state.tensors for state in states), strict=True)])
+
+
+def apart(one: State, other: State) -> float:
+    """The largest distance of a tensor from the other's, as a share of its norm."""
+    shares = [0.0]
+    for a, b in zip(one.tensors, other.tensors, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if a.is_floating_point():
+            norm = float(b.float().norm())
+            shares.append(float((a.float() - b.float()).norm()) / norm if norm else 0.0)
+    return max(shares)
 
 
 def size_of(thing: Any) -> int:

@@ -14,7 +14,7 @@ import torch
 from tiny_models import TOKENS, Alone, check, model_of
 
 from awrs_ppl.errors import AwrsError
-from awrs_ppl.lm import groups, states, view
+from awrs_ppl.lm import acceptance, groups, states, view
 from awrs_ppl.lm.cache import Store
 from awrs_ppl.lm.snapshots import Snapshots
 from awrs_ppl.lm.transformers import TransformersEngine
@@ -169,6 +169,25 @@ def test_too_little_memory_for_states_says_how_much_is_needed(
 ) -> None:
     with pytest.raises(AwrsError, match=r"states of layers without keys, \d+ bytes each: give"):
         engine_of("mamba2", byte_tokenizer, memory=8000)
+
+
+@pytest.mark.parametrize("label", ["mamba", "jamba", "minimax"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_models_that_take_one_token_behind_a_state_are_recognised(
+    label: str, dtype: torch.dtype, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where rounding hides it in the distributions, and few tokens are tried."""
+    monkeypatch.setattr(acceptance, "_CHEAP", 0)
+    engine = TransformersEngine(model_of(label).to(dtype), byte_tokenizer)
+    assert store_of(engine).layout.steps
+
+
+@pytest.mark.parametrize("label", ["lfm2", "qwen3_5", "mamba2"])
+def test_models_that_take_several_tokens_behind_a_state_get_them(
+    label: str, byte_tokenizer: Any
+) -> None:
+    engine = TransformersEngine(model_of(label).to(torch.bfloat16), byte_tokenizer)
+    assert not store_of(engine).layout.steps
 
 
 # Planted faults: made behind the trial at load, which would find them, too.
