@@ -18,7 +18,7 @@ from awrs_ppl.lm.groups import PASS_BYTES, Groups
 from awrs_ppl.lm.jobs import Job
 from awrs_ppl.lm.layers import Layout, layouts_of
 from awrs_ppl.lm.own_positions import OwnPositions
-from awrs_ppl.lm.states import apart
+from awrs_ppl.lm.states import leap
 from awrs_ppl.lm.stats import Stats
 from awrs_ppl.lm.tree_view import Trees, TreeView
 from awrs_ppl.lm.trial_result import TrialResult
@@ -29,7 +29,6 @@ __all__ = ["Runner"]
 _log = logging.getLogger(__name__)
 _CHUNK = 512  # new tokens of one row in one pass
 _PASS_COST = 32  # a pass costs about as much as so many tokens: when to pad, when to split
-_LEAP = 0.05  # how much a state may differ by how many tokens were fed at once
 _SHARED = 8  # a new prefix that contexts share is fed on its own from this length
 
 
@@ -110,31 +109,11 @@ class Runner:
         self.store = store
         try:
             found = trial.difference(self.run, store.snapshots is not None)
-            return found or self._leap(trial)
+            return found or leap(store, self.run, trial.longest)
         except AwrsError:
             raise
         except Exception as error:
             return _said(error)
-
-    def _leap(self, trial: Trial) -> str | None:
-        """How the state after several tokens in one pass differs from that after single ones.
-
-        Some models forget the state where they get several. In bfloat16 that can pass for rounding
-        in the distributions, but not in the states: rounding makes a hundredth, this a tenth.
-        """
-        store, long = self.store, trial.longest[:6]
-        if store.snapshots is None or store.layout.steps or len(long) < 6:
-            return None
-        states = []
-        for lengths in ((4, 6), (4, 5, 6)):
-            store.clear()
-            for length in lengths:
-                self.run([Job(long[:length])])
-            states.append(store.snapshots.at(store.find(long)))
-        store.clear()
-        if None in states or (share := apart(*states)) <= _LEAP:
-            return None
-        return f"several tokens in one pass leave another state than single ones, by {share:.2g}"
 
     @torch.inference_mode()
     def run(self, jobs: list[Job]) -> list[torch.Tensor]:
@@ -221,9 +200,8 @@ class Runner:
                     self._try([Job(job.past[:end])], {})
         if self.store.snapshots is not None and not level:
             # The end of a prompt is asked for again, and a state cannot be cut back to it.
-            for group in self._groups.of(
-                [Job(end) for end in dict.fromkeys(j.past for j in long)], self.store
-            ):
+            ends = [Job(end) for end in dict.fromkeys(job.past for job in long)]
+            for group in self._groups.of(ends, self.store):
                 self._try(group, {})
 
     def _step(self, jobs: list[Job]) -> None:
@@ -267,9 +245,8 @@ class Runner:
                 f"({reason}): give the engine less with memory=..., or load the model with "
                 "dtype='bfloat16'"
             )
-        middle = len(jobs) // 2
-        self._try(jobs[:middle], answers)
-        self._try(jobs[middle:], answers)
+        for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
+            self._try(half, answers)
 
     def _pass(self, jobs: list[Job], answers: dict[Job, torch.Tensor]) -> None:
         """One forward pass over what is new; its answers are added to `answers`."""
