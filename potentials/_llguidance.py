@@ -101,7 +101,9 @@ class Language:
     def mask(self, state: bytes, vocabulary: Vocabulary) -> np.ndarray:
         """Which tokens may follow, shape `[vocabulary.size]`; not to be written to."""
         # `advance` uses the vocabulary of the latest mask, so that no text is read twice.
-        reader = self._latest = self._reader(vocabulary)
+        reader = self._reader(vocabulary)
+        if vocabulary is not SINGLE_BYTES:
+            self._latest = reader
         mask = _masks.get((reader.id, state))
         if mask is None:
             matcher = self._find(reader, state, state)

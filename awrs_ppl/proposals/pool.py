@@ -61,6 +61,12 @@ class Pool:
             draws.append(Draw(int(self.ids[i]), log_weight - log_twist, log_twist))
         return draws
 
+    def size(self, most: int) -> int:
+        """How many outcomes have weight, of an urn at most so many."""
+        if self.urn is not None:
+            return min(self.urn.count(), most)
+        return len(np.unique(self.ids[self.weights > 0.0]))
+
     def share_of(self, outcomes: np.ndarray) -> float:
         """What share of all these outcomes weigh, each of which is given once."""
         if self.urn is not None:

@@ -22,7 +22,7 @@ from awrs_ppl.proposals.spelling import LONGEST, ending_with, spelling_of
 if TYPE_CHECKING:
     from awrs_ppl.proposals.token_step import TokenStep
 
-__all__ = ["Room", "divided", "left_near", "look"]
+__all__ = ["Room", "after", "divided", "left_near", "look"]
 
 # A completion is looked for when so many tokens are left, or half of what is allowed; and again
 # when half of what was to spare then is used up.
@@ -62,21 +62,22 @@ async def look(step: TokenStep) -> None:
         room = await _found(step, left, room)
     step.room = room
     if room.completion is not None and 0 <= left - room.count <= _SPARE:
-        step.leads = await _leading(step, left, room.completion)
-        for token in step.leads:
-            await step.verdicts.check(token)
+        step.leads = leads = await _leading(step, left, room.completion)
+        logs = step.outcomes.batch.logs[step.outcomes.row] if step.outcomes else ()
+        likeliest = sorted(leads, key=lambda token: -float(logs[token]))[:_TRIED]
+        await step.verdicts.check_all(likeliest)
 
 
 async def _found(step: TokenStep, left: int, room: Room | None) -> Room:
     at = step.verdicts.target, step.progress.states, step.progress.text.data
     known = [] if room is None or room.completion is None else [room.completion]
-    completion = await find_completion(*at, known)
+    completion = await find_completion(*at, known, thorough=room is None)
     count = _count(step, completion)
     if completion in known and count > left - 1:
-        other = await find_completion(*at)
+        other = await find_completion(*at, thorough=False)
         if _count(step, other) < count:
             completion, count = other, _count(step, other)
-    spare = abs(left - count) if count < math.inf else _SPARE
+    spare = abs(left - count) if count < math.inf else left
     return Room(completion, count, left - max(1, int(spare // 2)))
 
 
@@ -96,7 +97,9 @@ async def _leading(step: TokenStep, left: int, completion: bytes) -> dict[int, b
     fits = [count + step.ends <= left - 1 for count in spelling.counts]
 
     def may(token: int) -> bool:
-        return token not in closing and (allowed is None or bool(allowed[token]))
+        if not vocabulary.is_text[token] or token in closing:
+            return False
+        return allowed is None or bool(allowed[token])
 
     async def completes(token: int, place: int) -> bool:
         data = bytes(tokens[token]) + completion[place:]
@@ -146,15 +149,16 @@ def divided(step: TokenStep, pool: Pool) -> tuple[Pool | None, Pool | None]:
     room, left = step.room, step.left
     if room is None or left is None or pool.log_mass == -math.inf:
         return pool, None
+    size = step.verdicts.vocabulary.size
+    ends = np.arange(size, size + len(step.verdicts.closings.ends))
     spare = left - room.count
     if spare < 0:
+        # Where none was found there may be one, and as long as there is time it is not late.
         is_late = room.completion is not None or left <= _NEAR
-        return (None, pool) if is_late else (pool, None)
+        return pool.divided(ends) if is_late else (pool, None)  # what ends now is in time
     if spare > _SPARE:
         return pool, None
-    size = step.verdicts.vocabulary.size
-    ends = range(size, size + len(step.verdicts.closings.ends))
-    leads = np.array([*step.leads, *ends], np.int64)
+    leads = np.concatenate([np.array([*step.leads], np.int64), ends])
     if spare and pool.share_of(leads) >= 0.5:
         return pool, None
     return pool.divided(leads)

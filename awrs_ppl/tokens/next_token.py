@@ -86,7 +86,8 @@ class Outcomes:
     def heaviest(self, most: int) -> list[int]:
         """The outcomes that weigh most, those known to be allowed too: at most so many of each."""
         known = np.argsort(-self.accepted_weights, kind="stable")[:most]
-        others = likeliest(self.batch.weights[self.row][None], most)[0]
+        row = self.batch.weights[self.row]
+        others = [one for one in likeliest(row[None], most)[0] if row[one] > 0]
         return [*self.accepted[known].tolist(), *others]
 
     def mass_without(self, rejected: np.ndarray) -> float:

@@ -188,6 +188,11 @@ def _same_value(schema: dict[str, Any]) -> Iterator[Any]:
             yield from schema[key].values()
 
 
+def _is_text(name: Any) -> bool:
+    # JSON can escape half of a surrogate pair, which no text has.
+    return isinstance(name, str) and not any(0xD800 <= ord(c) <= 0xDFFF for c in name)
+
+
 @lru_cache(maxsize=64)
 def required_members(text: str) -> tuple[bytes, ...]:
     """How members begin that a schema requires anywhere: their names in JSON, with the colon."""
@@ -198,6 +203,6 @@ def required_members(text: str) -> tuple[bytes, ...]:
         if isinstance(part, dict):
             required = part.get("required")
             required = required if isinstance(required, list) else ()
-            names.update(dict.fromkeys(name for name in required if isinstance(name, str)))
+            names.update(dict.fromkeys(name for name in required if _is_text(name)))
         parts += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
     return tuple(f"{json.dumps(name, ensure_ascii=False)}:".encode() for name in names)

@@ -205,8 +205,6 @@ def _allows(part: _Part, data: bytes) -> bool:
 
 
 class _Part(BooleanPotential):
-    searched = True
-
     def __init__(self, title: str, text: str, form: Form) -> None:
         super().__init__()
         self.title = title
@@ -222,11 +220,13 @@ class _Outline(_Part):
 
     called = "outline of JsonSchema"
     arguments = _SCHEMA
+    searched = True
 
     def __init__(self, title: str, text: str, form: Form, language: Language) -> None:
         super().__init__(title, text, form)
         self._language = language
         self.mask = language.mask
+        self.words = required_members(text)
 
     def start(self) -> bytes:
         return b""
@@ -252,7 +252,7 @@ class _Check(_Part):
         self._rules = rules
         self.kind = kind
         self._is_valid = None
-        self.words = required_members(text)
+        self.searched = kind is None  # else validators of the user's are called
         if kind is not None:
             validate = validator_of(kind)
             self._is_valid = lambda data: is_valid(validate, data, f"JsonSchema({title})")

@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 from random_programs import random_program
 
 from awrs_ppl import AWRS, LM, ToyLM, infer, predicate, product, run
 from awrs_ppl.constraints.completion import find_completion
 from awrs_ppl.constraints.target import Target, start
 from awrs_ppl.inference import competition
+from awrs_ppl.inference.in_time import choose_apart
 from awrs_ppl.posterior.by_value import entry
 from awrs_ppl.potentials import Grammar, JsonSchema, OneOf, Regex, Soft
-from awrs_ppl.proposals import room
+from awrs_ppl.proposals import Pool, room
 from awrs_ppl.testing import enumerate_posterior
 from awrs_ppl.tokens.text import Text
 
@@ -242,6 +243,9 @@ SCHEMA = {
         (Regex(r"\d{4}-\d\d-\d\d"), b"20"),
         (Regex(r"[a-z]{10,}\."), b"ab"),
         (Regex("[丁七]{3}。"), "丁".encode()[:2]),
+        (Regex(r"[^?]*[?]"), b"why"),
+        (Regex(r"(.|\n)*#"), b"ab"),
+        (Regex("[A-Za-z ]+\n"), b"ab"),
     ],
 )
 async def test_completions_complete(potential, text):
@@ -259,6 +263,41 @@ async def test_text_without_completion_has_none():
     states = await start(target, Text(b"a"))
     assert not isinstance(states, str)
     assert await find_completion(target, states, b"a") is None
+
+
+def test_no_validator_is_asked_of_texts_that_nobody_drew():
+    asked = list[Any]()
+
+    class Pair(BaseModel):
+        a: int
+        b: int
+
+        @model_validator(mode="after")
+        def note(self):
+            asked.append(self)
+            return self
+
+    target = (TOY("a") * JsonSchema(Pair)).target
+    states = asyncio.run(start(target, Text(b'{"a":1')))
+    assert not isinstance(states, str)
+    assert asyncio.run(find_completion(target, states, b'{"a":1')) == b',"b":0}'
+    assert not asked
+
+
+def test_required_name_that_is_no_text_is_no_word():
+    assert JsonSchema({"type": "object", "required": ["\ud800"]}).engine == "mask"
+
+
+@pytest.mark.parametrize(("many", "few"), [(50, 1), (1, 50)])
+def test_places_that_few_children_leave_are_taken(many, few):
+    def entry_of(count, parent):
+        ids = np.arange(count)
+        return parent, 0.0, Pool(0.0, ids, np.ones(count), np.ones(count))
+
+    children, _ = choose_apart(
+        [entry_of(many, 0)], [entry_of(few, 1)], 16, np.random.default_rng(0)
+    )
+    assert len(children) == 16
 
 
 class Person(BaseModel):
