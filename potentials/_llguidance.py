@@ -22,7 +22,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from awrs_ppl._messages import show
 from awrs_ppl._recent import Recent
 from awrs_ppl.errors import PotentialError
-from awrs_ppl.tokens.vocabulary import Vocabulary
+from awrs_ppl.tokens.vocabulary import SINGLE_BYTES, Vocabulary
 
 __all__ = ["Language"]
 
@@ -42,7 +42,6 @@ _LIMITS = LLParserLimits(
     step_max_items=2_000_000, max_items_in_row=100_000, initial_lexer_fuel=10_000_000
 )
 
-_NO_TOKENS = Vocabulary([b" "], ends=())
 _tokenizers: WeakKeyDictionary[Vocabulary, LLTokenizer] = WeakKeyDictionary()
 
 
@@ -74,7 +73,7 @@ class Language:
         self._grammar = grammar + _OPTIONS
         self._remedy = remedy
         self._readers: WeakKeyDictionary[Vocabulary, _Reader] = WeakKeyDictionary()
-        self._latest = self._reader(_NO_TOKENS)
+        self._latest = self._reader(SINGLE_BYTES)
         self.consumed = 0
         start = self._latest.start
         if start.is_error():
@@ -102,7 +101,9 @@ class Language:
     def mask(self, state: bytes, vocabulary: Vocabulary) -> np.ndarray:
         """Which tokens may follow, shape `[vocabulary.size]`; not to be written to."""
         # `advance` uses the vocabulary of the latest mask, so that no text is read twice.
-        reader = self._latest = self._reader(vocabulary)
+        reader = self._reader(vocabulary)
+        if vocabulary is not SINGLE_BYTES:
+            self._latest = reader
         mask = _masks.get((reader.id, state))
         if mask is None:
             matcher = self._find(reader, state, state)

@@ -75,6 +75,7 @@ class Grammar(BooleanPotential):
     """
 
     arguments = (Argument("lark", shown=_shown),)
+    searched = True
 
     def __init__(self, lark: str) -> None:
         if not isinstance(lark, str):

@@ -42,6 +42,7 @@ class OneOf(BooleanPotential):
     """
 
     arguments = (Argument("choices", _listed, lambda choices: f"{len(choices)} choices"),)
+    searched = True
 
     def __init__(self, choices: Iterable[str | bytes]) -> None:
         if isinstance(choices, str | bytes):
@@ -100,6 +101,7 @@ class Contains(BooleanPotential):
     """
 
     arguments = (Argument("text", shown=show),)
+    searched = True
 
     def __init__(self, text: str | bytes) -> None:
         if not isinstance(text, str | bytes):
@@ -108,6 +110,7 @@ class Contains(BooleanPotential):
         self.text = text = _as_str(text, "Contains")
         self._data = _encode(text, "Contains")
         self._falls = _falls(self._data)
+        self.words = (self._data,) if self._data else ()
         self.mask = _mask_of_utf8
 
     def start(self) -> tuple[int, bytes]:

@@ -41,11 +41,11 @@ RECORDS = {
     ),
 }
 REFINEMENTS = {
-    "inference": ("children", "competition"),
+    "inference": ("children", "competition", "in_time"),
     "program": ("arguments", "text_arguments", "misuse", "replay"),
-    "proposals": ("paper", "prior"),
+    "proposals": ("paper", "prior", "room", "spelling"),
     "constraints": (
-        *("arguments", "checks_ahead", "dead_ends", "function_key", "genlm_factor"),
+        *("arguments", "checks_ahead", "completion", "dead_ends", "function_key", "genlm_factor"),
         *("prefix_propagation", "undecided_utf8", "weighing"),
     ),
     "tokens": ("underflow",),

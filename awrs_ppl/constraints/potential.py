@@ -109,6 +109,12 @@ class BooleanPotential(Multiplicative):
     # on a processor and one or two in a batch on an accelerator: the default is in between.
     cost: float = 1 / 1024
 
+    # Whether a search for completions (`completion.py`) reads this potential: thousands of texts
+    # that nobody drew are given to it, so a step must be a matter of microseconds, and it must not
+    # call a user's function. `words` are tried there: texts that the end may depend on.
+    searched: bool = False
+    words: tuple[bytes, ...] = ()
+
     # A subclass with masks has here a method, or an attribute that its `__init__` sets:
     # `mask(state, vocabulary) -> ndarray[bool]` of shape `[vocabulary.size]`, which may be more
     # or less than `len(vocabulary.tokens)`. It must say of every text token what `advance` says;

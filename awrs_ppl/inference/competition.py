@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from awrs_ppl.inference.change import Change, Contest, Parent, Shared
-from awrs_ppl.inference.children import Child, choose
+from awrs_ppl.inference.children import Child
+from awrs_ppl.inference.in_time import Entry, choose_apart
 from awrs_ppl.inference.population import Particle
 from awrs_ppl.log_weights import ess, log_sum, normalize
 from awrs_ppl.program.execution import Run
 from awrs_ppl.program.log import Log
 from awrs_ppl.program.text_statements import Generate
 from awrs_ppl.proposals import DEAD, Draw, Pool, has_pool
+from awrs_ppl.proposals.room import divided, look
 from awrs_ppl.proposals.token_step import TokenStep, side_by_side
 from awrs_ppl.rng import Purpose
 
@@ -83,6 +85,8 @@ async def compete(
     cost more than it gains. That may look at the pools, tails included: given these a child's
     weight is right. `spare` are the slots of particles that died in this step.
 
+    Near `max_tokens` children that can end in time compete apart from those that are late.
+
     A text that must end here has the price of its end set aside: the others will pay theirs, and
     by present weight they would take its place for that. It costs the slot that it had.
     """
@@ -102,6 +106,7 @@ async def compete(
     pools: dict[TokenStep, Pool] = {}
 
     async def find(step: TokenStep) -> None:
+        await look(step)
         pools[step] = await step.pool(rngs[step], max(1, round(count * worth[step])))
 
     await side_by_side(list(steps), find)
@@ -110,24 +115,40 @@ async def compete(
         if parent.log_mass > -math.inf and parent.step.must_end(pools[parent.step]):
             parent.aside = parent.log_mass
     effective = ess([p.log_weight + p.log_mass - p.aside for p in parents])
-    if not 0.0 < effective < contest.ess_threshold * count * (1 - 1e-9):
+    in_time, late = _apart(parents, pools, count)
+    is_low = 0.0 < effective < contest.ess_threshold * count * (1 - 1e-9)
+    if not is_low and not (in_time and late):
         return {
             step: (changes, pools[step].draw(len(changes), rngs[step]))
             for step, changes in steps.items()
         }
-    alive = [parent for parent in parents if parent.log_mass > -math.inf]
-    children, survived = choose(
-        [parent.log_weight - parent.aside for parent in alive],
-        [pools[parent.step] for parent in alive],
-        count,
-        contest.rng(),
-    )
+    children, survived = choose_apart(in_time, late, count, contest.rng())
     shared.recorder.compete(parents, survived)
     chosen = []
     for child in children:
-        parent = alive[child.parent]
+        parent = parents[child.parent]
         chosen.append((parent, child._replace(log_weight=child.log_weight + parent.aside)))
     return _placed(parents, chosen, spare, contest)
+
+
+def _apart(
+    parents: Sequence[Parent], pools: dict[TokenStep, Pool], count: int
+) -> tuple[list[Entry], list[Entry]]:
+    """What competes in time, and what is late; of one place all is in time."""
+    if count < 2:
+        parts = {step: (pool, None) for step, pool in pools.items()}
+    else:
+        parts = {step: divided(step, pool) for step, pool in pools.items()}
+    both: tuple[list[Entry], list[Entry]] = [], []
+    for i, parent in enumerate(parents):
+        for entries, part in zip(both, parts[parent.step], strict=True):
+            if part is not None and part.log_mass > -math.inf:
+                entries.append((i, parent.log_weight - parent.aside, part))
+    if not both[0] or not both[1]:
+        for step, (one, other) in parts.items():
+            # Of a pool that was divided, the part that has weight is all.
+            pools[step] = one or other or pools[step]
+    return both
 
 
 def _placed(

@@ -22,6 +22,7 @@ from awrs_ppl.inference.blame import killer
 from awrs_ppl.inference.change import Change, Shared
 from awrs_ppl.inference.competition import Drawn, compete
 from awrs_ppl.proposals import Draw, token_step
+from awrs_ppl.proposals.room import left_near
 from awrs_ppl.proposals.rows import Rows, rows_of, stacked
 from awrs_ppl.proposals.token_step import Progress, TokenStep
 from awrs_ppl.rng import Purpose
@@ -115,7 +116,8 @@ def _steps(growing: Sequence[Change], shared: Shared) -> _Steps:
         assert progress is not None
         tokens = progress.text.tokens
         last = len(tokens) >= generate.max_tokens - 1
-        key = (generate.draw_key, tokens, last)
+        left = None if shared.contest is None else left_near(generate.max_tokens, len(tokens))
+        key = (generate.draw_key, tokens, last, left)
         step = found.get(key)
         if step is None:
             step = found[key] = TokenStep.at(
@@ -126,6 +128,7 @@ def _steps(growing: Sequence[Change], shared: Shared) -> _Steps:
                 last=last,
                 ends=generate.ends,
                 keys=generate.keys,
+                left=left,
             )
             steps[step] = []
         steps[step].append(change)

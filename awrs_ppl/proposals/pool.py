@@ -61,6 +61,34 @@ class Pool:
             draws.append(Draw(int(self.ids[i]), log_weight - log_twist, log_twist))
         return draws
 
+    def size(self, most: int) -> int:
+        """How many outcomes have weight, of an urn at most so many."""
+        if self.urn is not None:
+            return min(self.urn.count(), most)
+        return len(np.unique(self.ids[self.weights > 0.0]))
+
+    def share_of(self, outcomes: np.ndarray) -> float:
+        """What share of all these outcomes weigh, each of which is given once."""
+        if self.urn is not None:
+            return self.urn.mass_of(outcomes) / self.urn.mass
+        weights = self.weights * self.twists
+        return float(weights[np.isin(self.ids, outcomes)].sum()) / float(weights.sum())
+
+    def divided(self, outcomes: np.ndarray) -> tuple[Pool | None, Pool | None]:
+        """Two pools of one that has weight: these outcomes, and all others; None for one without
+        weight. The pool is used up."""
+        if self.urn is not None:
+            weights = np.array([self.urn.remove(outcome) for outcome in outcomes.tolist()])
+            parts = Pool(self.log_scale, outcomes, weights, np.ones(len(outcomes))), self
+        else:
+            inside = np.isin(self.ids, outcomes)
+            parts = tuple(
+                Pool(self.log_scale, self.ids[which], self.weights[which], self.twists[which])
+                for which in (inside, ~inside)
+            )
+        first, second = (part if part.log_mass > -math.inf else None for part in parts)
+        return first, second
+
     def spread(self, count: int) -> None:
         """Take the `count` heaviest outcomes, or all that there are, out of the urn into `ids`;
         those taken before count. `ids` are then in order, each once, with all that it weighs.

@@ -25,7 +25,8 @@ from awrs_ppl.constraints.next_verdicts import NextVerdicts
 from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.target import Target
 from awrs_ppl.constraints.verdict_cache import VerdictCache
-from awrs_ppl.proposals import DEAD, Draw, Pool, Proposal, has_pool
+from awrs_ppl.proposals import DEAD, Draw, Pool, Proposal, has_pool, room
+from awrs_ppl.proposals.room import Room
 from awrs_ppl.tokens.next_token import NOTHING, Outcomes, Restriction, weigh_outcomes
 from awrs_ppl.tokens.stops import stop_prefix
 from awrs_ppl.tokens.text import Text
@@ -42,7 +43,8 @@ class Progress:
 
     `states` are those of the Boolean factors; `weights` the log-weights that the weighing
     factors give to the text as a prefix. Of an ended text only `text` is used. `origin` is the
-    joint state where the last token was drawn, and this token; `twist` is that of its draw.
+    joint state where the last token was drawn, and this token; `twist` is that of its draw. `room`
+    is what is known of an end in time, near `max_tokens`.
     """
 
     text: Text
@@ -51,6 +53,7 @@ class Progress:
     ended: bool = False
     origin: tuple[Hashable, int] | None = None
     twist: float = 0.0
+    room: Room | None = None
 
     def lasting(self, stops: tuple[bytes, ...]) -> Text:
         """The part of the text that no stop can take away: what it ends as has this prefix."""
@@ -61,10 +64,13 @@ class TokenStep:
     """A context, what is known of the outcomes there, and their weights once they were weighed.
 
     `last`: `max_tokens` allows one token more. If the text `ends`, only the plain end is left
-    then, and it is `forced`; a text that need not end is over by its last token.
+    then, and it is `forced`; a text that need not end is over by its last token. `left` are the
+    outcomes that it allows where it is near; `room` and `leads` come from `look` then.
     """
 
-    __slots__ = ("ends", "last", "outcomes", "progress", "proposal", "verdicts")
+    __slots__ = (
+        *("ends", "last", "leads", "left", "outcomes", "progress", "proposal", "room", "verdicts"),
+    )
 
     def __init__(
         self,
@@ -73,10 +79,13 @@ class TokenStep:
         verdicts: NextVerdicts,
         last: bool = False,
         ends: bool = True,
+        left: int | None = None,
     ) -> None:
         self.progress, self.proposal, self.verdicts = progress, proposal, verdicts
-        self.last, self.ends = last, ends
+        self.last, self.ends, self.left = last, ends, left
         self.outcomes: Outcomes | None = None
+        self.room: Room | None = None
+        self.leads: dict[int, bytes] = {}
 
     @classmethod
     def at(
@@ -90,6 +99,7 @@ class TokenStep:
         ends: bool = True,
         keys: tuple[Hashable, ...] | None = None,
         twisted: bool = True,
+        left: int | None = None,
     ) -> TokenStep:
         """The step of a product after a partial text. `keys` are those of its Boolean factors;
         `twisted`: what follows the draw looks at its twist."""
@@ -105,7 +115,7 @@ class TokenStep:
         verdicts = NextVerdicts.at(target, text, states, closings, cache, keys, progress.twist)
         if not twisted:
             verdicts.waiting = {}
-        return cls(progress, proposal, verdicts, last, ends)
+        return cls(progress, proposal, verdicts, last, ends, left)
 
     @property
     def forced(self) -> bool:
@@ -190,6 +200,7 @@ class TokenStep:
                 self.progress.weights,
                 origin=(joint_state(verdicts), draw.outcome),
                 twist=draw.twist,
+                room=room.after(self, draw.outcome),
             )
         closing = verdicts.closings.ends[draw.outcome - size]
         ended = Text(closing.apply(text.data), text.tokens)

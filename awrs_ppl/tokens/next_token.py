@@ -83,6 +83,13 @@ class Outcomes:
         index = torch.from_numpy(ids).to(batch.logs.device)
         return float(np.logaddexp(log_end, _log_sum(batch.logs[row, index]) + shift))
 
+    def heaviest(self, most: int) -> list[int]:
+        """The outcomes that weigh most, those known to be allowed too: at most so many of each."""
+        known = np.argsort(-self.accepted_weights, kind="stable")[:most]
+        row = self.batch.weights[self.row]
+        others = [one for one in likeliest(row[None], most)[0] if row[one] > 0]
+        return [*self.accepted[known].tolist(), *others]
+
     def mass_without(self, rejected: np.ndarray) -> float:
         """The mass without outcomes that are known to be rejected by now, on the same scale."""
         restriction, size = self.restriction, self.batch.vocabulary.size

@@ -90,6 +90,10 @@ class Urn:
             return float(self._host[outcomes].sum(dtype=np.float64))
         return float(self._row[self._index(outcomes)].double().sum())
 
+    def count(self) -> int:
+        """How many outcomes have weight."""
+        return int((self._row > 0).sum())
+
     def remove(self, outcome: int) -> float:
         """Take an outcome out; returns what it weighed."""
         number = outcome // BLOCK

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from awrs_ppl._genlm import Token, VocabTables
 
-__all__ = ["Closing", "Closings", "Vocabulary"]
+__all__ = ["SINGLE_BYTES", "Closing", "Closings", "Vocabulary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +193,7 @@ class Vocabulary:
                         groups.setdefault(closing, []).append(i)
         ids = tuple(np.array(group, dtype=np.int64) for group in groups.values())
         return Closings(tuple(groups), ids, np.concatenate(ids))
+
+
+# The 256 bytes as tokens, where a text is read byte by byte.
+SINGLE_BYTES = Vocabulary([bytes([byte]) for byte in range(256)], ends=())

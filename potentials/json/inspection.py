@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import regex
@@ -13,7 +14,7 @@ from awrs_ppl.potentials.json.limits import compiled, unrolled
 from awrs_ppl.potentials.json.numbers import read
 from awrs_ppl.potentials.json.patterns import parse as parse_pattern
 
-__all__ = ["Inspection", "draft_of", "parse", "separate"]
+__all__ = ["Inspection", "draft_of", "parse", "required_members", "separate"]
 
 # Schemas nested deeper, or longer as JSON, are rejected.
 SCHEMA_DEPTH = 64
@@ -185,3 +186,23 @@ def _same_value(schema: dict[str, Any]) -> Iterator[Any]:
     for key in ("dependentSchemas", "dependencies"):
         if isinstance(schema.get(key), dict):
             yield from schema[key].values()
+
+
+def _is_text(name: Any) -> bool:
+    # JSON can escape half of a surrogate pair, which no text has.
+    return isinstance(name, str) and not any(0xD800 <= ord(c) <= 0xDFFF for c in name)
+
+
+@lru_cache(maxsize=64)
+def required_members(text: str) -> tuple[bytes, ...]:
+    """How members begin that a schema requires anywhere: their names in JSON, with the colon."""
+    names: dict[str, None] = {}
+    parts = [json.loads(text)]
+    while parts:
+        part = parts.pop(0)
+        if isinstance(part, dict):
+            required = part.get("required")
+            required = required if isinstance(required, list) else ()
+            names.update(dict.fromkeys(name for name in required if _is_text(name)))
+        parts += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    return tuple(f"{json.dumps(name, ensure_ascii=False)}:".encode() for name in names)

@@ -18,6 +18,7 @@ from awrs_ppl.potentials._llguidance import Language
 from awrs_ppl.potentials.json import document
 from awrs_ppl.potentials.json.classes import is_valid, name_of, schema_of, validator_of
 from awrs_ppl.potentials.json.form import Form
+from awrs_ppl.potentials.json.inspection import required_members
 from awrs_ppl.potentials.json.outline import outlines
 from awrs_ppl.potentials.json.rules import Rules
 from awrs_ppl.tokens.text import as_bytes
@@ -66,7 +67,7 @@ class JsonSchema(Product):
     - `compact`: no space between parts, and no escape that is not needed, as pydantic dumps JSON.
 
     Bound what can go on: `Field(max_length=24)` for strings and lists, `lt=100` for integers. In a
-    string all is allowed, so a small model may never come out of it.
+    string all is allowed: a small model may come out of it only near `max_tokens`, inside a word.
 
     Or `schema` is a dict or a bool, in the draft its `$schema` names, else 2020-12, and `ordered`
     and `compact` are False by default. With `ordered` the keys that `properties` names stand in its
@@ -219,11 +220,13 @@ class _Outline(_Part):
 
     called = "outline of JsonSchema"
     arguments = _SCHEMA
+    searched = True
 
     def __init__(self, title: str, text: str, form: Form, language: Language) -> None:
         super().__init__(title, text, form)
         self._language = language
         self.mask = language.mask
+        self.words = required_members(text)
 
     def start(self) -> bytes:
         return b""
@@ -249,6 +252,7 @@ class _Check(_Part):
         self._rules = rules
         self.kind = kind
         self._is_valid = None
+        self.searched = kind is None  # else validators of the user's are called
         if kind is not None:
             validate = validator_of(kind)
             self._is_valid = lambda data: is_valid(validate, data, f"JsonSchema({title})")
@@ -271,11 +275,7 @@ def _compile(text: str, engine: str, form: Form) -> tuple[Rules, Language | None
         return rules, None
     for outline in outlines(rules):
         try:
-            return rules, Language(
-                outline,
-                name=name,
-                remedy="; write engine='check'",
-            )
+            return rules, Language(outline, name=name, remedy="; write engine='check'")
         except ValueError:
             # Rejected by llguidance: the next outline says less.
             continue

@@ -73,6 +73,7 @@ class Regex(BooleanPotential):
         self._language = _compile(pattern, engine)
         if isinstance(self._language, Language):
             self.mask = self._language.mask
+            self.searched = True
 
     @property
     def engine(self) -> Engine:

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import numpy as np
 
 from awrs_ppl import AWRS
-from awrs_ppl.inference import children, competition, inference
+from awrs_ppl.inference import children, competition, in_time, inference
 from awrs_ppl.inference.change import Parent
 from awrs_ppl.log_weights import log_sum
 from awrs_ppl.proposals import Pool
@@ -90,7 +90,7 @@ def own_weight() -> Planted:
             found.append(child._replace(log_weight=log_weights[child.parent] + weight))
         return found, survived
 
-    return patch.object(competition, "choose", choose)
+    return patch.object(in_time, "choose", choose)
 
 
 def normalized() -> Planted:
@@ -101,7 +101,7 @@ def normalized() -> Planted:
         total = log_sum([child.log_weight for child in taken]) - math.log(len(log_weights))
         return [child._replace(log_weight=child.log_weight - total) for child in taken], survived
 
-    return patch.object(competition, "choose", choose)
+    return patch.object(in_time, "choose", choose)
 
 
 def shuffled() -> Planted:
@@ -121,7 +121,7 @@ def shuffled() -> Planted:
         )
         return [child._replace(parent=alone[child.parent][0]) for child in taken], survived
 
-    return patch.object(competition, "choose", choose)
+    return patch.object(in_time, "choose", choose)
 
 
 def unsplit() -> Planted:
