@@ -31,7 +31,7 @@ import torch
 torch.set_default_device(sys.argv[1])
 torch.backends.cudnn.allow_tf32 = False
 chosen = "is_cached or planted or own_masks or of_one_model or share_keys or one_row"
-files = ["tests/lm/test_architectures.py"]
+files = [f"tests/lm/test_{name}.py" for name in ("architectures", "reach", "snapshots")]
 if sys.argv[1] == "cpu":
     chosen = "share_keys or one_row"
 raise SystemExit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", chosen, *files]))
