@@ -29,8 +29,10 @@ __all__ = ["Room", "after", "divided", "left_near", "look"]
 _NEAR = 16
 # Where at most so many tokens are to spare, tokens that lead to the end are kept apart from others
 # if they weigh less than these: a few tokens are left then to end in a good place, and for what an
-# end takes more than was found. Where none is to spare they are kept apart whatever they weigh.
-_SPARE = 4
+# end takes more than was found. Where none is to spare they are kept apart whatever they weigh. A
+# text has so much margin only for each so many tokens that it has: in a short one a competition
+# of its own for every token costs more than the margin gains.
+_SPARE, _A_SPARE = 4, 8
 # Other tokens may lead to the end, too: those that go over the first bytes of a completion, as `."`
 # does where `"` does, or that stand in place of its first tokens. The likeliest of each are tried.
 _OVER, _PLACES, _TRIED = 3, 4, 8
@@ -61,11 +63,15 @@ async def look(step: TokenStep) -> None:
     if room is None or left <= room.due:
         room = await _found(step, left, room)
     step.room = room
-    if room.completion is not None and 0 <= left - room.count <= _SPARE:
+    if room.completion is not None and 0 <= left - room.count <= _margin(step):
         step.leads = leads = await _leading(step, left, room.completion)
         logs = step.outcomes.batch.logs[step.outcomes.row] if step.outcomes else ()
         likeliest = sorted(leads, key=lambda token: -float(logs[token]))[:_TRIED]
         await step.verdicts.check_all(likeliest)
+
+
+def _margin(step: TokenStep) -> int:
+    return min(_SPARE, len(step.progress.text.tokens) // _A_SPARE)
 
 
 async def _found(step: TokenStep, left: int, room: Room | None) -> Room:
@@ -156,7 +162,7 @@ def divided(step: TokenStep, pool: Pool) -> tuple[Pool | None, Pool | None]:
         # Where none was found there may be one, and as long as there is time it is not late.
         is_late = room.completion is not None or left <= _NEAR
         return pool.divided(ends) if is_late else (pool, None)  # what ends now is in time
-    if spare > _SPARE:
+    if spare > _margin(step):
         return pool, None
     leads = np.concatenate([np.array([*step.leads], np.int64), ends])
     if spare and pool.share_of(leads) >= 0.5:
