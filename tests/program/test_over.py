@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_programs import SURE, generating, no_bb, soft
 
 from awrs_ppl import AWRS, ModelError, PaperAWRS, Prior, ToyLM, infer, predicate, product, run
 from awrs_ppl.constraints import before_stops
-from awrs_ppl.potentials import Contains, OneOf, Regex, Soft
+from awrs_ppl.potentials import Contains, OneOf, Regex
 from awrs_ppl.proposals import token_step
 from awrs_ppl.testing import assert_properly_weighted, enumerate_posterior
 from awrs_ppl.tokens.vocabulary import Vocabulary
@@ -24,28 +25,10 @@ LM = ToyLM(["a", "b", "ab", "c", "\n", "a\n", "\n\n", "."], seed=5, scale=1.0)
 CJK = ToyLM(["a", "丁", "七", "丁".encode()[:2], "丁".encode()[2:], "。", "\n"], seed=2)
 
 
-@predicate
-def no_bb(text: str) -> bool:
-    return "bb" not in text
-
-
 @predicate(complete=lambda text: len(text) >= 2)
 def two_letters(text: str) -> bool:
     return len(text) <= 3
 
-
-def soft(size: float) -> Soft:
-    return Soft(lambda text: size * text.count("a"), prefix=lambda text: size * len(text) / 3)
-
-
-def generating(potential: Any, **options: Any) -> Any:
-    async def model(ctx):
-        return await ctx.generate(potential, **options)
-
-    return model
-
-
-SURE = AWRS(effort=1e6, _negligible=0.0)  # every verdict is learned before a draw
 
 # What is exact: masks, and predicates that are checked to the end.
 EXACT = {
