@@ -23,7 +23,7 @@ from awrs_ppl.constraints.potential import State
 from awrs_ppl.constraints.target import Target
 from awrs_ppl.tokens.vocabulary import SINGLE_BYTES
 
-__all__ = ["find_completion", "is_completion", "is_searchable"]
+__all__ = ["CompletionSearch", "is_searchable"]
 
 
 class _Phase(NamedTuple):
@@ -55,70 +55,52 @@ def is_searchable(target: Target) -> bool:
     return any(getattr(potential, "mask", None) is not None for potential in read)
 
 
-async def find_completion(
-    target: Target,
-    states: Sequence[State],
-    text: bytes,
-    guesses: Sequence[bytes] = (),
-    *,
-    thorough: bool = True,
-) -> bytes | None:
-    """A completion of a text at these states of the Boolean factors; None if none was found.
-
-    The first of `guesses` that is one is taken. A search that is not `thorough` takes a tenth of
-    the time at most.
-    """
-    search = _Search(target, text)
-    at = tuple(state for i, state in enumerate(states) if i in search.places)
-    try:
-        for guess in (b"", *guesses):
-            if await search.ends_after(at, guess):
-                return guess
-        return await search.one(at, _PHASES if thorough else _PHASES[:1])
-    except Exception:
-        # What a factor cannot say of a text that nobody drew is no error.
-        return None
-
-
-async def is_completion(target: Target, states: Sequence[State], text: bytes, data: bytes) -> bool:
-    """Whether some bytes complete a text."""
-    search = _Search(target, text)
-    at = tuple(state for i, state in enumerate(states) if i in search.places)
-    try:
-        return await search.ends_after(at, data)
-    except Exception:
-        return False
-
-
 def _is_read(factor: Factor) -> bool:
     return getattr(factor.potential, "searched", False)
 
 
-class _Search:
-    """A search from one text; its states are those of the factors that are read."""
+class CompletionSearch:
+    """A search for completions of a text, at these states of a product's Boolean factors."""
 
-    def __init__(self, target: Target, text: bytes) -> None:
-        self.places = {i for i, factor in enumerate(target.boolean) if _is_read(factor)}
-        self._factors = [factor for factor in target.boolean if _is_read(factor)]
+    def __init__(self, target: Target, states: Sequence[State], text: bytes) -> None:
+        pairs = zip(target.boolean, states, strict=True)
+        read = [(factor, state) for factor, state in pairs if _is_read(factor)]
+        self._factors = [factor for factor, _ in read]
+        self._at = tuple(state for _, state in read)
         words = [getattr(factor.potential, "words", ()) for factor in self._factors]
         self._words = [word for of_one in words for word in of_one][:_MOST_WORDS]
         self._stops, self._text = target.stops, text
         self._tail = max((len(stop) for stop in target.stops), default=1) - 1
         self._telling: dict[bytes, bytes] = {}  # by what a mask allows
 
-    async def ends_after(self, states: tuple[Any, ...], data: bytes) -> bool:
-        after = await self._advance(states, data) if data else states
-        if after is None or self._has_stop(data):
-            return False
-        return bool(self._text or data) and await self._accepts(after)
+    async def find(self, guesses: Sequence[bytes] = (), *, thorough: bool = True) -> bytes | None:
+        """A completion; None if none was found.
 
-    async def one(self, states: tuple[Any, ...], phases: Sequence[_Phase]) -> bytes | None:
-        """What the first of the phases finds that finds something."""
-        for phase in phases:
-            found = await self._first(states, phase)
-            if found is not None:
-                return found
+        The first of `guesses` that is one is taken. A search that is not `thorough` visits a sixth
+        of the states at most.
+        """
+        for guess in (b"", *guesses):
+            if await self.ends_after(guess):
+                return guess
+        try:
+            for phase in _PHASES if thorough else _PHASES[:1]:
+                found = await self._first(self._at, phase)
+                if found is not None:
+                    return found
+        except Exception:
+            # What a factor cannot say of a text that nobody drew is no error.
+            return None
         return None
+
+    async def ends_after(self, data: bytes) -> bool:
+        """Whether some bytes are a completion."""
+        try:
+            after = await self._advance(self._at, data) if data else self._at
+            if after is None or self._has_stop(data):
+                return False
+            return bool(self._text or data) and await self._accepts(after)
+        except Exception:
+            return False  # as above
 
     async def _first(self, states: tuple[Any, ...], phase: _Phase) -> bytes | None:
         """The completion that is found first; where bytes cost nothing the search goes deep."""

@@ -134,7 +134,11 @@ async def compete(
 def _apart(
     parents: Sequence[Parent], pools: dict[TokenStep, Pool], count: int
 ) -> tuple[list[Entry], list[Entry]]:
-    """What competes in time, and what is late; of one place all is in time."""
+    """What competes in time, and what is late; of one place all is in time.
+
+    Dividing uses pools up. Where nothing competes apart, of each the part that has weight is all of
+    it, and takes its place in `pools`.
+    """
     if count < 2:
         parts = {step: (pool, None) for step, pool in pools.items()}
     else:
@@ -146,7 +150,6 @@ def _apart(
                 entries.append((i, parent.log_weight - parent.aside, part))
     if not both[0] or not both[1]:
         for step, (one, other) in parts.items():
-            # Of a pool that was divided, the part that has weight is all.
             pools[step] = one or other or pools[step]
     return both
 

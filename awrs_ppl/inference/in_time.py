@@ -41,16 +41,11 @@ def choose_apart(
     share = 1.0 / (1.0 + math.exp(min(weights[1] - weights[0], 700.0)))
     most = min(max(math.ceil(count / 2), round(share * count)), count - 1)
     # What one of them has too few children for the other has.
-    most = max(most, count - _children(late, count))
+    most = max(most, count - sum(pool.size for _, _, pool in late))
     first, survived = _chosen(in_time, most, rng)
     second, of_late = _chosen(late, count - len(first), rng)
     children = sorted([*first, *second], key=lambda child: (child.parent, child.outcome))
     return children, share * survived + (1.0 - share) * of_late
-
-
-def _children(entries: Sequence[Entry], most: int) -> int:
-    """How many children there are, counted up to `most` of each pool."""
-    return sum(pool.size(most) for _, _, pool in entries)
 
 
 def _chosen(

@@ -61,10 +61,11 @@ class Pool:
             draws.append(Draw(int(self.ids[i]), log_weight - log_twist, log_twist))
         return draws
 
-    def size(self, most: int) -> int:
-        """How many outcomes have weight, of an urn at most so many."""
+    @property
+    def size(self) -> int:
+        """How many outcomes have weight."""
         if self.urn is not None:
-            return min(self.urn.count(), most)
+            return self.urn.count()
         return len(np.unique(self.ids[self.weights > 0.0]))
 
     def share_of(self, outcomes: np.ndarray) -> float:

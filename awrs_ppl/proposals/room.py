@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from awrs_ppl.constraints.completion import find_completion, is_completion, is_searchable
+from awrs_ppl.constraints.completion import CompletionSearch, is_searchable
 from awrs_ppl.proposals.pool import Pool
 from awrs_ppl.proposals.spelling import LONGEST, ending_with, spelling_of
 
@@ -64,23 +64,34 @@ async def look(step: TokenStep) -> None:
         room = await _found(step, left, room)
     step.room = room
     if room.completion is not None and 0 <= left - room.count <= _margin(step):
-        step.leads = leads = await _leading(step, left, room.completion)
-        logs = step.outcomes.batch.logs[step.outcomes.row] if step.outcomes else ()
-        likeliest = sorted(leads, key=lambda token: -float(logs[token]))[:_TRIED]
-        await step.verdicts.check_all(likeliest)
+        step.leads = await _leading(step, left, room.completion)
+        await step.verdicts.check_all(_likeliest(step, np.array([*step.leads], np.int64)))
 
 
 def _margin(step: TokenStep) -> int:
     return min(_SPARE, len(step.progress.text.tokens) // _A_SPARE)
 
 
+def _search(step: TokenStep) -> CompletionSearch:
+    progress = step.progress
+    return CompletionSearch(step.verdicts.target, progress.states, progress.text.data)
+
+
+def _likeliest(step: TokenStep, tokens: np.ndarray) -> list[int]:
+    """The likeliest of some tokens, so many as are tried."""
+    assert step.outcomes is not None
+    logs = step.outcomes.batch.logs[step.outcomes.row][tokens]
+    order = np.argsort(-logs.double().cpu().numpy(), kind="stable")[:_TRIED]
+    return tokens[order].tolist()
+
+
 async def _found(step: TokenStep, left: int, room: Room | None) -> Room:
-    at = step.verdicts.target, step.progress.states, step.progress.text.data
+    search = _search(step)
     known = [] if room is None or room.completion is None else [room.completion]
-    completion = await find_completion(*at, known, thorough=room is None)
+    completion = await search.find(known, thorough=room is None)
     count = _count(step, completion)
     if completion in known and count > left - 1:
-        other = await find_completion(*at, thorough=False)
+        other = await search.find(thorough=False)
         if _count(step, other) < count:
             completion, count = other, _count(step, other)
     spare = abs(left - count) if count < math.inf else left
@@ -99,7 +110,7 @@ async def _leading(step: TokenStep, left: int, completion: bytes) -> dict[int, b
     assert outcomes is not None
     vocabulary, allowed = verdicts.vocabulary, verdicts.allowed
     tokens, closing = vocabulary.tokens, set(verdicts.closings.tokens.tolist())
-    spelling = spelling_of(vocabulary, completion)
+    spelling, search = spelling_of(vocabulary, completion), _search(step)
     fits = [count + step.ends <= left - 1 for count in spelling.counts]
 
     def may(token: int) -> bool:
@@ -108,22 +119,16 @@ async def _leading(step: TokenStep, left: int, completion: bytes) -> dict[int, b
         return allowed is None or bool(allowed[token])
 
     async def completes(token: int, place: int) -> bool:
-        data = bytes(tokens[token]) + completion[place:]
-        at = verdicts.target, step.progress.states, step.progress.text.data
-        return await is_completion(*at, data)
+        return await search.ends_after(bytes(tokens[token]) + completion[place:])
 
     found = {
         token: completion[len(tokens[token]) :]
         for token in vocabulary.prefix_index.within(completion[:LONGEST])
         if fits[len(tokens[token])] and may(token)
     }
-    logs = outcomes.batch.logs[outcomes.row]
     for place in range(min(_OVER, len(completion)), 0, -1):
-        ids = ending_with(vocabulary, completion[:place])
-        if not fits[place] or not len(ids):
-            continue
-        order = np.argsort(-logs[ids].double().cpu().numpy(), kind="stable")[:_TRIED]
-        for token in ids[order].tolist():
+        over = ending_with(vocabulary, completion[:place])
+        for token in _likeliest(step, over) if fits[place] else ():
             if token not in found and may(token) and await completes(token, place):
                 found[token] = completion[place:]
     places = [*spelling.places(_PLACES), len(completion)]

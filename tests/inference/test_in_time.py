@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, model_validator
 from random_programs import random_program
+from small_programs import SURE, generating, no_bb, soft
 
-from awrs_ppl import AWRS, LM, ToyLM, infer, predicate, product, run
-from awrs_ppl.constraints.completion import find_completion
+from awrs_ppl import AWRS, LM, ToyLM, infer, product, run
+from awrs_ppl.constraints.completion import CompletionSearch
 from awrs_ppl.constraints.target import Target, start
 from awrs_ppl.inference import competition
 from awrs_ppl.inference.in_time import choose_apart
 from awrs_ppl.posterior.by_value import entry
-from awrs_ppl.potentials import Grammar, JsonSchema, OneOf, Regex, Soft
+from awrs_ppl.potentials import Grammar, JsonSchema, OneOf, Regex
 from awrs_ppl.proposals import Pool, room
 from awrs_ppl.testing import enumerate_posterior
 from awrs_ppl.tokens.text import Text
@@ -33,23 +34,6 @@ TOY = ToyLM(["a", "b", "ab", ".", "b.", "\n"], seed=5, scale=1.5)
 CJK = ToyLM(["a", "丁", "七", "丁".encode()[:2], "丁".encode()[2:], "。"], seed=2)
 # More letters than are tried, of nearly equal weight: others, too, are in time.
 LETTERS = ToyLM(list("abcdefghijklmnopqrst"), seed=7, scale=0.3)
-SURE = AWRS(effort=1e6, _negligible=0.0)  # every verdict is learned before a draw
-
-
-@predicate
-def no_bb(text: str) -> bool:
-    return "bb" not in text
-
-
-def soft(size: float) -> Soft:
-    return Soft(lambda text: size * text.count("a"), prefix=lambda text: size * len(text) / 3)
-
-
-def generating(potential: Any, **options: Any) -> Any:
-    async def model(ctx):
-        return await ctx.generate(potential, **options)
-
-    return model
 
 
 PROGRAMS = {
@@ -252,7 +236,7 @@ async def test_completions_complete(potential, text):
     target = (TOY("a") * potential).target
     states = await start(target, Text(text))
     assert not isinstance(states, str)
-    found = await find_completion(target, states, text)
+    found = await CompletionSearch(target, states, text).find()
     assert found is not None
     for factor in target.boolean:
         assert await factor.accepts(await factor.begin(Text(text + found)))
@@ -262,7 +246,7 @@ async def test_text_without_completion_has_none():
     target = Target.of([TOY("a"), Regex("a*"), Regex("a*b")])
     states = await start(target, Text(b"a"))
     assert not isinstance(states, str)
-    assert await find_completion(target, states, b"a") is None
+    assert await CompletionSearch(target, states, b"a").find() is None
 
 
 def test_no_validator_is_asked_of_texts_that_nobody_drew():
@@ -280,7 +264,8 @@ def test_no_validator_is_asked_of_texts_that_nobody_drew():
     target = (TOY("a") * JsonSchema(Pair)).target
     states = asyncio.run(start(target, Text(b'{"a":1')))
     assert not isinstance(states, str)
-    assert asyncio.run(find_completion(target, states, b'{"a":1')) == b',"b":0}'
+    search = CompletionSearch(target, states, b'{"a":1')
+    assert asyncio.run(search.find()) == b',"b":0}'
     assert not asked
 
 
