@@ -17,8 +17,9 @@ from awrs_ppl._messages import quoted
 from awrs_ppl.lm.context_window import ContextWindow, named_lengths, position_rows
 from awrs_ppl.lm.forward import Forward
 from awrs_ppl.lm.jobs import Job
+from awrs_ppl.lm.layers import LENGTHS
 
-__all__ = ["Trial", "require_causal"]
+__all__ = ["Trial", "require_causal", "rows_apart"]
 
 Context = tuple[int, ...]
 
@@ -148,7 +149,7 @@ class Trial:
         """How many tokens the longest context of the trial has."""
         weights = sum(parameter.numel() for parameter in self._model.parameters())
         length = max(_QUICK, min(int(_CHEAP / weights), _LONG))
-        for name in ("sliding_window", "attention_chunk_size"):
+        for name in LENGTHS.values():
             seen = getattr(self._config, name, None)
             if isinstance(seen, int) and 2 * seen + _BEYOND <= _CHEAP / weights:
                 length = max(length, 2 * seen + _BEYOND)
@@ -216,7 +217,7 @@ class Trial:
             if not shared:
                 continue
             rows, whole = self._run(context)[:shared], self._run(self._long)[:shared]
-            worst, at = _worst(_apart(whole, rows))
+            worst, at = _worst(rows_apart(whole, rows))
             self._noise = max(self._noise or 0.0, worst)
             if worst > self._allowed(None)[1]:
                 raise ValueError(
@@ -233,7 +234,7 @@ class Trial:
         """
         share, most, rounding = _TOLERANCES.get(self._model.dtype, _TOLERANCE)
         whole = self._run(self._long)
-        apart = _apart(whole[1:], whole[:-1]).nan_to_num()
+        apart = rows_apart(whole[1:], whole[:-1]).nan_to_num()
         spread = float(apart.mean()) if len(apart) else 1.0
         alone = max(most * spread, rounding)
         if noise is None:
@@ -251,7 +252,7 @@ class Trial:
         for call in [*self._calls, *(self._steps if has_states else [])]:
             found = run([Job(context) for context in call])
             for context, row in zip(call, found, strict=True):
-                (worst, _) = _worst(_apart(self._expected(context)[None], row[None]))
+                (worst, _) = _worst(rows_apart(self._expected(context)[None], row[None]))
                 if worst > allowed:
                     return (
                         f"it differs from the model alone by {worst:.2g} in total variation after "
@@ -264,7 +265,7 @@ class Trial:
         return self._rows[whole][len(context) - 1]
 
 
-def _apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def rows_apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Total variation, row by row; NaN where weights are damaged."""
     return (one.softmax(-1) - other.softmax(-1)).abs().sum(-1) / 2
 

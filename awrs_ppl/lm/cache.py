@@ -96,7 +96,7 @@ class Store:
     def nbytes(self) -> int:
         """The bytes that keys, values and states take, the workspace included."""
         tensors = [tensor for layer in (*self.slots, *self.cells) for tensor in layer]
-        held = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        held = sum(tensor.nbytes for tensor in tensors)
         return held + (self.snapshots.nbytes if self.snapshots is not None else 0)
 
     def clear(self) -> None:

@@ -12,7 +12,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from awrs_ppl.lm.reach import Reach
 from awrs_ppl.lm.states import size_of
 
-__all__ = ["Layer", "Layout", "cache_argument", "layouts_of"]
+__all__ = ["LENGTHS", "Layer", "Layout", "cache_argument", "layouts_of"]
 
 # Newer than the oldest version of transformers that the library takes.
 _LINEAR = getattr(cache_utils, "LinearAttentionCacheLayerMixin", ())
@@ -24,8 +24,8 @@ _DUMMY = getattr(cache_utils, "DummyLayer", ())
 _INDEXED = getattr(cache_utils, "DynamicIndexedLayer", DynamicLayer)
 _BY_TOKEN = (DynamicLayer, DynamicSlidingWindowLayer, _INDEXED, *_HYBRID)
 # How long windows and chunks are, by the names of configurations.
-_LENGTHS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
-_MASKED = {"full_attention", "indexed_attention", *_LENGTHS}  # for which masks are made here
+LENGTHS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+_MASKED = {"full_attention", "indexed_attention", *LENGTHS}  # for which masks are made here
 _UNMASKED = {"linear_attention", "conv", "mamba"}
 _HYBRIDS = {"hybrid": "full_attention", "hybrid_sliding": "sliding_attention"}
 
@@ -150,7 +150,7 @@ def _kinds(config: Any, count: int) -> list[str]:
     """The kind of each layer, by its attention."""
     kinds = getattr(config, "layer_types", None)
     if not kinds:
-        named = [kind for kind, name in _LENGTHS.items() if getattr(config, name, None)]
+        named = [kind for kind, name in LENGTHS.items() if getattr(config, name, None)]
         kinds = [*named, "full_attention"][:1] * count
     if len(kinds) != count:
         raise ValueError(f"{len(kinds)} kinds of layers, but {count} in the cache")
@@ -159,10 +159,10 @@ def _kinds(config: Any, count: int) -> list[str]:
 
 def _reach(config: Any, kind: str) -> Reach:
     # A window of none is how some configurations say that a layer sees everything.
-    length = getattr(config, _LENGTHS[kind], None) if kind in _LENGTHS else 0
+    length = getattr(config, LENGTHS[kind], None) if kind in LENGTHS else 0
     return Reach() if length is None else Reach(kind, length)
 
 
 def _state_size(layer: Any) -> int:
     kept = (getattr(layer, name, None) for name in ("keys", "values"))
-    return size_of(layer) - sum(t.numel() * t.element_size() for t in kept if t is not None)
+    return size_of(layer) - sum(tensor.nbytes for tensor in kept if tensor is not None)

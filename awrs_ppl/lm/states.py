@@ -44,7 +44,7 @@ class State(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+        return sum(tensor.nbytes for tensor in self.tensors)
 
 
 def rows_of(layers: Any, rows: int) -> list[State]:
@@ -91,7 +91,7 @@ def size_of(thing: Any) -> int:
     """The bytes of all tensors in layers of a cache."""
     tensors: list[tuple[torch.Tensor, _Place]] = []
     _without_tensors(thing, 1, tensors)
-    return sum(t.numel() * t.element_size() for t, at in tensors if at.axis is not None)
+    return sum(tensor.nbytes for tensor, at in tensors if at.axis is not None)
 
 
 def _without_tensors(

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache
 
+from awrs_ppl.lm.acceptance import rows_apart
 from awrs_ppl.lm.cache import Node, Store
 from awrs_ppl.lm.jobs import Job
 from awrs_ppl.lm.view import View
@@ -102,7 +103,7 @@ class TreeView(View):
         self.width, self.columns = len(new), len(self._columns)
         lowest = min(self._where)
         self._seen = {
-            reach: None if first == 0 else (self._at >= first).nonzero()[:, 0]
+            reach: (self._at >= first).nonzero()[:, 0] if first else slice(None)
             for reach in self.reaches
             for first in [reach.first(lowest)]
         }
@@ -121,13 +122,10 @@ class TreeView(View):
     def masks(self, where: torch.Tensor) -> Any:
         """The attention masks, as models want them."""
         own = self._at <= self._sees[self._rows][:, self._branches]
+        queries = where[0][:, None]
         return self._as_masks(
             {
-                reach: (own & reach.seen(self._at, where[0][:, None]))[None, None]
-                if columns is None
-                else (own[:, columns] & reach.seen(self._at[columns], where[0][:, None]))[
-                    None, None
-                ]
+                reach: (own[:, columns] & reach.seen(self._at[columns], queries))[None, None]
                 for reach, columns in self._seen.items()
             }
         )
@@ -146,9 +144,8 @@ class TreeView(View):
     def _extend(self, layer: int, which: int, states: torch.Tensor) -> torch.Tensor:
         slots = self.store.slots[layer][which]
         slots.index_copy_(0, self.target, states[0].transpose(0, 1))
-        columns = self._seen[self.store.layers[layer].reach]
-        index = self._columns if columns is None else self._columns[columns]
-        return slots[index].transpose(0, 1)[None]
+        columns = self._columns[self._seen[self.store.layers[layer].reach]]
+        return slots[columns].transpose(0, 1)[None]
 
 
 class Trees:
@@ -190,7 +187,4 @@ class Trees:
         except Exception:
             self.fit = False
             return
-        apart = [
-            float((rows[job].softmax(-1) - tree[job].softmax(-1)).abs().sum()) / 2 for job in plain
-        ]
-        self.fit = max(apart) <= self._most
+        self.fit = max(float(rows_apart(rows[job], tree[job])) for job in plain) <= self._most

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import logging
 import random
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,15 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from awrs_ppl.lm import acceptance
 from awrs_ppl.lm.transformers import TransformersEngine
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet() -> Iterator[None]:
-    """Architectures warn of kernels that are not installed and of what they plan to rename."""
-    logging.getLogger("awrs_ppl").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    logging.getLogger("awrs_ppl").setLevel(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.mark.slow

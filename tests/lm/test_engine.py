@@ -21,6 +21,7 @@ from huggingface_hub.utils import (
 )
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from tiny_models import window_is_one_longer
 from transformers import (
     Gemma3TextConfig,
     GPT2Config,
@@ -36,7 +37,6 @@ from awrs_ppl.errors import AwrsError
 from awrs_ppl.lm.cache import Store
 from awrs_ppl.lm.embedded import embedded_path
 from awrs_ppl.lm.layers import cache_argument
-from awrs_ppl.lm.reach import Reach
 from awrs_ppl.lm.transformers import TransformersEngine
 from awrs_ppl.lm.view import View
 
@@ -247,13 +247,6 @@ def test_logits_in_random_trees_are_those_of_a_plain_pass(small: TransformersEng
     check_random_trees(small, examples=40)
 
 
-def wrong_window(patch: pytest.MonkeyPatch) -> None:
-    right = Reach.seen
-    patch.setattr(
-        Reach, "seen", lambda reach, *at: right(reach._replace(length=reach.length + 1), *at)
-    )
-
-
 def wrong_rows(patch: pytest.MonkeyPatch) -> None:
     right = View.update
     patch.setattr(
@@ -298,7 +291,7 @@ def wrong_columns(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "fault", [wrong_window, wrong_rows, wrong_positions, wrong_evictions, wrong_columns]
+    "fault", [window_is_one_longer, wrong_rows, wrong_positions, wrong_evictions, wrong_columns]
 )
 def test_random_trees_with_a_planted_fault_fail(
     byte_tokenizer: Any, fault: Any, monkeypatch: pytest.MonkeyPatch

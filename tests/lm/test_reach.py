@@ -6,15 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import logging
 import random
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import Alone, check, model_of
+from tiny_models import Alone, check, model_of, window_is_one_longer
 
 from awrs_ppl.lm.own_positions import OwnPositions
 from awrs_ppl.lm.reach import Reach
@@ -23,15 +21,7 @@ from awrs_ppl.lm.transformers import TransformersEngine
 from awrs_ppl.lm.tree_view import TreeView, _Tree
 from awrs_ppl.lm.view import View
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet() -> Iterator[None]:
-    """Models with a planted fault are warned of."""
-    logging.getLogger("awrs_ppl").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    logging.getLogger("awrs_ppl").setLevel(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def test_layers_that_share_keys_take_no_memory(byte_tokenizer: Any) -> None:
@@ -47,13 +37,6 @@ def test_layers_that_share_keys_take_no_memory(byte_tokenizer: Any) -> None:
 def chunks_begin_one_late(patch: pytest.MonkeyPatch) -> None:
     right = Reach.seen
     patch.setattr(Reach, "seen", lambda reach, columns, at: right(reach, columns - 1, at - 1))
-
-
-def window_is_one_longer(patch: pytest.MonkeyPatch) -> None:
-    right = Reach.seen
-    patch.setattr(
-        Reach, "seen", lambda reach, *at: right(reach._replace(length=reach.length + 1), *at)
-    )
 
 
 def keys_of_another_owner_are_shared(patch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,8 @@ layers share, masks that the model makes itself. The judge is the model alone.""
 
 from __future__ import annotations
 
-import logging
 import random
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,14 +36,7 @@ KINDS = {
 WITH_STATES = [label for label, kinds in KINDS.items() if kinds[1]]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quiet() -> Iterator[None]:
-    """Architectures warn of kernels that are not installed."""
-    logging.getLogger("awrs_ppl").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    logging.getLogger("awrs_ppl").setLevel(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def engine_of(label: str, tokenizer: Any, memory: float = 2**28) -> tuple[Any, Alone]:

@@ -12,6 +12,7 @@ import torch
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from awrs_ppl.lm.reach import Reach
 from awrs_ppl.lm.transformers import TransformersEngine
 
 Context = tuple[int, ...]
@@ -301,3 +302,11 @@ def check(engine: TransformersEngine, alone: Alone, rng: random.Random, calls: i
             for i in range(cut, min(cut + 4, len(context)))
         ]
         assert scores.tolist() == pytest.approx(want, abs=5e-3)
+
+
+def window_is_one_longer(patch: pytest.MonkeyPatch) -> None:
+    """A planted fault: of windows, and of chunks."""
+    right = Reach.seen
+    patch.setattr(
+        Reach, "seen", lambda reach, *at: right(reach._replace(length=reach.length + 1), *at)
+    )
