@@ -85,7 +85,7 @@ SCHEMES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 _WITH_CHILDREN = ("auto", "children")
 # The effective sample size, as a share of the slots, below which they are resampled, and below
 # which children compete. Competing costs more than it gains where hardly any child is worth less
-# than others: on long texts of which 3 % are refused at a token, competing at each token has 5 to
+# than others: on long texts of which 3 % are rejected at a token, competing at each token has 5 to
 # 6 times the variance of the evidence, and below 0.75 no more than resampling; where children win,
 # half of that is lost below 0.5 and nothing below 0.75.
 _THRESHOLD, _OF_CHILDREN = 0.5, 0.75

@@ -30,7 +30,7 @@ def convert(gguf: Path, folder: Path, dtype: torch.dtype = torch.float32) -> Non
     source = read_gguf(gguf)
     place, file = str(gguf.parent), gguf.name
     with _quiet_transformers():
-        with _refused(source):
+        with _rejected(source):
             config = AutoConfig.from_pretrained(place, gguf_file=file)
             tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=file)
             with torch.device("meta"):
@@ -56,7 +56,7 @@ def convert(gguf: Path, folder: Path, dtype: torch.dtype = torch.float32) -> Non
 
 
 @contextlib.contextmanager
-def _refused(source: GgufFile) -> Iterator[None]:
+def _rejected(source: GgufFile) -> Iterator[None]:
     """One sentence about a file that transformers does not know."""
     try:
         yield

@@ -513,7 +513,7 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
-# Encoders and the like, which must be refused.
+# Encoders and the like, which must be rejected.
 NOT_CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("bert", {}),
     "roberta": ("roberta", {}),

@@ -7,7 +7,7 @@ mask, no positions, no cache, float32.
 
     equal      total variation at most 1e-4, log-probabilities of continuations within 2e-3
     wrong      an answer is off, or an exception after the model had been accepted
-    refused    an exception when the model was loaded
+    rejected   an exception when the model was loaded
     none       transformers makes no such tiny model here
 
 *cached* says whether only new tokens are fed (`lm.engine.is_cached`), and what is kept: keys *by
@@ -17,7 +17,7 @@ the usual memory, and at little more than what the longest context takes.
     python tests/benchmarks/architectures.py [--quick] [--list] [--json FILE] [--check] [WORD ...]
 
 Words choose the labels that begin with one. `--check` exits with 1 if one is wrong, or a model that
-looks ahead is not refused.
+looks ahead is not rejected.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def examine(label: str, kind: str, extra: dict[str, Any], warned: list[str]) -> 
     try:
         engine: Any = LM(model, tokenizer=tokenizer()).engine
     except Exception as error:
-        return row("refused", one_line(error))
+        return row("rejected", one_line(error))
     # Some amplify rounding: then an earlier row of a longer pass is off by as much.
     slack = max(1.0, 10 * rounding / MOST_APART) if rounding < 1e-3 else 1.0
     found, said = [0.0, 0.0], warned[0].rpartition("each time: ")[2] if warned else ""
@@ -290,7 +290,7 @@ def main() -> None:
             f"{row.said[:150]}",
             flush=True,
         )
-    counts = {v: sum(row.verdict == v for row in rows) for v in ("equal", "refused", "wrong")}
+    counts = {v: sum(row.verdict == v for row in rows) for v in ("equal", "rejected", "wrong")}
     print(f"{counts}, {sum(row.cached for row in rows)} cached")
     if options.json:
         Path(options.json).write_text(json.dumps([row._asdict() for row in rows], indent=1))
